@@ -1,0 +1,243 @@
+"""Settings are values: frozen, checked when made, unknown names refused, from and to TOML.
+
+Proxy and target are two values of one type, `TrainConfig`: "is this selection via proxy?" is `config.proxy != config.target`.
+"""
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from svp.errors import DataError, SettingError, UnknownName
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Config(BaseModel):
+    """What all settings share: no change after making, no unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @classmethod
+    def make(cls, values: dict[str, Any]) -> Self:
+        """Check `values`; raises SettingError or UnknownName in one line, naming the setting."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise _one_line(error, cls) from None
+
+    @classmethod
+    def load(cls, path: Path, overrides: dict[str, Any] | None = None) -> Self:
+        """Read a TOML file; `overrides` (nested like the file) win over it."""
+        return cls.make(merge(read_toml(path), overrides or {}))
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its dotted name, as the command line knows it: {"proxy.epochs": 15, ...}."""
+        return dict(_flatten(self.model_dump(mode="json")))
+
+    def digest(self) -> str:
+        """64 hexadecimal digits that change when any setting does."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+    def to_toml(self) -> str:
+        """The whole configuration as TOML; `load` gives it back."""
+        return _toml(self.model_dump(mode="json", exclude_none=True))
+
+
+class TrainConfig(Config):
+    """How one model is made. The proxy is one of these, the target another."""
+
+    model: str = Field("preact20", description="a name from `svp list models`, or package.module:function")
+    width: float = Field(1.0, gt=0, description="multiplies the channels of every layer")
+    options: dict[str, Any] = Field({}, description="arguments for an own model or a scikit-learn classifier")
+    epochs: Count = Field(40, description="passes over the training examples")
+    min_steps: int = Field(0, ge=0, description="raise the epochs until there are at least this many steps")
+    batch_size: Count = Field(128, description="examples a step")
+    lr: float = Field(0.1, gt=0, description="highest learning rate, for a batch of 128 (scaled in proportion to the batch)")
+    schedule: Literal["one_cycle", "piecewise"] = Field("one_cycle", description="how the learning rate moves")
+    warmup: float = Field(0.15, ge=0, lt=1, description="one_cycle: share of the steps in which the rate rises")
+    phases: tuple[tuple[float, float], ...] = Field(
+        ((1, 0.1), (90, 1.0), (45, 0.1), (45, 0.01)),
+        description="piecewise: (length, factor of lr) of each phase; lengths are stretched to fit the epochs",
+    )
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    augment: Literal["auto", "none", "crop", "crop_flip"] = Field("auto", description="auto: as the dataset says")
+    record: Literal["train", "plain"] = Field(
+        "train", description="signals from the training forward, or from a plain pass after each epoch (at that cost)"
+    )
+    seeds: Count = Field(1, description="train this many and average their scores (proxies only)")
+
+    @field_validator("phases")
+    @classmethod
+    def _phases_have_length(cls, phases: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+        if not phases or any(length <= 0 or factor <= 0 for length, factor in phases):
+            raise ValueError("each phase needs a length and a factor above 0, such as [[90, 1.0], [45, 0.1]]")
+        return phases
+
+    def epochs_for(self, n: int) -> int:
+        """Epochs over `n` examples once `min_steps` is honoured."""
+        steps_per_epoch = -(-n // self.batch_size)
+        return max(self.epochs, -(-self.min_steps // steps_per_epoch))
+
+
+class ComputeConfig(Config):
+    """Where and how fast: changes seconds, and results only by rounding."""
+
+    device: str = Field("auto", description="auto takes a GPU where there is one; or cpu, cuda, cuda:1, mps")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto measures which is faster here")
+    channels_last: bool = Field(True, description="memory layout of images")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 takes what the machine offers")
+
+
+class DataConfig(Config):
+    """Which examples."""
+
+    dataset: str = Field(description="a name from `svp list datasets`, a folder, a .npz file, or package.module:function")
+    data: Path | None = Field(None, description="folder that holds (or will hold) the files of a named dataset")
+    image_size: Count | None = Field(None, description="side in pixels that a folder's images are brought to")
+    on_error: Literal["refuse", "skip"] = Field("refuse", description="what an unreadable example leads to")
+    test_share: float = Field(0.2, ge=0, lt=1, description="held out where the dataset has no test part of its own")
+
+
+class RunConfig(DataConfig):
+    """What the two workflows have in common."""
+
+    proxy: TrainConfig = TrainConfig(model="preact8", epochs=15)
+    target: TrainConfig = TrainConfig(model="preact20", epochs=40)
+    method: str = Field("margin", description="a name from `svp list methods`")
+    options: dict[str, Any] = Field({}, description="options of the method")
+    seed: int = Field(0, ge=0, description="the first run seed; everything random is spawned from it")
+    seeds: Count = Field(1, description="repeat everything with this many run seeds")
+    margin: float = Field(1.0, gt=0, description="points of accuracy: a smaller loss than this counts as no worse")
+    compute: ComputeConfig = ComputeConfig()
+
+    @model_validator(mode="after")
+    def _target_is_one(self) -> Self:
+        if self.target.seeds != 1 and self.target != self.proxy:
+            raise ValueError("target.seeds is for proxies; use seeds = 3 to repeat the run")
+        return self
+
+    @property
+    def run_seeds(self) -> range:
+        return range(self.seed, self.seed + self.seeds)
+
+
+class CoresetConfig(RunConfig):
+    """Choose what to keep of labelled data."""
+
+    method: str = Field("forgetting", description="a name from `svp list methods`")
+    budget: int | float | str = Field("50%", description="how many to keep: a count, or a share such as 0.5 or 50%")
+    control: tuple[Literal["random", "full"], ...] = Field((), description="train the target on these as well")
+    equal: tuple[Literal["epochs", "steps"], ...] = Field(
+        ("epochs",), description="train the target on a subset for as many epochs as on all data, as many steps, or both"
+    )
+    selection: Path | None = Field(None, description="an earlier selection file, in place of a proxy")
+
+    @field_validator("budget")
+    @classmethod
+    def _budget_is_not_a_flag(cls, budget: int | float | str) -> int | float | str:
+        if isinstance(budget, bool):
+            raise ValueError("a budget is a count or a share, such as 25000, 0.5 or 50%")
+        return budget
+
+
+class ActiveConfig(RunConfig):
+    """Choose what to label, round by round."""
+
+    labelled: tuple[int | float | str, ...] = Field(description="totals after each round, counts or shares of the pool; the first is random")
+    evaluate: tuple[int | float | str, ...] = Field((), description="totals at which the target is trained; default: the last")
+    control: tuple[Literal["random", "target"], ...] = Field(
+        (), description="other selectors beside the proxy: chance, and the target itself"
+    )
+    selection: Path | None = Field(None, description="an earlier selection file: its first examples are the labelled ones")
+
+    @field_validator("labelled")
+    @classmethod
+    def _some_total(cls, labelled: tuple[int | float | str, ...]) -> tuple[int | float | str, ...]:
+        if not labelled:
+            raise ValueError("give at least one total, such as [1000, 5000]")
+        return labelled
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file, or a DataError that says what is wrong with it."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the configuration {path}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{path} is not valid TOML: {error}") from None
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, table by table."""
+    merged = dict(base)
+    for name, value in over.items():
+        mine = merged.get(name)
+        merged[name] = merge(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """What differs between two flat settings, in words: ["proxy.epochs was 15, is now 20"]."""
+    names = sorted(before.keys() | after.keys())
+    return [
+        f"{name} was {before.get(name, 'not set')}, is now {after.get(name, 'not set')}"
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        flat += _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+    return flat
+
+
+def _toml(values: dict[str, Any], table: str = "") -> str:
+    lines = [f"{name} = {_toml_value(value)}" for name, value in values.items() if not isinstance(value, dict)]
+    text = "\n".join(lines) + "\n" if lines else ""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            path = f"{table}.{name}" if table else name
+            text += f"\n[{path}]\n{_toml(value, path)}"
+    return text
+
+
+def _toml_value(value: Any) -> str:
+    # JSON spells strings, numbers, booleans and arrays of them as TOML does.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _one_line(error: ValidationError, cls: type[Config]) -> SettingError | UnknownName:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"] if part not in ("int", "float", "str"))
+    if first["type"] == "extra_forbidden":
+        return UnknownName("setting", name, _known_settings(cls), hint="see --help")
+    if first["type"] == "missing":
+        return SettingError(f"The setting {name!r} must be given ({_describe(cls, name)})")
+    message = first["msg"].removeprefix("Value error, ")
+    what = f"The setting {name!r}: " if name else ""
+    return SettingError(f"{what}{message}; got {first['input']!r}" if name else message)
+
+
+def _known_settings(cls: type[Config], prefix: str = "") -> list[str]:
+    known: list[str] = []
+    for name, info in cls.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, Config):
+            known += _known_settings(kind, f"{prefix}{name}.")
+        else:
+            known.append(prefix + name)
+    return known
+
+
+def _describe(cls: type[Config], name: str) -> str:
+    info = cls.model_fields.get(name)
+    return (info.description if info else None) or "see --help"

@@ -1,0 +1,403 @@
+"""Run folders: stages, done-marks, provenance, resume. With `labels.py`, the only place that writes state.
+
+A stage is a folder. Its `begun.json` says what it is made from (settings, inputs, a digest of the code it runs) and is written
+first; its `done.json` is written last. A stage that is done and made from the same things is read, not run; one that was begun
+continues from whatever its own checkpoint holds; one that was made from anything else is refused with what changed.
+"""
+
+import ast
+import errno
+import fcntl
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import pkgutil
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from svp.config import RunConfig, changes
+from svp.data.base import Dataset
+from svp.errors import DataError, RunChanged, StorageError
+
+FORMAT = 1
+Json = dict[str, Any]
+
+
+# --- writing: temporary name, fsync, rename -------------------------------------------------------------------------------
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Say in one line what a failed write means and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            why = "the disk is full; free some space and run the same command again, it continues where it stopped"
+        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            why = "the folder cannot be written; choose another with --out"
+        else:
+            why = error.strerror or str(error)
+        raise StorageError(f"cannot write {path}: {why}") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents."""
+    with storage_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: after a kill, `path` holds the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with storage_errors(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        # The rename itself must survive a power cut.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON with a final newline, keys in the order given."""
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file that a run wrote."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; is this a run folder? (svp coreset and svp active make them)") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} is damaged: {error}") from None
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """One .npy file; read it with `read_array`."""
+    buffer = BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """A .npy file, memory-mapped: nothing is read until it is looked at."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+
+
+def digest(*parts: ArrayLike | str | bytes | None) -> str:
+    """16 hexadecimal digits of arrays and words: enough to notice any change."""
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            part = part.encode()
+        if isinstance(part, bytes) or part is None:
+            sha.update(part or b"\0")
+        else:
+            array = np.ascontiguousarray(part)
+            sha.update(f"{array.shape}{array.dtype.str}".encode())
+            sha.update(array.data)
+    return sha.hexdigest()[:16]
+
+
+# --- code: what a stage ran ----------------------------------------------------------------------------------------------
+
+
+@cache
+def code_digest(modules: tuple[str, ...]) -> str:
+    """16 hexadecimal digits of the code of `modules` (packages whole); comments, layout and docstrings do not count."""
+    sha = hashlib.sha256()
+    for name in sorted({found for module in modules for found in _with_submodules(module)}):
+        spec = importlib.util.find_spec(name)
+        if spec and spec.origin and spec.origin.endswith(".py"):
+            sha.update(name.encode())
+            sha.update(ast.dump(_without_docstrings(ast.parse(Path(spec.origin).read_bytes()))).encode())
+    return sha.hexdigest()[:16]
+
+
+def _with_submodules(module: str) -> Iterable[str]:
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        return []
+    inside = spec.submodule_search_locations or []
+    return [module, *(f"{module}.{info.name}" for info in pkgutil.iter_modules(inside))]
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+            node.body = node.body[1:]
+    return tree
+
+
+# --- stages and runs -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One folder of a run: what it was made from, and whether it is complete."""
+
+    name: str
+    folder: Path
+    made_from: Json
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "done.json").exists()
+
+    @property
+    def facts(self) -> Json:
+        """What `finish` was told: seconds and the like."""
+        facts: Json = read_json(self.folder / "done.json")["facts"]
+        return facts
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the stage complete. Nothing in it changes after this."""
+        write_json(self.folder / "done.json", {"format": FORMAT, "made_from": self.made_from, "facts": facts})
+
+
+class Run:
+    """A folder on disk that holds everything about one run, and can be moved.
+
+    Files are listed in docs/run_folder.md. `Run.open` reads a finished or interrupted one; the workflows start them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self._accept_code_change = False
+        self._reuse: Path | None = None
+        self._lock: int | None = None
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """An existing run, for reading. Raises DataError if the folder holds none."""
+        run = cls(Path(folder))
+        read_json(run.folder / "environment.json")
+        return run
+
+    @classmethod
+    def start(
+        cls,
+        folder: Path,
+        config: RunConfig,
+        dataset: Dataset,
+        *,
+        may_grow: Sequence[str] = (),
+        reuse: Path | None = None,
+        accept_code_change: bool = False,
+    ) -> Self:
+        """Make a run folder, or take up an interrupted one.
+
+        may_grow  settings that may gain values when a finished run is extended (such as "control")
+        reuse     another run folder: stages made from exactly the same things are linked from there, not run again
+        Raises RunChanged with every setting that differs, StorageError if the folder is in use or cannot be written.
+        """
+        run = cls(folder)
+        run._accept_code_change, run._reuse = accept_code_change, reuse
+        if reuse is not None and not (reuse / "environment.json").exists():
+            raise DataError(f"{reuse} holds no run to reuse; name a folder that svp coreset or svp active made")
+        if folder.is_file():
+            raise StorageError(f"cannot write {folder}: it is a file; choose another folder with --out")
+        make_folder(folder)
+        run._take_lock()
+        try:
+            run._check_settings(config, dataset, may_grow)
+        except BaseException:
+            run.close()
+            raise
+        write_bytes(folder / "config.toml", config.to_toml().encode())
+        return run
+
+    def _check_settings(self, config: RunConfig, dataset: Dataset, may_grow: Sequence[str]) -> None:
+        path = self.folder / "environment.json"
+        settings = config.flat()
+        if not path.exists():
+            leftovers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
+            if leftovers:
+                raise StorageError(f"{self.folder} holds other files ({', '.join(sorted(leftovers)[:3])}); choose another with --out")
+            write_json(path, {**environment(dataset), "settings": settings})
+            return
+        before = read_json(path)
+        if before["format"] != FORMAT:
+            raise RunChanged(f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; choose another --out")
+        grown = [name for name in may_grow if _grew(before["settings"].get(name), settings.get(name))]
+        changed = changes(_drop(before["settings"], grown), _drop(settings, grown))
+        if before["dataset"]["fingerprint"] != dataset.fingerprint:
+            changed.append(f"the content of dataset {dataset.name} is another (fingerprint {dataset.fingerprint[:12]})")
+        if changed:
+            raise RunChanged(f"{self.folder} was made with other settings: {'; '.join(changed)}. Undo that, or choose another --out")
+        if grown:
+            write_json(path, {**before, "settings": settings})
+
+    def _take_lock(self) -> None:
+        with storage_errors(self.folder):
+            self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise StorageError(f"{self.folder} is in use by another process; wait for it, or choose another --out") from None
+
+    def close(self) -> None:
+        """Let other processes work in this folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def environment(self) -> Json:
+        environment: Json = read_json(self.folder / "environment.json")
+        return environment
+
+    @property
+    def metrics(self) -> Json:
+        """Accuracy per arm and seed, seconds per stage, labels used, agreement and verdict."""
+        metrics: Json = read_json(self.folder / "metrics.json")
+        return metrics
+
+    @property
+    def selection(self) -> Any:
+        """The selection of the first seed (`svp.Selection`)."""
+        from svp.select import Selection
+
+        return Selection.load(self.folder / "selection.parquet")
+
+    def report(self) -> Path:
+        """Write report.html and return its path. Needs the extra `report`."""
+        return Path(importlib.import_module("svp.report").write(self.folder))
+
+    def remember(self, name: str, decide: Callable[[], Json]) -> Json:
+        """A decision that must stay the same when the run is resumed (such as a measured precision)."""
+        known = self.environment
+        if name not in known:
+            known[name] = decide()
+            write_json(self.folder / "environment.json", known)
+        decided: Json = known[name]
+        return decided
+
+    def stage(self, name: str, made_from: Mapping[str, Any], code: Sequence[str]) -> Stage:
+        """The stage `name`, new, begun or done; raises RunChanged if it was made from other things.
+
+        made_from  everything its result depends on, as flat JSON values
+        code       the modules (packages whole) that it runs
+        """
+        made = {**json.loads(json.dumps(dict(made_from))), "code": code_digest(tuple(code))}
+        stage = Stage(name, self.folder / name, made)
+        mark = stage.folder / "begun.json"
+        if mark.exists():
+            before = read_json(mark)["made_from"]
+            changed = changes(_drop(before, ["code"]), _drop(made, ["code"]))
+            if changed:
+                raise RunChanged(f"stage {name} of {self.folder} was made from other things: {'; '.join(changed)}. Choose another --out")
+            if before["code"] != made["code"]:
+                if not self._accept_code_change:
+                    raise RunChanged(
+                        f"the code of stage {name} of {self.folder} has changed ({', '.join(code)}). "
+                        "Choose another --out, or continue with --accept-code-change (both are recorded)"
+                    )
+                self.event("accepted code change", stage=name, before=before["code"], after=made["code"])
+                write_json(mark, {"format": FORMAT, "made_from": made, "code_before": before["code"]})
+            return stage
+        if self._reuse is not None and self._link(stage, self._reuse / name):
+            return stage
+        make_folder(stage.folder)
+        write_json(mark, {"format": FORMAT, "made_from": made})
+        self.event("begun", stage=name)
+        return stage
+
+    def _link(self, stage: Stage, other: Path) -> bool:
+        """Take a finished stage of another run, if it is made from the same things: hard links, or copies across disks."""
+        if not (other / "done.json").exists() or read_json(other / "done.json")["made_from"] != stage.made_from:
+            return False
+        make_folder(stage.folder.parent)
+        temporary = stage.folder.with_name(f".{stage.folder.name}.tmp")
+        with storage_errors(stage.folder):
+            shutil.rmtree(temporary, ignore_errors=True)
+            try:
+                shutil.copytree(other, temporary, copy_function=os.link)
+            except (OSError, shutil.Error):
+                shutil.rmtree(temporary, ignore_errors=True)
+                shutil.copytree(other, temporary)
+            shutil.rmtree(stage.folder, ignore_errors=True)
+            os.replace(temporary, stage.folder)
+        self.event("reused", stage=stage.name, origin=str(other))
+        return True
+
+    def event(self, what: str, **facts: Any) -> None:
+        """Append one line to events.jsonl: a diary for people, read by nothing."""
+        line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": what, **facts}, ensure_ascii=False)
+        with storage_errors(self.folder), open(self.folder / "events.jsonl", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def environment(dataset: Dataset) -> Json:
+    """What a result may depend on besides the settings: versions, machine, data."""
+    packages = {}
+    for name in ("selection-via-proxy", "numpy", "scipy", "scikit-learn", "torch", "pyarrow", "pillow"):
+        try:
+            packages[name] = version(name)
+        except importlib.metadata.PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "format": FORMAT,
+        "dataset": {
+            "name": dataset.name,
+            "n": len(dataset),
+            "n_test": 0 if dataset.test is None else len(dataset.test),
+            "classes": list(dataset.classes),
+            "fingerprint": dataset.fingerprint,
+            "problems": list(dataset.problems),
+        },
+        "packages": packages,
+        "python": platform.python_version(),
+        "machine": {"platform": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _drop(settings: Json, names: Sequence[str]) -> Json:
+    return {name: value for name, value in settings.items() if name not in names}
+
+
+def _grew(before: Any, after: Any) -> bool:
+    if isinstance(before, list) and isinstance(after, list):
+        return set(map(str, before)) <= set(map(str, after))
+    if isinstance(before, int) and isinstance(after, int):
+        return before <= after
+    return False
