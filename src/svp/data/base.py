@@ -1,20 +1,26 @@
 """What a dataset is: raw inputs with ids, and perhaps labels. No model, no split but train and test."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from svp.errors import DataError
+from svp import chance
+from svp.errors import DataError, SettingError
 
 Augmentation = Literal["none", "crop", "crop_flip"]
+OnError = Literal["refuse", "skip"]
+Progress = Callable[[str, int, int], object]  # (what is being done, how much is done, of how much)
+
+_HOLD_OUT_SEED = 0  # a held-out test part belongs to the dataset: no run's seed changes it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Examples by id.
 
@@ -22,7 +28,7 @@ class Dataset:
     inputs        (n, ...) raw values, one row per example: uint8 images (n, h, w, c), or float rows (n, d)
     labels        (n,) int64 class numbers, or None where nothing is labelled
     classes       the name of each class number
-    ids           (n,) int64, ascending; the row number unless the source says otherwise
+    ids           (n,) int64, ascending; the row number unless the source says otherwise, and not always without gaps
     keys          the users' own name of each row (a path, a row key), or None: then the id in words
     test          the held-out examples, read once at the end; or None
     augmentation  what training may do to these inputs unless it is told otherwise
@@ -54,42 +60,39 @@ class Dataset:
     ) -> Self:
         """A dataset from arrays in memory: `Dataset.from_arrays(X, y, test=(X_test, y_test))`.
 
-        inputs  (n, ...) uint8 or finite floats; integers of other widths are taken as floats
+        inputs  (n, ...) uint8 or finite floats; numbers of other widths become float32; grey images (n, h, w) of uint8
+                become (n, h, w, 1)
         labels  (n,) class numbers 0 .. c-1, or None
-        ids     (n,) distinct integers >= 0; default: the row numbers. Rows are kept in ascending order of id.
+        ids     (n,) distinct integers >= 0; default: the row numbers. Rows are kept in ascending order of id
+        keys    (n,) distinct names
         Raises DataError naming what does not fit. Time and memory: one pass; uint8 and float32 inputs are not copied.
         """
         x = as_inputs(inputs, name)
         order, row_ids = _as_ids(ids, len(x), name)
         y = None if labels is None else as_labels(labels, len(x), name)
-        if keys is not None and len(keys) != len(x):
-            raise DataError(f"{name}: {len(keys)} keys for {len(x)} inputs; give one key per input")
-        test_part = None
+        row_keys = None if keys is None else _as_keys(keys, len(x), name)
+        x_test, y_test = None, None
         if test is not None:
             x_test = as_inputs(test[0], f"{name} (test)")
             if x_test.shape[1:] != x.shape[1:]:
-                raise DataError(f"{name}: test inputs have shape {x_test.shape[1:]}, train inputs {x.shape[1:]}; they must agree")
+                raise DataError(
+                    f"{name}: inputs are {x.shape[1:]} each, test inputs {x_test.shape[1:]}; they must agree"
+                )
             y_test = as_labels(test[1], len(x_test), f"{name} (test)")
-        known = [y] if y is not None else []
-        if test is not None:
-            known.append(y_test)
-        n_classes = max((int(part.max()) + 1 for part in known if len(part)), default=0)
-        if classes is None:
-            classes = [str(c) for c in range(n_classes)]
-        elif len(classes) < n_classes:
-            raise DataError(f"{name}: a label is {n_classes - 1}, but only {len(classes)} classes are named")
-        if test is not None:
-            test_part = cls(f"{name} (test)", x_test, y_test, tuple(classes), np.arange(len(x_test)))
+        named = _as_classes(classes, [part for part in (y, y_test) if part is not None], name)
+        test_part = None
+        if x_test is not None:
+            test_part = cls(f"{name} (test)", x_test, y_test, named, np.arange(len(x_test)))
         if order is not None:
             x, y = x[order], None if y is None else y[order]
-            keys = None if keys is None else [keys[i] for i in order]
-        return cls(name, x, y, tuple(classes), row_ids, None if keys is None else tuple(keys), test_part, augmentation)
+            row_keys = None if row_keys is None else tuple(row_keys[i] for i in order)
+        return cls(name, x, y, named, row_ids, row_keys, test_part, augmentation)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def positions(self, ids: ArrayLike) -> NDArray[np.int64]:
-        """Rows of this dataset that hold `ids`: the one place where ids become positions."""
+        """Rows of this dataset that hold `ids`: the one place where ids become positions. Time: m log n."""
         wanted = np.asarray(ids, np.int64)
         if not len(self.ids):
             pos = np.zeros(len(wanted), np.int64)
@@ -99,7 +102,7 @@ class Dataset:
             found = self.ids[pos] == wanted
         if not found.all():
             missing = wanted[~found]
-            raise DataError(f"{self.name}: {len(missing)} ids are not in the dataset, the first: {missing[:3].tolist()}")
+            raise DataError(f"{self.name}: {len(missing)} ids are not in the dataset, first {missing[:3].tolist()}")
         return pos
 
     def key(self, id_: int) -> str:
@@ -112,32 +115,107 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of everything a result depends on: inputs, labels, classes, ids, keys, and the test part. One pass over the data."""
+        """SHA-256 of all that a result depends on: inputs, labels, classes, ids, keys, augmentation, and the test part.
+
+        The name, and what could not be read, are no part of it. Time: one pass over the data.
+        """
         digest = hashlib.sha256()
         for part in (self, self.test):
             if part is None:
                 continue
+            facts = (part.labels is not None, part.classes, part.keys, part.augmentation)
+            digest.update(f"{facts!r}".encode())
             for array in (part.inputs, part.ids, part.labels):
                 if array is not None:
                     digest.update(f"{array.shape}{array.dtype.str}".encode())
                     digest.update(np.ascontiguousarray(array).data)
-            digest.update("\0".join((*part.classes, "", *(part.keys or ()))).encode())
         return digest.hexdigest()
 
 
+def hold_out(labels: ArrayLike, ids: ArrayLike, share: float) -> NDArray[np.int64]:
+    """Positions, ascending, of a test part: `share` of each class (rounded, but never the whole class).
+
+    labels, ids  (n,) class numbers and distinct ids. An example is drawn by a hash of its id within its class, so
+                 neither the order of rows nor a change in another class moves it
+    share        0 <= share < 1; 0 holds out nothing
+    Raises DataError if every class is too small to give one example.
+    """
+    if not 0 <= share < 1:
+        raise SettingError(f"test_share is {share}; give a share from 0 up to, not including, 1")
+    y, row_ids = np.asarray(labels), np.asarray(ids, np.int64)
+    chosen = [np.zeros(0, np.int64)]
+    for label in np.unique(y):
+        rows = np.flatnonzero(y == label)
+        n_test = min(int(share * len(rows) + 0.5), len(rows) - 1)
+        chosen.append(rows[chance.shuffled(row_ids[rows], _HOLD_OUT_SEED, "hold out")[:n_test]])
+    pos = np.sort(np.concatenate(chosen))
+    if share > 0 and len(y) and not len(pos):
+        raise DataError(
+            f"no class has enough examples to hold out {share:.0%} of it for testing; "
+            "bring a test part, raise test_share, or set it to 0"
+        )
+    return pos
+
+
+def with_held_out_test(data: Dataset, share: float) -> Dataset:
+    """The same dataset with `share` of each class moved to its test part, where an example keeps its id and key."""
+    if data.labels is None:
+        return data
+    in_test = np.zeros(len(data), bool)
+    in_test[hold_out(data.labels, data.ids, share)] = True
+    if not in_test.any():
+        return data
+    return replace(
+        _rows(data, ~in_test), test=replace(_rows(data, in_test), name=f"{data.name} (test)", augmentation="none")
+    )
+
+
+def check_memory(n_bytes: int, what: str) -> None:
+    """Refuse to start reading what will not fit: more than 80 % of the memory that is free now."""
+    available = available_memory()
+    if available is not None and n_bytes > 0.8 * available:
+        raise DataError(
+            f"{what} takes {n_bytes / 2**30:.1f} GiB in memory, and {available / 2**30:.1f} GiB are free; "
+            "use a smaller image size, fewer examples or a larger machine"
+        )
+
+
+def available_memory() -> int | None:
+    """Bytes that this process may still take, as Linux and its container limit say; None elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return free if limit == "max" else min(free, int(limit) - int(used))
+    except (OSError, ValueError):
+        return free
+
+
 def as_inputs(values: ArrayLike, name: str) -> NDArray[Any]:
-    """Check inputs: uint8 stays, everything else becomes finite float32."""
-    x = np.asarray(values)
+    """Check inputs: uint8 stays, other numbers become finite float32."""
+    try:
+        x = np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"{name}: inputs are no array: {error}") from error
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{name}: inputs of type {x.dtype} are not numbers")
     if x.ndim < 2:
         raise DataError(f"{name}: inputs have shape {x.shape}; give one row per example, (n, d) or (n, h, w, c)")
-    if x.dtype != np.uint8:
-        try:
-            x = x.astype(np.float32, copy=False)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{name}: inputs of type {x.dtype} are not numbers") from error
-        bad = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
-        if bad.any():
-            raise DataError(f"{name}: {int(bad.sum())} inputs have NaN or infinite values, the first rows: {np.flatnonzero(bad)[:3].tolist()}")
+    if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] not in (1, 2, 3, 4):
+        raise DataError(
+            f"{name}: inputs {x.shape} have their channels first; give (n, h, w, c): x.transpose(0, 2, 3, 1)"
+        )
+    if x.dtype == np.uint8:
+        return x[..., None] if x.ndim == 3 else x
+    with np.errstate(over="ignore"):
+        x = x.astype(np.float32, copy=False)
+    bad = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1)) if x.size else np.zeros(0, np.int64)
+    if len(bad):
+        raise DataError(f"{name}: {len(bad)} inputs have NaN or infinite values, first in rows {bad[:3].tolist()}")
     return x
 
 
@@ -146,8 +224,11 @@ def as_labels(values: ArrayLike, n: int, name: str) -> NDArray[np.int64]:
     y = np.asarray(values)
     if y.shape != (n,):
         raise DataError(f"{name}: labels have shape {y.shape} for {n} inputs; give one class number per input")
-    if y.dtype.kind not in "iub" and not (y.dtype.kind == "f" and np.array_equal(y, np.floor(y))):
-        raise DataError(f"{name}: labels of type {y.dtype} are not class numbers; map names to 0 .. c-1 and pass classes=")
+    whole = y.dtype.kind in "iub" or (y.dtype.kind == "f" and bool((np.isfinite(y) & (y == np.floor(y))).all()))
+    if not whole:
+        raise DataError(
+            f"{name}: labels of type {y.dtype} are not class numbers; map them to 0 .. c-1 and pass classes="
+        )
     y = y.astype(np.int64)
     if len(y) and y.min() < 0:
         raise DataError(f"{name}: labels go down to {y.min()}; class numbers start at 0")
@@ -160,11 +241,57 @@ def _as_ids(ids: ArrayLike | None, n: int, name: str) -> tuple[NDArray[np.int64]
         return None, np.arange(n)
     given = np.asarray(ids)
     if given.shape != (n,) or given.dtype.kind not in "iu":
-        raise DataError(f"{name}: ids have shape {given.shape} and type {given.dtype} for {n} inputs; give one integer per input")
+        raise DataError(f"{name}: ids are {given.dtype} {given.shape} for {n} inputs; give one integer per input")
+    given = given.astype(np.int64)
     order = np.argsort(given, kind="stable")
-    row_ids = given[order].astype(np.int64)
+    row_ids = given[order]
     if n and row_ids[0] < 0:
         raise DataError(f"{name}: ids go down to {row_ids[0]}; they start at 0")
     if (repeated := row_ids[1:][np.diff(row_ids) == 0]).size:
-        raise DataError(f"{name}: {len(repeated)} ids are repeated, the first: {repeated[:3].tolist()}")
-    return order, row_ids
+        raise DataError(f"{name}: {len(repeated)} ids are repeated, first {repeated[:3].tolist()}")
+    return None if np.array_equal(row_ids, given) else order, row_ids
+
+
+def _as_keys(keys: Sequence[str], n: int, name: str) -> tuple[str, ...]:
+    """(n,) distinct names."""
+    if len(keys) != n:
+        raise DataError(f"{name}: {len(keys)} keys for {n} inputs; give one key per input")
+    named = tuple(str(key) for key in keys)
+    if repeated := _repeated(named):
+        raise DataError(f"{name}: keys are repeated, first {repeated!r}; each names one example")
+    return named
+
+
+def _as_classes(classes: Sequence[str] | None, labels: list[NDArray[np.int64]], name: str) -> tuple[str, ...]:
+    """A distinct name for each class number that occurs; by default the number in words."""
+    n_classes = max((int(part.max()) + 1 for part in labels if len(part)), default=0)
+    if classes is None:
+        if n_classes > max(1000, sum(map(len, labels))):
+            raise DataError(
+                f"{name}: labels go up to {n_classes - 1}, beyond the number of examples; map them to 0 .. c-1"
+            )
+        return tuple(str(label) for label in range(n_classes))
+    named = tuple(str(label) for label in classes)
+    if len(named) < n_classes:
+        raise DataError(f"{name}: a label is {n_classes - 1}, but only {len(named)} classes are named")
+    if repeated := _repeated(named):
+        raise DataError(f"{name}: classes are repeated, first {repeated!r}; each has a name of its own")
+    return named
+
+
+def _repeated(names: tuple[str, ...]) -> str | None:
+    """The first name that comes a second time."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
+
+
+def _rows(data: Dataset, chosen: NDArray[np.bool_]) -> Dataset:
+    """The examples that a mask marks, without a test part."""
+    return replace(
+        data,
+        inputs=data.inputs[chosen],
+        labels=None if data.labels is None else data.labels[chosen],
+        ids=data.ids[chosen],
+        keys=None if data.keys is None else tuple(data.keys[i] for i in np.flatnonzero(chosen)),
+        test=None,
+    )

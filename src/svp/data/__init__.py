@@ -1,0 +1,130 @@
+"""Examples come in: `load_dataset("cifar10", root=DIR)`, a folder of class folders, an `.npz`, or your own function.
+
+Adding a source is one function `load(...) -> Dataset` in one file, and a row in `DATASETS`.
+"""
+
+import importlib
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from svp.data.base import Dataset, OnError, Progress, hold_out
+from svp.errors import DataError, SettingError, UnknownName
+
+__all__ = ["DATASETS", "Dataset", "Source", "hold_out", "load_dataset"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a dataset comes from.
+
+    load     import string of the function that reads it, `"package.module:function"`; imported when used
+    summary  one line for `svp list datasets`
+    options  which options of `load_dataset` the function takes; any other that is given is refused
+    """
+
+    load: str
+    summary: str
+    options: tuple[str, ...] = ()
+
+
+DATASETS = {
+    "digits": Source(
+        "svp.data.digits:load", "1,797 handwritten digits, 8 x 8 grey, 10 classes; ships with scikit-learn"
+    ),
+    "cifar10": Source("svp.data.cifar:load", "60,000 photos, 32 x 32 RGB, 10 classes", ("root", "progress")),
+}
+
+_NPZ = Source("svp.data.arrays:load", "arrays x and y in an .npz file", ("test_share",))
+_FOLDER = Source(
+    "svp.data.images:load",
+    "a folder of class folders of images",
+    ("image_size", "on_error", "test_share", "progress"),
+)
+
+
+def load_dataset(
+    name_or_path: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+    on_error: OnError = "refuse",
+    test_share: float = 0.2,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Load a dataset by its name, its path, or the function that makes it.
+
+    name_or_path  a name in `DATASETS` (`svp list datasets`); else a path to an `.npz` or a folder of class folders (for
+                  a folder that is called like a dataset, `./digits`); else `"package.module:function"`, called with root
+    root          where a named dataset lies, or is put when it is fetched; default `$SVP_DATA`, else `~/.cache/svp`
+    image_size    side of the square that photos are scaled to; default 64
+    on_error      what to do about images that cannot be read: "refuse" the dataset, or "skip" them and name them
+                  in `Dataset.problems`
+    test_share    how much of each class is held out where the source brings no test part; 0 holds out nothing
+    progress      called now and then with (what, done, total)
+
+    Raises UnknownName with the nearest known name; DataError naming the file that is missing or broken; SettingError for
+    an option that the source has no use for: none is ignored. Memory: all inputs, uint8 or float32.
+    """
+    if on_error not in ("refuse", "skip"):
+        raise SettingError(f"on_error is 'refuse' or 'skip', not {on_error!r}")
+    given: dict[str, Any] = {
+        option: value
+        for option, value, default in (
+            ("root", root, None),
+            ("image_size", image_size, None),
+            ("on_error", on_error, "refuse"),
+            ("test_share", test_share, 0.2),
+        )
+        if value != default
+    }
+    source, args = _find(name_or_path, given)
+    if extra := [option for option in given if option not in source.options]:
+        takes = ", ".join(option for option in source.options if option != "progress") or "no options"
+        raise SettingError(f"{name_or_path}: {', '.join(extra)} means nothing here; this dataset takes {takes}")
+    if progress is not None and "progress" in source.options:
+        given["progress"] = progress
+    data = _function(source.load)(*args, **given)
+    if not isinstance(data, Dataset):
+        raise DataError(f"{source.load} returned a {type(data).__name__}; it must return a svp.Dataset")
+    return data
+
+
+def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[Source, tuple[Any, ...]]:
+    """The source that is meant, and the arguments that it takes before its options."""
+    name = os.fspath(name_or_path)
+    if isinstance(name_or_path, str) and name in DATASETS:
+        return DATASETS[name], ()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _FOLDER, (path,)
+    if path.exists():
+        return _NPZ, (path,)
+    if re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+        return Source(name, "a function of yours", ("root",)), (given.pop("root", None),)
+    if isinstance(name_or_path, os.PathLike) or name != path.name or path.suffix or path.is_symlink():
+        raise DataError(
+            f"{name} does not exist; give a folder of class folders, an .npz file or a name (svp list datasets)"
+        )
+    raise UnknownName("dataset", name, DATASETS, "svp list datasets; or a path, or package.module:function")
+
+
+def _function(reference: str) -> Callable[..., Any]:
+    """What `"package.module:function"` stands for."""
+    module_name, _, name = reference.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise DataError(
+            f"{reference}: there is no module {error.name}; install it, or set PYTHONPATH to its folder"
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [known for known, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
+        raise UnknownName(f"function in {module_name}", name, known)
+    return cast(Callable[..., Any], function)
