@@ -22,6 +22,7 @@ import operator
 import os
 import sqlite3
 import tempfile
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -366,7 +367,7 @@ class LabelStore:
                 verdict = f"change {event} is not as it was written"
                 break
         if verdict != "ok" or not seal:
-            reason = " ".join(str(verdict).split()) if verdict != "ok" else "it is empty"
+            reason = _line(verdict) if verdict != "ok" else "it is empty"
             raise StorageError(f"{self.path} is damaged ({reason}); put back a copy of it")
 
 
@@ -430,7 +431,12 @@ def _named(path: Path) -> Iterator[None]:
     except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: SQLite quotes a damaged name in its message
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without the extended part
         step = _NEXT_STEP.get(code, "cannot be used; if repeating the command does not help, put back a copy of it")
-        raise StorageError(f"{path} {step} ({error})") from error
+        raise StorageError(f"{path} {step} ({_line(error)})") from error
+
+
+def _line(message: object) -> str:
+    """What SQLite says, on one line; of a damaged file it may quote pages."""
+    return textwrap.shorten(str(message), 100, placeholder=" ...")
 
 
 def _seal(before: str, event: int, verb: str, at: str, rows: list[Any]) -> str:
