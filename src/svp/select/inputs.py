@@ -1,0 +1,190 @@
+"""What callers hand over, checked at the door: one number of examples, ids, and arrays without holes."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from svp.errors import DataError, MissingInput, SettingError
+from svp.select.scores import UNSEEN
+from svp.select.table import Ints
+
+# Producers in half precision give rows that sum to 1 within a few thousandths.
+SUM_TOLERANCE = 1e-2
+# Numbers per chunk: 8 MB in float64, about what stays in a processor's cache.
+CHUNK_NUMBERS = 1 << 20
+
+_PASS = {
+    "probs": "probs=, an (n, classes) array of class probabilities",
+    "embeddings": "embeddings=, an (n, d) array of features",
+    "labels": "labels=, an (n,) array of class numbers",
+}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The examples to choose from: ids and what is known of them, all of one length n.
+
+    arrays  by need: "probs" (n, c), "embeddings" (n, d), "labels" (n,), and each kind of signal (n_epochs, n)
+    """
+
+    ids: Ints
+    arrays: dict[str, NDArray[Any]]
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        ids: ArrayLike | None,
+        probs: ArrayLike | None,
+        embeddings: ArrayLike | None,
+        labels: ArrayLike | None,
+        signals: Mapping[str, ArrayLike] | None,
+    ) -> Self:
+        """Check shapes and ids (contents are checked where they are read). Arrays on disk stay there."""
+        arrays = {
+            name: _as_array(name, values, ndim)
+            for name, values, ndim in (("probs", probs, 2), ("embeddings", embeddings, 2), ("labels", labels, 1))
+            if values is not None
+        }
+        for kind, values in (signals or {}).items():
+            if kind in _PASS:
+                raise SettingError(f"A signal cannot be called {kind!r}; pass {_PASS[kind]}")
+            arrays[kind] = _as_array(kind, values, 2)
+        lengths = {name: array.shape[_axis(name)] for name, array in arrays.items()}
+        if ids is not None:
+            lengths["ids"] = len(row_ids := as_ids(ids, "ids"))
+            _check_distinct(row_ids)
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise DataError(f"The inputs differ in the number of examples: {listed}; give one of each per example")
+        if not lengths:
+            raise MissingInput("Nothing says which examples there are; pass ids=, or an array the method reads")
+        return cls(row_ids if ids is not None else np.arange(next(iter(lengths.values()))), arrays)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def require(self, method: str, needs: tuple[str, ...]) -> None:
+        """MissingInput unless everything that `method` reads was given."""
+        for need in needs:
+            if need in self.arrays:
+                continue
+            if need in _PASS:
+                raise MissingInput(f"Method {method!r} needs {need}; pass {_PASS[need]}")
+            kinds = ", ".join(kind for kind in self.arrays if kind not in _PASS) or "none"
+            raise MissingInput(
+                f"Method {method!r} needs the signal {need!r}; "
+                f"pass signals={{{need!r}: an (n_epochs, n) array}} (signals given: {kinds})"
+            )
+
+    def part(self, need: str, rows: slice) -> NDArray[Any]:
+        """The examples `rows` of one array, checked."""
+        part = self.arrays[need][(slice(None),) * _axis(need) + (rows,)]
+        if not _is_sound(need, part).all():
+            self.check(need)
+        return part
+
+    def whole(self, need: str) -> NDArray[Any]:
+        """All examples of one array, checked."""
+        self.check(need)
+        return self.arrays[need]
+
+    def check(self, need: str) -> None:
+        """DataError with the count and the first ids if any example has something that cannot be."""
+        array = self.arrays[need]
+        axis = _axis(need)
+        sound, finite = np.ones(len(self), bool), np.ones(len(self), bool)
+        for rows in self.chunks((need,)):
+            part = array[(slice(None),) * axis + (rows,)]
+            sound[rows] = _is_sound(need, part)
+            if array.dtype.kind == "f" and not sound[rows].all():
+                # NaN stands for "not shown" in a signal of floats.
+                holes = ~np.isfinite(part) if axis == 0 else np.isinf(part)
+                finite[rows] = ~np.moveaxis(holes, axis, 0).reshape(holes.shape[axis], -1).any(axis=1)
+        if sound.all():
+            return
+        bad, what = (
+            (~sound, _UNSOUND.get(need, "values that cannot be"))
+            if finite.all()
+            else (~finite, "NaN or infinite values")
+        )
+        raise DataError(f"{need}: {bad.sum()} examples have {what}, the first ids: {self.ids[bad][:3].tolist()}")
+
+    def chunks(self, needs: tuple[str, ...]) -> Iterator[slice]:
+        """Slices of examples that hold about CHUNK_NUMBERS numbers of the arrays `needs`."""
+        width = sum(self.arrays[need].size // max(len(self), 1) for need in needs)
+        size = max(1, CHUNK_NUMBERS // max(width, 1))
+        return (slice(start, min(start + size, len(self))) for start in range(0, len(self), size))
+
+    def mask(self, ids: ArrayLike, name: str) -> NDArray[np.bool_]:
+        """(n,) True where an example is among `ids`, all of which must be there."""
+        wanted = as_ids(ids, name)
+        if not len(wanted):
+            return np.zeros(len(self), bool)
+        missing = wanted[~np.isin(wanted, self.ids)]
+        if len(missing):
+            raise DataError(f"{name}: {len(missing)} ids are not among the examples, the first: {missing[:3].tolist()}")
+        return np.isin(self.ids, wanted)
+
+
+def as_ids(values: ArrayLike, name: str) -> Ints:
+    """(k,) int64 ids, or DataError."""
+    ids = np.asarray(values)
+    if ids.ndim == 1 and not ids.size:
+        return np.empty(0, np.int64)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or (ids.dtype.kind == "u" and ids.max() > np.iinfo(np.int64).max):
+        raise DataError(
+            f"{name}: shape {ids.shape} and type {ids.dtype}; give a flat list of whole numbers, the ids of examples"
+        )
+    return ids.astype(np.int64)
+
+
+def _check_distinct(ids: Ints) -> None:
+    ordered = ids if (np.diff(ids) > 0).all() else np.sort(ids)
+    if len(repeated := np.unique(ordered[1:][np.diff(ordered) == 0])):
+        raise DataError(
+            f"ids: {len(repeated)} ids are repeated, the first: {repeated[:3].tolist()}; each example has its own"
+        )
+
+
+def _as_array(name: str, values: ArrayLike, ndim: int) -> NDArray[Any]:
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{name}: type {array.dtype} is not numbers; give floats or whole numbers")
+    if array.ndim != ndim:
+        expected = {"labels": "(n,)", "probs": "(n, classes)", "embeddings": "(n, d)"}.get(name, "(n_epochs, n)")
+        raise DataError(f"{name}: shape {array.shape}; give {expected}")
+    if name in ("probs", "embeddings") and not array.shape[1]:
+        raise DataError(f"{name}: shape {array.shape} has no columns; give at least one number per example")
+    return array
+
+
+def _axis(need: str) -> int:
+    """Which axis of an array counts the examples."""
+    return 0 if need in _PASS else 1
+
+
+_UNSOUND = {
+    "probs": "values that are no probabilities (each from 0 to 1, and together 1)",
+    "labels": "labels that are no class numbers (whole, from 0; -1 where unknown)",
+    "correct": f"values other than 0 (wrong), 1 (right) and {UNSEEN} (not shown)",
+}
+
+
+def _is_sound(need: str, part: NDArray[Any]) -> NDArray[np.bool_]:
+    """(k,) whether each example of a part is as it should be. Comparisons with NaN are false: NaN is never sound."""
+    if need == "probs":
+        with np.errstate(invalid="ignore"):
+            total = part.sum(axis=1, dtype=np.float64)
+            # Nothing below 0 and a sum of 1: then nothing is above 1 either.
+            return np.asarray((part.min(axis=1) >= 0) & (np.abs(total - 1) <= SUM_TOLERANCE))
+    if need == "embeddings":
+        return np.asarray(np.isfinite(part).all(axis=1))
+    if need == "labels":
+        return np.asarray((part >= -1) & (part == np.floor(part)))
+    if need == "correct":
+        return np.asarray(((part == 0) | (part == 1) | (part == UNSEEN)).all(axis=0))
+    return np.asarray(~np.isinf(part).any(axis=0))

@@ -1,0 +1,284 @@
+"""Greedy k-center: take the point farthest from everything chosen, again and again.
+
+Which point is farthest is decided by one float64 formula (`_squared`) and, among equals, by the order of the
+candidates. Matrix products in float32 only say which distances need not be computed: each gives a lower bound of the
+formula's value, from which the rounding has been taken off.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.chance import hash_ids
+from svp.errors import SettingError
+from svp.select.table import Floats, Ints, Picks
+
+# Points refreshed together, and sizes of one matrix product. They decide the speed, never the answer.
+_BLOCK = 1024
+_ROWS = 512
+_COLUMNS = 1024
+_PAIR_NUMBERS = 1 << 20
+
+_Rows = NDArray[np.float32]
+
+
+def k_center(
+    embeddings: NDArray[np.generic],
+    already: Ints,
+    candidates: Ints,
+    budget: int,
+    *,
+    ids: Ints,
+    seed: int,
+    start: int = 1,
+) -> Picks:
+    """Cover the embedding space: the example farthest from all chosen ones, repeatedly (Euclidean).
+
+    embeddings  (n, d) one row per example, finite
+    already     positions that count as chosen
+    candidates  positions to choose from; of equally far ones the earlier in this list goes first
+    budget      how many, at most all candidates
+    start       where nothing is chosen already: so many random candidates come first, counted in the budget. 1 takes
+                the candidate nearest to the mean of the candidates
+    returns     positions in order of choice; the first k are the answer for budget k. The gain of a pick is its
+                distance to the nearest chosen example at the time it was picked; NaN for the very first where nothing
+                was chosen already
+    guarantee   the largest distance to a chosen example is at most twice the least possible (for start=1)
+    cost        time: at most n (m + budget) d operations for m already chosen, nearly all of them in matrix products,
+                and usually far fewer; brute-force speed where very many distances are equal. Memory beside the
+                embeddings: 28 n + 8 (m + budget) d bytes and a few MB of blocks
+    Gonzalez 1985, "Clustering to minimize the maximum intercluster distance"; used for active learning by Sener and
+    Savarese 2018, "Active learning for convolutional neural networks: a core-set approach", algorithm 1.
+
+    The minimum distance of a point only falls as centres are added, so a minimum that has not seen the latest centres
+    is an upper bound. Only the block of points with the highest bounds is brought up to date; inside it picks are made
+    for as long as the best of them is above every bound outside.
+    """
+    if not isinstance(start, int) or isinstance(start, bool) or start < 1:
+        raise SettingError(f"k_center: start={start!r}; give a whole number of first examples, 1 or more")
+    space = _Space(embeddings, already, candidates)
+    minima = _Minima(space, candidates, capacity=len(already) + budget)
+    if len(already):
+        rows = np.ascontiguousarray(embeddings[already])
+        # Centres that repeat an earlier one change nothing, except that all their distances would tie.
+        _, first = np.unique(rows.view(np.dtype((np.void, rows[0].nbytes))).ravel(), return_index=True)
+        minima.add_centres(already[np.sort(first)])
+    elif start == 1:
+        minima.take(np.array([_most_central(space, candidates)])[:budget])
+    else:
+        by_chance = np.argsort(hash_ids(ids[candidates], seed, "start"), kind="stable")
+        for block in _split(by_chance[: min(start, budget)], _BLOCK):
+            minima.take(block)
+    for block in _split(np.arange(len(candidates)), _BLOCK):
+        minima.refresh(block, fence=np.inf)  # a first bound for every point, from the first centres
+    while len(minima.picks) < budget:
+        minima.take_farthest(budget - len(minima.picks))
+    return minima.result()
+
+
+class _Space:
+    """The points as the two formulas want them: exactly scaled float64 rows, and centred float32 rows.
+
+    scale   a power of two that brings every coordinate below 1, so that squares neither overflow nor vanish
+    mean    (d,) about the mean of the points; subtracted before the matrix products, where it lowers the rounding. It
+            is summed over pieces of a fixed size in the order given, so that no other setting can change its last bit
+    slack   relative rounding of a matrix product of centred rows, as a share of |x|^2 + |c|^2: rounding both rows to
+            float32 costs 2 eps, a dot product of d + 2 terms (d + 2) eps whatever the order of its additions, the
+            squared norms half an eps
+    """
+
+    def __init__(self, embeddings: NDArray[np.generic], already: Ints, candidates: Ints) -> None:
+        self.embeddings = embeddings
+        self.scale = 1.0
+        self.mean = np.zeros(embeddings.shape[1])
+        biggest = 0.0
+        for block in (*_split(already, _BLOCK), *_split(candidates, _BLOCK)):
+            biggest = max(biggest, float(np.abs(embeddings[block].astype(np.float64)).max()))
+        if biggest:
+            self.scale = 2.0 ** -int(np.clip(np.frexp(biggest)[1], -1000, 1000))
+        for block in _split(candidates, 1024):
+            self.mean += self.rows(block).sum(axis=0) / len(candidates)
+        self.slack = (embeddings.shape[1] + 8) * float(np.finfo(np.float32).eps)
+
+    def rows(self, pos: Ints) -> Floats:
+        """(k, d) float64 rows at these positions."""
+        return self.embeddings[pos].astype(np.float64) * self.scale
+
+    def left(self, rows: Floats) -> _Rows:
+        """(k, d + 2) float32 such that left(x) @ right(c).T is a lower bound of _squared(x, c)."""
+        return self._extended(rows, 1.0, flip=False)
+
+    def right(self, rows: Floats) -> _Rows:
+        """(k, d + 2) float32, the other factor."""
+        return self._extended(rows, -2.0, flip=True)
+
+    def _extended(self, rows: Floats, factor: float, *, flip: bool) -> _Rows:
+        out = np.empty((len(rows), rows.shape[1] + 2), np.float32)
+        centred = out[:, :-2]
+        np.subtract(rows, self.mean, out=centred, casting="same_kind")
+        # |x - c|^2 = |x|^2 + |c|^2 - 2 x.c, each square lowered by the slack; 2^-100 stands above all that can
+        # underflow.
+        squares = (centred.astype(np.float64) ** 2).sum(axis=1) * (1 - self.slack) - 2.0**-100
+        centred *= factor
+        out[:, -2], out[:, -1] = (1.0, squares) if flip else (squares, 1.0)
+        return out
+
+
+class _Minima:
+    """For each candidate the exact squared distance to the nearest of the first `seen` centres: an upper bound for all
+    centres.
+
+    Points are numbered by their place in `candidates`, so the lower number wins among equals; centres by their order of
+    arrival.
+
+    lowest   (n,) the minima; -1 for points that are picked
+    seen     (n,) how many centres each minimum accounts for
+    nearest  (n,) the first centre that attains the minimum, -1 where none has been seen
+    """
+
+    def __init__(self, space: _Space, candidates: Ints, capacity: int) -> None:
+        self.space = space
+        self.candidates = candidates
+        self.lowest = np.full(len(candidates), np.inf)
+        self.seen = np.zeros(len(candidates), np.int64)
+        self.nearest = np.full(len(candidates), -1)
+        self.centres = np.empty(capacity, np.int64)
+        self.factors = np.empty((capacity, len(space.mean) + 2), np.float32)
+        self.n_centres = 0
+        self.picks: list[int] = []
+        self.gains: list[float] = []
+
+    def add_centres(self, pos: Ints) -> None:
+        """These positions count as chosen from now on."""
+        for block in _split(pos, _BLOCK):
+            stop = self.n_centres + len(block)
+            self.centres[self.n_centres : stop] = block
+            self.factors[self.n_centres : stop] = self.space.right(self.space.rows(block))
+            self.n_centres = stop
+
+    def refresh(self, block: Ints, fence: float) -> None:
+        """Account for all centres, except where a minimum falls below `fence` on the way: those are out."""
+        block = block[np.argsort(self.seen[block], kind="stable")]
+        for points in _split(block, _ROWS):
+            rows = self.space.rows(self.candidates[points])
+            left = self.space.left(rows)
+            first = int(self.seen[points].min())
+            while first < self.n_centres and len(points):
+                stop = min(first + _COLUMNS, self.n_centres)
+                self._lower(points, rows, left, first, stop)
+                self.seen[points] = np.maximum(self.seen[points], stop)
+                keep = self.lowest[points] >= fence
+                points, rows, left, first = points[keep], rows[keep], left[keep], stop
+
+    def _lower(self, points: Ints, rows: Floats, left: _Rows, first: int, stop: int) -> None:
+        """Let k points see the centres first .. stop - 1."""
+        bounds = left @ self.factors[first:stop].T
+        best = bounds.argmin(axis=1)
+        least = bounds[np.arange(len(points)), best].astype(np.float64)
+        able = np.flatnonzero((least < self.lowest[points]) & (self.lowest[points] > 0))
+        if not len(able):
+            return
+        # The nearest centre has a lower bound no higher than an upper bound of the one that looks best. A lower bound
+        # is at most 2 slack (|x|^2 + |c|^2) under its value; 4 covers that the squares at hand are lowered and rounded
+        # themselves.
+        squares = left[able, -2].astype(np.float64) + self.factors[first + best[able], -1]
+        ceiling = least[able] + 4 * self.space.slack * squares + 2.0**-96
+        ceiling = np.minimum(ceiling, self.lowest[points[able]])
+        row, centre = np.nonzero(bounds[able] <= np.nextafter(ceiling.astype(np.float32), np.float32(np.inf))[:, None])
+        point, centre = able[row], first + centre
+        exact = np.empty(len(point))
+        for pairs in _split(np.arange(len(point)), max(1, _PAIR_NUMBERS // rows.shape[1])):
+            exact[pairs] = _squared(rows[point[pairs]], self.space.rows(self.centres[centre[pairs]]))
+        order = np.lexsort((centre, exact, point))  # of equally near centres the first
+        order = order[np.flatnonzero(np.diff(point[order], prepend=-1))]
+        order = order[exact[order] < self.lowest[points[point[order]]]]
+        self.lowest[points[point[order]]] = exact[order]
+        self.nearest[points[point[order]]] = centre[order]
+
+    def take(self, points: Ints) -> None:
+        """Pick these points in this order, whatever their distances."""
+        self.refresh(points, fence=-np.inf)
+        rows = self.space.rows(self.candidates[points])
+        for i in range(len(points)):
+            self._pick(points, rows, i)
+
+    def take_farthest(self, budget: int) -> None:
+        """Bring the block of the highest minima up to date, and pick what is surely farthest."""
+        block, rival = _top(self.lowest, _BLOCK)
+        fence = -np.inf if rival is None else float(self.lowest[rival])
+        self.refresh(block, fence)
+        block = block[self.lowest[block] >= fence]
+        rows = self.space.rows(self.candidates[block])
+        while budget and len(block):
+            i = int(self.lowest[block].argmax())  # the first of equals
+            highest = self.lowest[block[i]]
+            if highest < fence:
+                return
+            if highest == 0:
+                self._take_duplicates(budget)
+                return
+            if highest == fence and rival is not None and rival < block[i]:
+                return
+            self._pick(block, rows, i)
+            budget -= 1
+
+    def _take_duplicates(self, budget: int) -> None:
+        """Every point left lies on a chosen one: the rest goes in order."""
+        points = np.flatnonzero(self.lowest == 0)[:budget]
+        self.picks += points.tolist()
+        self.gains += [0.0] * len(points)
+        self.lowest[points] = -1
+
+    def _pick(self, block: Ints, rows: Floats, i: int) -> None:
+        """Pick the i-th point of a block that is up to date, and keep the block so."""
+        point = block[i]
+        gain = self.lowest[point]
+        self.picks.append(int(point))
+        self.gains.append(float(gain))
+        self.lowest[point] = -1
+        if gain == 0:
+            return  # an equal centre is there already
+        squared = _squared(rows, rows[i])
+        better = squared < self.lowest[block]
+        self.lowest[block[better]] = squared[better]
+        self.nearest[block[better]] = self.n_centres
+        self.add_centres(self.candidates[point : point + 1])
+        self.seen[block] = self.n_centres
+
+    def result(self) -> Picks:
+        picks = np.array(self.picks, np.int64)
+        squared = np.array(self.gains)
+        gains = np.where(np.isfinite(squared), np.sqrt(np.maximum(squared, 0)), np.nan) / self.space.scale
+        nearest = self.nearest[picks]
+        return Picks(self.candidates[picks], gains, np.where(nearest < 0, -1, self.centres[nearest]), gains)
+
+
+def _squared(a: Floats, b: Floats) -> Floats:
+    """(k,) squared distances of rows: the formula that decides. Rows are summed one by one, in an order set by d."""
+    difference = a - b
+    difference *= difference
+    return np.asarray(difference.sum(axis=1))
+
+
+def _top(values: Floats, size: int) -> tuple[Ints, int | None]:
+    """Places of the `size` highest values, lower places first among equals; and the place of the next highest."""
+    if size >= len(values):
+        return np.arange(len(values)), None
+    threshold = np.partition(values, len(values) - size)[len(values) - size]
+    above, level = np.flatnonzero(values > threshold), np.flatnonzero(values == threshold)
+    block = np.sort(np.concatenate([above, level[: size - len(above)]]))
+    others = values.copy()
+    others[block] = -np.inf
+    return block, int(others.argmax())
+
+
+def _most_central(space: _Space, candidates: Ints) -> int:
+    """The place of the candidate nearest to the mean of the candidates."""
+    if not len(candidates):
+        return 0
+    return int(
+        np.concatenate([_squared(space.rows(block), space.mean) for block in _split(candidates, _BLOCK)]).argmin()
+    )
+
+
+def _split(array: Ints, size: int) -> list[Ints]:
+    return [array[i : i + size] for i in range(0, len(array), size)]

@@ -1,0 +1,247 @@
+"""What was selected, in which order, why and from what: the portable record."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from svp.errors import BudgetError, DataError
+from svp.select.table import Floats, Ints
+
+FORMAT = "svp-selection"
+FORMAT_VERSION = 1
+
+
+class DatasetLike(Protocol):
+    """What a selection asks of a dataset."""
+
+    name: str
+    labels: NDArray[np.int64] | None
+    keys: tuple[str, ...] | None
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def positions(self, ids: ArrayLike, /) -> Ints: ...
+
+
+@cache
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("selection-via-proxy")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Chosen examples in order: where the method allows, the first k are the selection for budget k.
+
+    ids          (k,) int64 ids of the chosen examples, the first chosen first
+    gains        (k,) the score of each, or what it added to the objective when it was chosen
+    weights      (k,) how much each counts in training
+    method       a name of the table of methods, or "package.module:function"
+    options      every option of the method, defaults too
+    seed         what chance and ties were decided by, with tie_break
+    labels       (k,) class numbers, -1 where unknown; or None
+    keys         (k,) the users' own names; or None
+    nearest      (k,) id of the nearest example that was chosen or given before this one, -1 where none was; or None
+    distances    (k,) how far that is, NaN where none was; or None
+    fingerprint  of the dataset it was chosen from; or None
+    version      of svp
+    """
+
+    ids: Ints
+    gains: Floats
+    weights: Floats
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    tie_break: str = "hash"
+    labels: Ints | None = None
+    keys: tuple[str, ...] | None = None
+    nearest: Ints | None = None
+    distances: Floats | None = None
+    fingerprint: str | None = None
+    version: str = field(default_factory=_version)
+
+    def __post_init__(self) -> None:
+        for name, values in self._columns().items():
+            if values is not None and len(values) != len(self.ids):
+                raise DataError(
+                    f"A selection of {len(self.ids)} ids has {len(values)} {name}; it needs one of each per id"
+                )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def head(self, k: int) -> Self:
+        """The first k choices."""
+        if not 0 <= k <= len(self):
+            raise BudgetError(f"The first {k} of a selection of {len(self)}: give 0 to {len(self)}")
+        columns: dict[str, Any] = {
+            name: None if column is None else column[:k] for name, column in self._columns().items()
+        }
+        return replace(self, **columns)
+
+    def of(self, dataset: DatasetLike) -> Self:
+        """The same choices with what `dataset` knows of them: keys, labels and its fingerprint."""
+        pos = dataset.positions(self.ids)
+        return replace(
+            self,
+            keys=None if dataset.keys is None else tuple(dataset.keys[i] for i in pos),
+            labels=self.labels if dataset.labels is None else dataset.labels[pos],
+            fingerprint=dataset.fingerprint,
+        )
+
+    def verify(self, dataset: DatasetLike) -> None:
+        """DataError unless the selection fits `dataset`: its fingerprint where one is known, and every id and key."""
+        if self.fingerprint is not None and self.fingerprint != dataset.fingerprint:
+            raise DataError(
+                f"The selection was made from another state of the data than {dataset.name}: "
+                f"fingerprint {self.fingerprint[:12]}, not {dataset.fingerprint[:12]}; select again, or load that data"
+            )
+        pos = dataset.positions(self.ids)
+        if self.keys is not None and dataset.keys is not None:
+            moved = [key for key, i in zip(self.keys, pos, strict=True) if dataset.keys[i] != key]
+            if moved:
+                raise DataError(
+                    f"{dataset.name}: {len(moved)} ids have other keys than in the selection, the first: {moved[:3]}"
+                )
+
+    def save(self, path: str | Path) -> None:
+        """Write a Parquet file with a row per choice, then its origin beside it as `<path>.json`.
+
+        Columns: rank (from 0), id, gain, weight, and where known key, label, nearest, distance; null for what a row has
+        not.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from svp.runs import write_bytes
+
+        path = Path(path)
+        columns: dict[str, Any] = {
+            "rank": pa.array(np.arange(len(self))),
+            "id": pa.array(self.ids),
+            "gain": pa.array(self.gains, from_pandas=True),
+            "weight": pa.array(self.weights),
+        }
+        if self.keys is not None:
+            columns["key"] = pa.array(self.keys, pa.string())
+        if self.labels is not None:
+            columns["label"] = pa.array(self.labels, mask=self.labels < 0)
+        if self.nearest is not None:
+            columns["nearest"] = pa.array(self.nearest, mask=self.nearest < 0)
+        if self.distances is not None:
+            columns["distance"] = pa.array(self.distances, from_pandas=True)
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), sink)
+        content = sink.getvalue().to_pybytes()
+        origin = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "method": self.method,
+            "options": self.options,
+            "seed": self.seed,
+            "tie_break": self.tie_break,
+            "n": len(self),
+            "fingerprint": self.fingerprint,
+            "svp_version": self.version,
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+        write_bytes(path, content)
+        # Last: a file without its origin, or with that of an earlier one, is not taken for a selection.
+        write_bytes(origin_path(path), (json.dumps(origin, indent=2, default=_plain) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote; DataError if it is missing, broken or of a version this svp does not know."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = Path(path)
+        content, origin = _read(path), _read_origin(origin_path(path))
+        if hashlib.sha256(content).hexdigest() != origin["sha256"]:
+            raise DataError(
+                f"{path} is not the file that {origin_path(path).name} describes: broken, or half saved; save it again"
+            )
+        try:
+            table = pq.read_table(pa.BufferReader(content))
+            read = {name: table.column(name) for name in table.column_names}
+            return cls(
+                ids=read["id"].to_numpy(),
+                gains=_floats(read["gain"]),
+                weights=_floats(read["weight"]),
+                method=origin["method"],
+                options=origin["options"],
+                seed=origin["seed"],
+                tie_break=origin["tie_break"],
+                labels=_ints(read["label"]) if "label" in read else None,
+                keys=tuple(read["key"].to_pylist()) if "key" in read else None,
+                nearest=_ints(read["nearest"]) if "nearest" in read else None,
+                distances=_floats(read["distance"]) if "distance" in read else None,
+                fingerprint=origin["fingerprint"],
+                version=origin["svp_version"],
+            )
+        except (pa.ArrowException, KeyError, ValueError) as error:
+            raise DataError(f"{path} is no selection: {error}; save it again") from error
+
+    def _columns(self) -> dict[str, Sequence[Any] | NDArray[Any] | None]:
+        return {
+            name: getattr(self, name) for name in ("ids", "gains", "weights", "labels", "keys", "nearest", "distances")
+        }
+
+
+def origin_path(path: Path) -> Path:
+    """Where the origin of a saved selection stands: `picks.parquet.json` beside `picks.parquet`."""
+    return path.with_name(path.name + ".json")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+        raise DataError(
+            f"{path} {reason}; a selection is a Parquet file with its origin beside it, <name>.json"
+        ) from error
+
+
+def _read_origin(path: Path) -> dict[str, Any]:
+    try:
+        origin = json.loads(_read(path))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}; save the selection again") from error
+    if not isinstance(origin, dict) or origin.get("format") != FORMAT:
+        raise DataError(f"{path} is not the origin of a selection; save the selection again")
+    if origin.get("format_version") != FORMAT_VERSION:
+        raise DataError(
+            f"{path} has format version {origin.get('format_version')}, this svp reads {FORMAT_VERSION}; "
+            "install the svp that wrote it"
+        )
+    expected = ("method", "options", "seed", "tie_break", "fingerprint", "svp_version", "sha256")
+    if missing := [name for name in expected if name not in origin]:
+        raise DataError(f"{path} lacks {', '.join(missing)}; save the selection again")
+    return origin
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: numbers and arrays of numpy as plain ones, anything else by its name."""
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else str(value)
+
+
+def _ints(column: Any) -> Ints:
+    return np.asarray(column.fill_null(-1).to_numpy(), np.int64)
+
+
+def _floats(column: Any) -> Floats:
+    return np.asarray(column.to_numpy(), np.float64)

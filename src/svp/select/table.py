@@ -1,0 +1,135 @@
+"""What a row of the table of methods is, and how a function outside the table becomes one."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.errors import SettingError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+# What a function may ask for by keyword beside its own options.
+GIVEN = ("ids", "seed")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way of selecting: a function over arrays, and which arrays it reads.
+
+    function  takes the arrays of `needs` in that order, then by keyword its options, and `ids` and `seed` where it
+              names them
+    needs     "probs", "embeddings", "labels", or a kind of signal such as "correct": what a workflow has to compute
+    The one-line summary is the first line of the function's docstring; its options are its keyword-only parameters.
+    """
+
+    function: Callable[..., Any]
+    needs: tuple[str, ...] = ("probs",)
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Each option with its default (`inspect.Parameter.empty` where it has none)."""
+        return {name: default for name, default in self._keywords().items() if name not in GIVEN}
+
+    def settle(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options in full: those given, and defaults for the rest; SettingError for one it does not have."""
+        known = self.options
+        if unknown := [option for option in options if option not in known]:
+            allowed = f"its options: {', '.join(known)}" if known else "it takes none"
+            raise SettingError(f"Method {name!r} has no option {unknown[0]!r}; {allowed}")
+        settled = {**known, **options}
+        if missing := [option for option, value in settled.items() if value is inspect.Parameter.empty]:
+            raise SettingError(f"Method {name!r} needs the option {missing[0]!r}; pass {missing[0]}=")
+        return settled
+
+    def given(self, ids: Ints, seed: int) -> dict[str, Any]:
+        """Those of `ids` and `seed` that the function names."""
+        keywords = self._keywords()
+        return {name: value for name, value in (("ids", ids), ("seed", seed)) if name in keywords}
+
+    def _keywords(self) -> dict[str, Any]:
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+@dataclass(frozen=True)
+class Rank(Method):
+    """A method that gives every example a score: function(*needs, ...) -> (n,) finite, higher = taken first.
+
+    per_example  each score depends on its own example alone, so that the arrays may be fed in chunks of examples
+    """
+
+    per_example: bool = True
+
+
+@dataclass(frozen=True)
+class Cover(Method):
+    """A method that chooses a set: function(*needs, already, candidates, budget, ...) -> Picks.
+
+    already     positions that count as chosen, never to be returned
+    candidates  positions that may be returned; of equals the earlier in this list goes first. The list is in the order
+                of a seeded hash of the ids, so whoever works through it in order does not depend on the order of the
+                rows
+    budget      how many of the candidates to return, at most all
+    """
+
+    needs: tuple[str, ...] = ("embeddings",)
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What a set method chose, in order; positions, not ids.
+
+    pos      (k,) chosen positions
+    gains    (k,) what each added to the objective when it was chosen
+    nearest  (k,) position of the chosen example nearest to it at that time, -1 where none was; or None: the method does
+             not know
+    distances (k,) how far that was, NaN where none was; or None
+    """
+
+    pos: Ints
+    gains: Floats
+    nearest: Ints | None = None
+    distances: Floats | None = None
+
+
+def method_of(function: Callable[..., Any]) -> Method:
+    """A row for somebody's own function.
+
+    Its attributes say what the table says of ours: `needs` (default ("probs",), or ("embeddings",) of a set method),
+    `kind` ("rank", the default, or "cover") and `per_example` (default False: the function sees all examples at once).
+    """
+    kind = getattr(function, "kind", "rank")
+    if kind not in ("rank", "cover"):
+        raise SettingError(f"{path_of(function)} has kind {kind!r}; it can be 'rank' or 'cover'")
+    needs = getattr(function, "needs", ("probs",) if kind == "rank" else ("embeddings",))
+    needs = (needs,) if isinstance(needs, str) else tuple(needs)
+    if kind == "cover":
+        return Cover(function, needs)
+    return Rank(function, needs, per_example=bool(getattr(function, "per_example", False)))
+
+
+def load_function(path: str) -> Callable[..., Any]:
+    """The function that "package.module:function" names."""
+    module, _, attribute = path.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingError(f"Method {path!r} cannot be loaded: {error}; write package.module:function") from error
+    if not callable(function):
+        raise SettingError(f"Method {path!r} is a {type(function).__name__}, not a function")
+    return function  # type: ignore[no-any-return]
+
+
+def path_of(function: Callable[..., Any]) -> str:
+    """What records call a function that was handed over as such."""
+    return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)}"
