@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from svp.data.base import Dataset, OnError, Progress, hold_out
+from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, hold_out
 from svp.errors import DataError, SettingError, UnknownName
 
 __all__ = ["DATASETS", "Dataset", "Source", "hold_out", "load_dataset"]
@@ -52,13 +52,13 @@ def load_dataset(
     root: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
     on_error: OnError = "refuse",
-    test_share: float = 0.2,
+    test_share: float = TEST_SHARE,
     progress: Progress | None = None,
 ) -> Dataset:
     """Load a dataset by its name, its path, or the function that makes it.
 
-    name_or_path  a name in `DATASETS` (`svp list datasets`); else a path to an `.npz` or a folder of class folders (for
-                  a folder that is called like a dataset, `./digits`); else `"package.module:function"`, called with root
+    name_or_path  a name in `DATASETS` (`svp list datasets`); else a path to an `.npz` or a folder of class folders
+                  (`./digits` for one called like a dataset); else `"package.module:function"`, called with root
     root          where a named dataset lies, or is put when it is fetched; default `$SVP_DATA`, else `~/.cache/svp`
     image_size    side of the square that photos are scaled to; default 64
     on_error      what to do about images that cannot be read: "refuse" the dataset, or "skip" them and name them
@@ -66,8 +66,8 @@ def load_dataset(
     test_share    how much of each class is held out where the source brings no test part; 0 holds out nothing
     progress      called now and then with (what, done, total)
 
-    Raises UnknownName with the nearest known name; DataError naming the file that is missing or broken; SettingError for
-    an option that the source has no use for: none is ignored. Memory: all inputs, uint8 or float32.
+    Raises UnknownName with the nearest known name, DataError naming the file that is missing or broken, SettingError
+    for an option that the source has no use for (none is ignored). Memory: all inputs, uint8 or float32.
     """
     if on_error not in ("refuse", "skip"):
         raise SettingError(f"on_error is 'refuse' or 'skip', not {on_error!r}")
@@ -77,7 +77,7 @@ def load_dataset(
             ("root", root, None),
             ("image_size", image_size, None),
             ("on_error", on_error, "refuse"),
-            ("test_share", test_share, 0.2),
+            ("test_share", test_share, TEST_SHARE),
         )
         if value != default
     }

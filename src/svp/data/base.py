@@ -17,6 +17,7 @@ Augmentation = Literal["none", "crop", "crop_flip"]
 OnError = Literal["refuse", "skip"]
 Progress = Callable[[str, int, int], object]  # (what is being done, how much is done, of how much)
 
+TEST_SHARE = 0.2  # how much of each class is held out, unless told otherwise
 _HOLD_OUT_SEED = 0  # a held-out test part belongs to the dataset: no run's seed changes it
 
 

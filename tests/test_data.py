@@ -1,0 +1,278 @@
+"""What a dataset is, and how one is found by name, path or function."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import svp.data
+from svp.data import DATASETS, Dataset, hold_out, load_dataset
+from svp.data.base import check_memory, with_held_out_test
+from svp.errors import DataError, SettingError, UnknownName
+
+distinct_ids = st.lists(st.integers(0, 2**62), min_size=1, max_size=40, unique=True)
+
+
+def small(**changes) -> Dataset:
+    arrays = {
+        "inputs": np.arange(60, dtype=np.uint8).reshape(5, 2, 2, 3),
+        "labels": [0, 1, 2, 1, 0],
+        "classes": ["a", "b", "c"],
+        "keys": list("vwxyz"),
+        "test": (np.zeros((2, 2, 2, 3), np.uint8), [1, 2]),
+    }
+    return Dataset.from_arrays(**(arrays | changes))
+
+
+# --- arrays, ids and positions
+
+
+def test_from_arrays_keeps_uint8_and_float32_without_a_copy():
+    for dtype in (np.uint8, np.float32):
+        x = np.ones((4, 3), dtype)
+        assert np.shares_memory(Dataset.from_arrays(x).inputs, x)
+
+
+def test_grey_images_get_a_channel_axis():
+    data = Dataset.from_arrays(np.zeros((3, 8, 8), np.uint8), test=(np.zeros((2, 8, 8), np.uint8), [0, 0]))
+    assert data.inputs.shape == (3, 8, 8, 1)
+    assert data.test is not None
+    assert data.test.inputs.shape == (2, 8, 8, 1)
+
+
+@given(distinct_ids, st.randoms(use_true_random=False))
+def test_ids_and_positions_round_trip(ids, random):
+    data = Dataset.from_arrays(np.array(ids, np.float64)[:, None], ids=ids)
+    assert (np.diff(data.ids) > 0).all()
+    wanted = random.choices(ids, k=7)
+    assert data.ids[data.positions(wanted)].tolist() == wanted
+    absent = next(i for i in range(len(ids) + 1) if i not in ids)
+    with pytest.raises(DataError, match="not in the dataset"):
+        data.positions([*wanted, absent])
+
+
+@given(distinct_ids, st.randoms(use_true_random=False))
+def test_shuffled_rows_with_their_ids_are_the_same_dataset(ids, random):
+    rows = [(id_, np.float32(id_ % 101), id_ % 3, f"key {id_}") for id_ in ids]
+
+    def build(rows):
+        ids, x, y, keys = zip(*rows, strict=True)
+        return Dataset.from_arrays(np.array(x)[:, None], y, ids=ids, keys=keys, classes="abc")
+
+    first = build(rows)
+    random.shuffle(rows)
+    second = build(rows)
+    assert first.fingerprint == second.fingerprint
+    assert first.keys == second.keys
+    assert first.key(ids[0]) == f"key {ids[0]}"
+    assert np.array_equal(first.labels, second.labels)
+
+
+def test_without_labels_leaves_nothing_to_peek_at():
+    assert small().without_labels().labels is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": [1, 2, 3]}, "one row per example"),
+        ({"inputs": np.full((5, 2), np.nan), "test": None}, r"5 inputs have NaN .* \[0, 1, 2\]"),
+        ({"inputs": [[1.0], [np.inf], [0], [0], [0]], "test": None}, r"1 inputs have NaN or infinite values.*\[1\]"),
+        ({"inputs": np.full((5, 2), 1e300), "test": None}, "infinite"),
+        ({"inputs": np.full((5, 2), "1"), "test": None}, "not numbers"),
+        ({"inputs": [[1, 2], [3]], "test": None}, "no array"),
+        ({"inputs": np.zeros((5, 3, 32, 32), np.uint8), "test": None}, "channels first"),
+        ({"labels": [0, 1, 2]}, "one class number per input"),
+        ({"labels": [0, 1, 2, 1, -1]}, "start at 0"),
+        ({"labels": [0, 1, 2, 1, 0.5]}, "not class numbers"),
+        ({"labels": [0, 1, 2, 1, np.nan]}, "not class numbers"),
+        ({"labels": list("abcab")}, "not class numbers"),
+        ({"labels": [0, 1, 2, 1, 3]}, "a label is 3, but only 3 classes"),
+        ({"labels": [0, 1, 2, 1, 10**12], "classes": None}, "beyond the number of examples"),
+        ({"classes": ["a", "a", "b"]}, "classes are repeated, first 'a'"),
+        ({"keys": ["k"] * 5}, "keys are repeated, first 'k'"),
+        ({"keys": ["k"]}, "1 keys for 5 inputs"),
+        ({"ids": [0, 1, 2, 2, 1]}, r"2 ids are repeated, first \[1, 2\]"),
+        ({"ids": [0, 1, 2, 3, -4]}, "start at 0"),
+        ({"ids": np.array([0, 1, 2, 3, 2**63], np.uint64)}, "start at 0"),
+        ({"ids": [0.0, 1.0, 2.0, 3.0, 4.0]}, "one integer per input"),
+        ({"test": (np.zeros((2, 2)), [0, 1])}, "must agree"),
+        ({"test": (np.zeros((2, 2, 2, 3), np.uint8), [1, 3])}, "a label is 3"),
+    ],
+)
+def test_what_does_not_fit_is_named(changes, message):
+    with pytest.raises(DataError, match=message):
+        small(**changes)
+
+
+# --- the fingerprint
+
+
+def test_fingerprint_is_the_same_when_loaded_again_under_another_name():
+    assert small().fingerprint == small(name="other").fingerprint
+
+
+def test_fingerprint_changes_with_everything_a_result_depends_on():
+    data = small()
+    assert data.test is not None
+    pixel = data.inputs.copy()
+    pixel[3, 1, 0, 2] ^= 1
+    test_pixel = data.test.inputs.copy()
+    test_pixel[0, 0, 0, 0] ^= 1
+    others = [
+        small(inputs=pixel),
+        small(inputs=data.inputs.astype(np.float32)),
+        small(labels=[0, 1, 2, 1, 1]),
+        small(labels=None),
+        small(classes=["a", "b", "d"]),
+        small(classes=["a", "b", "c", ""]),
+        small(keys=[*"vwxy", "z2"]),
+        small(keys=None),
+        small(ids=[0, 1, 2, 3, 9]),
+        small(augmentation="crop"),
+        small(test=None),
+        small(test=(test_pixel, [1, 2])),
+        small(test=(data.test.inputs, [1, 1])),
+        replace(data, classes=("a", "b", "c", ""), keys=None),
+    ]
+    assert len({data.fingerprint, *(other.fingerprint for other in others)}) == 1 + len(others)
+
+
+# --- the held-out part
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**62), st.integers(0, 3)), min_size=1, max_size=60, unique_by=lambda row: row[0]
+    ),
+    st.floats(0, 0.99),
+    st.randoms(use_true_random=False),
+)
+def test_hold_out_depends_on_ids_alone_and_leaves_every_class_something_to_train_on(rows, share, random):
+    def held_ids(rows):
+        ids, labels = zip(*rows, strict=True)
+        pos = hold_out(labels, ids, share)
+        assert (np.diff(pos) > 0).all()
+        return {ids[i] for i in pos}
+
+    try:
+        held = held_ids(rows)
+    except DataError:
+        held = set()
+    for label in {label for _, label in rows}:
+        of_class = {id_ for id_, other in rows if other == label}
+        assert len(held & of_class) == min(int(share * len(of_class) + 0.5), len(of_class) - 1)
+    if held:
+        random.shuffle(rows)
+        assert held_ids(rows) == held
+
+
+def test_hold_out_of_one_class_does_not_move_when_another_changes():
+    labels, ids = np.repeat([0, 1], 20), np.arange(40)
+    whole, half = hold_out(labels, ids, 0.3), hold_out(labels[:30], ids[:30], 0.3)
+    assert whole[whole < 20].tolist() == half[half < 20].tolist()
+
+
+def test_hold_out_of_nothing_and_of_too_little():
+    assert len(hold_out([0, 0, 1], [0, 1, 2], 0)) == 0
+    with pytest.raises(DataError, match="no class has enough examples"):
+        hold_out([0, 0, 1], [0, 1, 2], 0.1)
+    for share in (-0.1, 1.0, float("nan")):
+        with pytest.raises(SettingError, match="test_share"):
+            hold_out([0, 0], [0, 1], share)
+
+
+def test_held_out_examples_keep_their_ids_and_keys():
+    data = with_held_out_test(small(test=None, labels=[0, 0, 0, 1, 1]), 0.5)
+    assert data.test is not None
+    assert sorted([*data.ids, *data.test.ids]) == [0, 1, 2, 3, 4]
+    assert [data.test.key(i) for i in data.test.ids] == ["vwxyz"[i] for i in data.test.ids]
+
+
+# --- names, paths and functions
+
+
+def test_digits():
+    data = load_dataset("digits")
+    assert data.test is not None
+    assert data.inputs.shape == (1346, 8, 8, 1)
+    assert data.inputs.dtype == np.uint8
+    assert len(data.test) == 451
+    assert (data.inputs.min(), data.inputs.max(), len(np.unique(data.inputs))) == (0, 255, 17)
+    assert sorted([*data.ids, *data.test.ids]) == list(range(1797))
+    assert data.classes == tuple("0123456789")
+    assert data.fingerprint == load_dataset("digits").fingerprint
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_row_of_the_table_can_be_called(name):
+    assert callable(svp.data._function(DATASETS[name].load))
+    assert DATASETS[name].summary
+
+
+def test_an_unknown_name_gets_the_nearest_known_one():
+    with pytest.raises(UnknownName, match=r"'cifar-10'; did you mean 'cifar10'.*svp list datasets"):
+        load_dataset("cifar-10")
+
+
+@pytest.mark.parametrize("path", ["no/such/folder", "photos.npz", "./digits", Path("digits")])
+def test_a_path_that_does_not_exist_is_called_a_path(path):
+    with pytest.raises(DataError, match="does not exist; give a folder of class folders"):
+        load_dataset(path)
+
+
+def test_a_broken_link_is_called_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").symlink_to("nowhere")
+    with pytest.raises(DataError, match="does not exist"):
+        load_dataset("photos")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("cifar10", {"image_size": 32}, "cifar10: image_size means nothing here; this dataset takes root"),
+        ("cifar10", {"on_error": "skip", "test_share": 0.1}, "on_error, test_share means nothing here"),
+        ("digits", {"root": "."}, "digits: root means nothing here; this dataset takes no options"),
+        ("digits", {"on_error": "ignore"}, "'refuse' or 'skip', not 'ignore'"),
+    ],
+)
+def test_an_option_without_a_meaning_is_refused(name, options, message):
+    with pytest.raises(SettingError, match=message):
+        load_dataset(name, **options)
+
+
+def test_a_function_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "my_sets.py").write_text(
+        "import svp.data\n"
+        "def three(root):\n    return svp.data.Dataset.from_arrays([[1.0], [2.0], [3.0]], name=str(root))\n"
+        "def wrong(root):\n    return 3\n"
+        "def broken(root):\n    import no_such_package\n"
+    )
+    (tmp_path / "needs_more.py").write_text("import no_such_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_dataset("my_sets:three", root="there").name == "there"
+    assert load_dataset("my_sets:three").name == "None"
+    with pytest.raises(DataError, match="my_sets:wrong returned a int"):
+        load_dataset("my_sets:wrong")
+    with pytest.raises(UnknownName, match="function in my_sets 'tree'; did you mean 'three'"):
+        load_dataset("my_sets:tree")
+    with pytest.raises(DataError, match=r"there is no module my_set; .*PYTHONPATH"):
+        load_dataset("my_set:three")
+    with pytest.raises(SettingError, match="image_size means nothing here"):
+        load_dataset("my_sets:three", image_size=3)
+    for name in ("my_sets:broken", "needs_more:three"):  # an error of theirs stays theirs
+        with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+            load_dataset(name)
+
+
+def test_what_does_not_fit_into_memory_is_refused(monkeypatch):
+    monkeypatch.setattr("svp.data.base.available_memory", lambda: 10 * 2**30)
+    check_memory(8 * 2**30, "this")
+    with pytest.raises(DataError, match=r"this takes 9.0 GiB in memory, and 10.0 GiB are free"):
+        check_memory(9 * 2**30, "this")
+    monkeypatch.setattr("svp.data.base.available_memory", lambda: None)
+    check_memory(2**60, "this")
