@@ -104,6 +104,9 @@ def test_a_different_answer_of_the_same_person_needs_replace_and_keeps_the_old_o
     assert store.tell({2: 0, 1: 1}, who="ann", replace=True) == 2
     assert current(store) == {1: 1, 2: 0}
     assert [(x.id, x.label) for x in store.history() if isinstance(x, Answer)] == [(1, 0), (2, 0), (1, 1)]
+    assert store.tell({1: 1}, who="ann") == 0
+    with refused(LabelError, "Example 1"):
+        store.tell({1: 0}, who="ann")
 
 
 def test_a_tell_that_contradicts_itself_is_refused(store: LabelStore) -> None:
@@ -132,7 +135,7 @@ def test_labels_after_a_round_do_not_depend_on_the_order_of_answers(store: Label
     store.ask([2, 1], round=1, origin="margin")
     for id_ in order:
         store.tell({id_: id_ % 2})
-    first, second = store.labelled_after(0), store.labelled_after(1)
+    first, second = store.labelled_after(0), store.labelled_after(np.int64(1))  # type: ignore[arg-type]
     assert [a.tolist() for a in first] == [[0, 3], [0, 1]]
     assert [a.tolist() for a in second] == [[0, 1, 2, 3], [0, 1, 0, 1]]
     assert [a.tolist() for a in store.labels()] == [a.tolist() for a in second]
@@ -266,8 +269,8 @@ def test_rows_only_grow(store: LabelStore) -> None:
 
 # Against a slow model
 
-IDS = st.integers(0, 12)
-PEOPLE = st.sampled_from(["ann", "bob", "oracle"])
+IDS = st.integers(0, 7)
+PEOPLE = st.sampled_from(["ann", "bob"])
 ANSWERS = st.lists(st.builds(Answer, IDS, st.integers(0, 3), PEOPLE, st.just("2026-01-01")), max_size=6)
 
 
@@ -343,15 +346,15 @@ class Against(RuleBasedStateMachine):
 
 
 Against.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, derandomize=True, database=None
+    max_examples=30, stateful_step_count=20, deadline=None, derandomize=True, database=None
 )
 test_it_agrees_with_a_dictionary = Against.TestCase
 
 
 # Killed processes: a forked child dies just after the k-th thing it asks of SQLite or the folder, or within it.
 
-QUESTIONS = [[4, 2, 9], [1, 7], [30, 20, 10, 5]]
-TELLS = [[[2], [9, 4]], [[7, 1]], [[10, 5, 30], [10, 20]]]
+QUESTIONS = [[4, 2, 9], [30, 20, 10, 5]]
+TELLS = [[[2], [9, 4]], [[10, 5, 30], [10, 20]]]
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
 
@@ -420,7 +423,7 @@ def killed(path: Path, at: int, within: bool, say: Callable[[str], None]) -> Non
 
     def connect_within(*args: Any, **more: Any) -> sqlite3.Connection:
         db = connect(*args, **more)
-        db.set_progress_handler(tick, 40)  # every 40 instructions of SQLite's machine
+        db.set_progress_handler(tick, 60)  # every 60 instructions of SQLite's machine
         return db
 
     if within:
@@ -447,7 +450,7 @@ def test_a_kill_at_any_point_loses_nothing_that_was_acknowledged(
     points = int(run_killed(whole, -1, within)[-2].removeprefix("points "))
     with LabelStore.open(whole) as store:
         expected = content(store)
-    assert points >= 40
+    assert points >= 20
     for at in range(1, points + 1):
         path = tmp_path / f"{at}.sqlite"
         said = run_killed(path, at, within)
@@ -646,6 +649,38 @@ def test_a_file_that_another_process_keeps_busy(store: LabelStore, monkeypatch: 
         store._db.execute("ROLLBACK")
         assert other.tell({1: 0}) == 1
     assert current(store) == {1: 0}
+
+
+def test_an_interrupt_in_the_middle_stores_nothing(store: LabelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    store.ask([1, 2], round=0, origin="random")
+    before = content(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(labels, "_seal", interrupt)  # the rows are written, the transaction is open
+        for write in (lambda: store.tell({1: 0}), lambda: store.ask([3], round=1, origin="random")):
+            with pytest.raises(KeyboardInterrupt):
+                write()
+    assert content(store) == before
+    assert store.tell({1: 0}) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (sqlite3.SQLITE_IOERR_WRITE, "check the disk"),
+        (sqlite3.SQLITE_READONLY_DBMOVED, "cannot be written"),
+        (sqlite3.SQLITE_CORRUPT_INDEX, "damaged"),
+        (None, "cannot be used"),
+    ],
+)
+def test_what_sqlite_says_comes_with_a_next_step(path: Path, code: int | None, words: str) -> None:
+    error = sqlite3.OperationalError("it says\nso")
+    if code is not None:
+        error.sqlite_errorcode = code
+    with refused(StorageError, str(path), words, "it says so"), labels._named(path):
+        raise error
 
 
 def test_file_systems_without_hard_links(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

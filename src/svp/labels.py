@@ -301,7 +301,7 @@ class LabelStore:
         So a round that is trained again sees exactly the examples it saw at first, in the same order. A correction
         belongs to the question it answers, so that round sees it too.
         """
-        pairs = np.array(self._read(_LABELS, round), np.int64).reshape(-1, 2)
+        pairs = np.array(self._read(_LABELS, operator.index(round)), np.int64).reshape(-1, 2)
         return pairs[:, 0].copy(), pairs[:, 1].copy()
 
     def rounds(self) -> list[Round]:
@@ -328,8 +328,8 @@ class LabelStore:
         """
         db, at = self._db, utc_now()
         with _named(self.path):
-            db.execute("BEGIN IMMEDIATE")
             try:
+                db.execute("BEGIN IMMEDIATE")
                 last, seal = db.execute(_LAST).fetchone() or (0, "")
                 event = last + 1
                 yield event, at
