@@ -35,8 +35,6 @@ def load(path: str | os.PathLike[str], test_share: float = TEST_SHARE) -> Datase
     """
     path = Path(path)
     arrays = _arrays(path)
-    if "inputs" not in arrays:
-        raise DataError(f"{path} has no array x (or {', '.join(NAMES['inputs'][1:])}); it has none of the known arrays")
     if ("test inputs" in arrays) != ("test labels" in arrays):
         raise DataError(f"{path} has one of x_test and y_test; give both, or neither to have a part held out")
     test = (arrays["test inputs"], arrays["test labels"]) if "test inputs" in arrays else None
@@ -51,11 +49,13 @@ def load(path: str | os.PathLike[str], test_share: float = TEST_SHARE) -> Datase
         test=test,
         name=path.stem,
     )
+    if data.labels is None and test_share != TEST_SHARE:
+        raise SettingError(f"{path}: test_share means nothing here; without labels nothing is held out")
     return data if test is not None else with_held_out_test(data, test_share)
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays by what they are."""
+    """The arrays by what they are; the inputs are among them."""
     roles = {name: role for role, names in NAMES.items() for name in names}
     arrays: dict[str, NDArray[Any]] = {}
     try:
@@ -73,6 +73,8 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
                 if roles[name] in arrays:
                     raise DataError(f"{path} has two arrays of {roles[name]}; it has {present}")
                 arrays[roles[name]] = _array(path, file, name)
+            if "inputs" not in arrays:
+                raise DataError(f"{path} has no array x (or {', '.join(NAMES['inputs'][1:])}); it has {present}")
     except DataError:
         raise
     except Exception as error:  # a damaged zip can raise anything

@@ -49,7 +49,7 @@ def load(root: str | os.PathLike[str] | None = None, progress: Progress | None =
     progress  called with ("fetching ...", bytes so far, bytes in all)
     ids       0 .. 49,999 in the official order; the test part counts from 0 again
 
-    Raises DataError naming the file that is missing, truncated or altered. About 0.5 s and 0.2 GB.
+    Raises DataError naming the file that is missing, truncated or altered. About 1 s; 0.2 GB, at its peak 0.4.
     """
     folder = _folder(root if root is not None else os.environ.get("SVP_DATA") or "~/.cache/svp")
     if missing := [name for name in NAMES if not (folder / name).is_file()]:
@@ -64,7 +64,7 @@ def read_batches(root: str | os.PathLike[str], checksums: Mapping[str, tuple[int
     checksums  (bytes, md5) of each file, as in `OFFICIAL`; None: files are taken as they are
 
     As this needs only root, `load_dataset("svp.data.cifar:read_batches", root=DIR)` loads such data.
-    Raises DataError naming the file that is missing or cannot be read. Memory: the images and one file.
+    Raises DataError naming the file that is missing or cannot be read. Memory: the images, twice at the peak.
     """
     folder = _folder(root)
     if missing := [name for name in NAMES if not (folder / name).is_file()]:
