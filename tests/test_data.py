@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import svp.data
 from svp.data import DATASETS, Dataset, hold_out, load_dataset
-from svp.data.base import check_memory, with_held_out_test
+from svp.data.base import available_memory, check_memory, with_held_out_test
 from svp.errors import DataError, SettingError, UnknownName
 
 distinct_ids = st.lists(st.integers(0, 2**62), min_size=1, max_size=40, unique=True)
@@ -267,6 +267,18 @@ def test_a_function_of_ones_own(tmp_path, monkeypatch):
     for name in ("my_sets:broken", "needs_more:three"):  # an error of theirs stays theirs
         with pytest.raises(ModuleNotFoundError, match="no_such_package"):
             load_dataset(name)
+
+
+@pytest.mark.parametrize(("limit", "free"), [("max", 8 * 2**30), (str(4 * 2**30), 3 * 2**30), (str(2**40), 8 * 2**30)])
+def test_free_memory_knows_a_containers_limit(monkeypatch, limit, free):
+    texts = {
+        "/proc/meminfo": f"MemTotal: 99999999 kB\nMemAvailable: {8 * 2**20} kB\n",
+        "/sys/fs/cgroup/memory.max": f"{limit}\n",
+        "/sys/fs/cgroup/memory.current": f"{3 * 2**30}\n",
+        "/sys/fs/cgroup/memory.stat": f"anon {2**30}\ninactive_file {2**30}\nactive_file {2**30}\n",
+    }
+    monkeypatch.setattr(Path, "read_text", lambda path: texts[str(path)])
+    assert available_memory() == free
 
 
 def test_what_does_not_fit_into_memory_is_refused(monkeypatch):

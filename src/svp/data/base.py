@@ -21,6 +21,9 @@ TEST_SHARE = 0.2  # how much of each class is held out, unless told otherwise
 _HOLD_OUT_SEED = 0  # a held-out test part belongs to the dataset: no run's seed changes it
 
 
+_FILE_CACHE = ("inactive_file ", "active_file ")  # counted as used by a container, and given back when asked for
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Examples by id.
@@ -188,10 +191,11 @@ def available_memory() -> int | None:
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return None
+    group = Path("/sys/fs/cgroup")
     try:
-        group = Path("/sys/fs/cgroup")
-        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return free if limit == "max" else min(free, int(limit) - int(used))
+        limit, used, facts = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current", "stat"))
+        cached = sum(int(line.split()[1]) for line in facts.splitlines() if line.startswith(_FILE_CACHE))
+        return free if limit == "max" else min(free, int(limit) - int(used) + cached)
     except (OSError, ValueError):
         return free
 
