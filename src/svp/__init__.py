@@ -1,0 +1,65 @@
+"""svp: which of this data should I label, or train on, and is it worth it?
+
+A small, cheap proxy model chooses for a large target model (selection via proxy, Coleman et al. 2020), and what that was worth is
+measured on your own data. Everything public is here; nothing heavy is imported before it is used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from svp.config import ActiveConfig, CoresetConfig, RunConfig, TrainConfig
+    from svp.data import load_dataset
+    from svp.data.base import Dataset
+    from svp.errors import SvpError
+    from svp.runs import Run
+    from svp.select import Selection, score, select
+    from svp.workflows.active import active
+    from svp.workflows.coreset import coreset
+    from svp.workflows.session import Session
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "ActiveConfig": "svp.config",
+    "CoresetConfig": "svp.config",
+    "Dataset": "svp.data.base",
+    "Run": "svp.runs",
+    "RunConfig": "svp.config",
+    "Selection": "svp.select",
+    "Session": "svp.workflows.session",
+    "SvpError": "svp.errors",
+    "TrainConfig": "svp.config",
+    "active": "svp.workflows.active",
+    "coreset": "svp.workflows.coreset",
+    "load_dataset": "svp.data",
+    "score": "svp.select",
+    "select": "svp.select",
+}
+
+__all__ = [
+    "ActiveConfig",
+    "CoresetConfig",
+    "Dataset",
+    "Run",
+    "RunConfig",
+    "Selection",
+    "Session",
+    "SvpError",
+    "TrainConfig",
+    "active",
+    "coreset",
+    "load_dataset",
+    "score",
+    "select",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'svp' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -6,6 +6,7 @@ Proxy and target are two values of one type, `TrainConfig`: "is this selection v
 import hashlib
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -39,9 +40,10 @@ class Config(BaseModel):
         """Every setting by its dotted name, as the command line knows it: {"proxy.epochs": 15, ...}."""
         return dict(_flatten(self.model_dump(mode="json")))
 
-    def digest(self) -> str:
-        """64 hexadecimal digits that change when any setting does."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    def digest(self, without: Sequence[str] = ()) -> str:
+        """64 hexadecimal digits that change when any setting does, but for those named."""
+        settings = {name: value for name, value in self.flat().items() if name not in without}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def to_toml(self) -> str:
         """The whole configuration as TOML; `load` gives it back."""
@@ -131,7 +133,9 @@ class CoresetConfig(RunConfig):
     """Choose what to keep of labelled data."""
 
     method: str = Field("forgetting", description="a name from `svp list methods`")
-    budget: int | float | str = Field("50%", description="how many to keep: a count, or a share such as 0.5 or 50%")
+    budget: int | float | str | None = Field(
+        None, description="how many to keep: a count, or a share such as 0.5 or 50%; default: half, or the whole of an earlier selection"
+    )
     control: tuple[Literal["random", "full"], ...] = Field((), description="train the target on these as well")
     equal: tuple[Literal["epochs", "steps"], ...] = Field(
         ("epochs",), description="train the target on a subset for as many epochs as on all data, as many steps, or both"
@@ -140,7 +144,7 @@ class CoresetConfig(RunConfig):
 
     @field_validator("budget")
     @classmethod
-    def _budget_is_not_a_flag(cls, budget: int | float | str) -> int | float | str:
+    def _budget_is_not_a_flag(cls, budget: int | float | str | None) -> int | float | str | None:
         if isinstance(budget, bool):
             raise ValueError("a budget is a count or a share, such as 25000, 0.5 or 50%")
         return budget
@@ -154,8 +158,6 @@ class ActiveConfig(RunConfig):
     control: tuple[Literal["random", "target"], ...] = Field(
         (), description="other selectors beside the proxy: chance, and the target itself"
     )
-    selection: Path | None = Field(None, description="an earlier selection file: its first examples are the labelled ones")
-
     @field_validator("labelled")
     @classmethod
     def _some_total(cls, labelled: tuple[int | float | str, ...]) -> tuple[int | float | str, ...]:

@@ -267,6 +267,12 @@ class Run:
             self.close()
             raise StorageError(f"{self.folder} is in use by another process; wait for it, or choose another --out") from None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Let other processes work in this folder."""
         if self._lock is not None:
@@ -333,6 +339,13 @@ class Run:
         write_json(mark, {"format": FORMAT, "made_from": made})
         self.event("begun", stage=name)
         return stage
+
+    def seconds(self, name: str) -> float:
+        """What the finished stage `name` took; 0 where there is none."""
+        if not (self.folder / name / "done.json").exists():
+            return 0.0
+        facts: Json = read_json(self.folder / name / "done.json")["facts"]
+        return float(sum(value for fact, value in facts.items() if fact.endswith("seconds")))
 
     def _link(self, stage: Stage, other: Path) -> bool:
         """Take a finished stage of another run, if it is made from the same things: hard links, or copies across disks."""

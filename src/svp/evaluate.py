@@ -1,0 +1,84 @@
+"""What was reached, and what the numbers can carry: differences between arms that share seeds and test rows."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Verdict = Literal["shown", "refuted", "not shown"]
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of one arm minus another, in points (hundredths), over paired seeds and test rows.
+
+    mean       over the seeds
+    low, high  95 % interval of the mean; infinite where one seed alone says nothing about others
+    smallest   the smallest difference that this many seeds and test rows could show: half the interval's length
+    rows_low, rows_high  the same interval for these seeds only: what other test rows could change, not other trainings
+    """
+
+    mean: float
+    low: float
+    high: float
+    smallest: float
+    rows_low: float
+    rows_high: float
+    n_seeds: int
+    n_test: int
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON, which has no infinity: an open end is None."""
+        return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in asdict(self).items()}
+
+
+def difference(correct: ArrayLike, other: ArrayLike) -> Difference:
+    """Compare two arms by their (s, n) answers: right or wrong on the same n test rows, row i of both from the same seed.
+
+    The seeds give s paired differences, whose spread gives a Student-t half-length; the test rows give another, from the spread of
+    the mean answer per row. Seeds share the test rows, so the second does not shrink with s: the two are independent and are added
+    in squares. With one seed the first is unknown and the interval has no ends.
+    """
+    a, b = np.atleast_2d(np.asarray(correct, float)), np.atleast_2d(np.asarray(other, float))
+    if a.shape != b.shape or a.size == 0:
+        raise ValueError(f"arms must share seeds and test rows; got shapes {a.shape} and {b.shape}")
+    per_pair = 100 * (a - b)
+    n_seeds, n_test = per_pair.shape
+    mean = float(per_pair.mean())
+    per_row = per_pair.mean(axis=0)
+    z = stats.norm.ppf(0.5 + CONFIDENCE / 2)
+    rows = float(z * per_row.std(ddof=1) / np.sqrt(n_test)) if n_test > 1 else np.inf
+    seeds = np.inf
+    if n_seeds > 1:
+        t = stats.t.ppf(0.5 + CONFIDENCE / 2, n_seeds - 1)
+        seeds = float(t * per_pair.mean(axis=1).std(ddof=1) / np.sqrt(n_seeds))
+    half = float(np.hypot(rows, seeds))
+    return Difference(mean, mean - half, mean + half, half, mean - rows, mean + rows, n_seeds, n_test)
+
+
+def no_worse(arm_minus_reference: Difference, margin: float) -> Verdict:
+    """Is the arm at most `margin` points worse? Shown if even the unlucky end of the interval says so; refuted if neither end does."""
+    if arm_minus_reference.low > -margin:
+        return "shown"
+    return "refuted" if arm_minus_reference.high < -margin else "not shown"
+
+
+def better(arm_minus_reference: Difference) -> Verdict:
+    """Is the arm better? Shown if the whole interval lies above 0; refuted if it lies below."""
+    if arm_minus_reference.low > 0:
+        return "shown"
+    return "refuted" if arm_minus_reference.high < 0 else "not shown"
+
+
+def per_class(correct: NDArray[np.bool_], labels: NDArray[np.int64], n_classes: int) -> list[float | None]:
+    """Share of right answers for each class; None for a class without test rows."""
+    return [float(correct[labels == c].mean()) if (labels == c).any() else None for c in range(n_classes)]
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and standard deviation (None for a single value)."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None

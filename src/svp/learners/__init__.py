@@ -1,0 +1,129 @@
+"""Something that can be fitted: the table of models, and how a name becomes a learner. No torch until a net is asked for."""
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from svp.config import ComputeConfig, TrainConfig
+from svp.data.base import Dataset
+from svp.errors import SettingError, UnknownName, require
+from svp.learners.base import EpochRecord, Learner, Outputs, Progress
+
+if TYPE_CHECKING:
+    from svp.learners.compute import Compute
+
+
+@dataclass(frozen=True)
+class Row:
+    """One family of models.
+
+    pattern  regular expression that its names match
+    maker    "package.module:function" of the net: (name, num_classes, example, *, width, **options), or a classifier's class
+    names    some names, for lists and for guessing what was meant
+    """
+
+    pattern: str
+    maker: str
+    names: tuple[str, ...]
+    summary: str
+    is_net: bool = True
+
+
+LEARNERS: dict[str, Row] = {
+    "preact": Row(
+        r"preact\d+(-basic|-bottleneck)?",
+        "svp.learners.resnet:preact",
+        ("preact8", "preact14", "preact20", "preact56", "preact110", "preact164", "preact1001"),
+        "pre-activation ResNet of any depth 6n + 2 (basic blocks) or 9n + 2 (-bottleneck); any width",
+    ),
+    "logistic": Row(
+        "logistic", "sklearn.linear_model:LogisticRegression", ("logistic",), "logistic regression on the flattened inputs", is_net=False
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a model's name leads to: how to make it, whether it is a net, and the modules of its own code."""
+
+    make: Callable[..., Any]
+    is_net: bool
+    code: tuple[str, ...]
+
+
+def find(config: TrainConfig) -> Found:
+    """Look a model up; raises UnknownName or SettingError. Makes nothing."""
+    row = next((row for row in LEARNERS.values() if re.fullmatch(row.pattern, config.model)), None)
+    if row is not None:
+        if row.is_net:
+            return Found(partial(_named_net, row.maker, config), True, (row.maker.split(":")[0],))
+        return Found(_import(row.maker), False, ())
+    if ":" not in config.model:
+        raise UnknownName("model", config.model, known_models(), hint="svp list models, or package.module:function")
+    made = _import(config.model)
+    if not callable(made):
+        raise SettingError(f"{config.model} is {made!r}; name a function (num_classes, example) -> torch.nn.Module, or a scikit-learn classifier")
+    # A classifier is told from a net by what it can do; nothing is called to find out.
+    if inspect.isclass(made) and hasattr(made, "fit") and hasattr(made, "predict"):
+        return Found(made, False, () if made.__module__.startswith("sklearn.") else (made.__module__,))
+    return Found(partial(_own_net, made, config), True, (made.__module__,))
+
+
+def make_learner(config: TrainConfig, dataset: Dataset, *, seed: int, compute: "Compute | None" = None) -> Learner:
+    """The model that `config` names, for the inputs and classes of `dataset`, its initial weights drawn from `seed`.
+
+    compute  where nets live (svp.learners.compute.decide); None decides now
+    Raises UnknownName, SettingError (a model that does not fit these inputs) or MissingExtra (torch is not installed).
+    """
+    found = find(config)
+    if not found.is_net:
+        from svp.learners.classifier import ClassifierLearner
+
+        return ClassifierLearner(config, dataset, seed, found.make, found.code)
+    require("torch", "torch")
+    require("safetensors", "torch")
+    from svp.learners.compute import decide
+    from svp.learners.net import NetLearner
+
+    return NetLearner(config, dataset, seed, compute or decide(ComputeConfig()), found.make, found.code)
+
+
+def known_models() -> list[str]:
+    """Names to show: the tables accept more (any depth)."""
+    return [name for row in LEARNERS.values() for name in row.names]
+
+
+def _named_net(maker: str, config: TrainConfig, num_classes: int, example: Any) -> Any:
+    if config.options:
+        raise SettingError(f"{config.model} takes no options ({', '.join(config.options)}); its settings are depth (in the name) and width")
+    return _import(maker)(config.model, num_classes, example, width=config.width)
+
+
+def _own_net(made: Callable[..., Any], config: TrainConfig, num_classes: int, example: Any) -> Any:
+    from torch import nn
+
+    if config.width != 1.0:
+        raise SettingError(f"width is for the nets of `svp list models`; give {config.model} its width as an option of its own")
+    net = made(num_classes, example, **config.options)
+    if not isinstance(net, nn.Module):
+        raise SettingError(f"{config.model} returned {type(net).__name__}; it must return a torch.nn.Module")
+    return net
+
+
+def _import(path: str) -> Any:
+    """The object "package.module:name" names."""
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise SettingError(f"cannot import {path!r}: {error}; is its folder on the Python path?") from None
+    except AttributeError:
+        names = [n for n in vars(importlib.import_module(module)) if not n.startswith("_")]
+        raise UnknownName(f"name in {module}", name, names) from None
+
+
+__all__ = ["LEARNERS", "EpochRecord", "Learner", "Outputs", "Progress", "find", "known_models", "make_learner"]

@@ -1,0 +1,83 @@
+"""Any scikit-learn classifier as a `Learner`: it gives probabilities, and nothing else."""
+
+import inspect
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.chance import shuffled, spawn_seed
+from svp.config import TrainConfig
+from svp.data.base import Dataset
+from svp.errors import MissingInput, SettingError, TrainingError
+from svp.learners.base import EpochRecord, Outputs, Progress
+from svp.runs import read_array, read_json, write_array, write_json
+
+
+class ClassifierLearner:
+    """A scikit-learn classifier. Inputs are flattened and divided by 255 where they are bytes.
+
+    A fitted classifier is not kept, because its own format is a pickle, which runs code when read. Its training examples are
+    kept instead (ids and labels), and `load` fits it again: the same examples and seed give the same classifier.
+    Files: ids.npy, labels.npy, history.json.
+    """
+
+    gives: frozenset[str] = frozenset()
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, seed: int, make: Callable[..., Any], code: tuple[str, ...]) -> None:
+        self.code = ("svp.chance", "svp.learners.classifier", *code)
+        self._config, self._dataset, self._seed = config, dataset, seed
+        options = dict(config.options)
+        try:
+            if "random_state" in inspect.signature(make).parameters:
+                options.setdefault("random_state", spawn_seed(seed, "init") % 2**32)
+            self._classifier = make(**options)
+        except TypeError as error:
+            raise SettingError(f"{config.model} does not take these options: {error}") from None
+        if not hasattr(self._classifier, "predict_proba"):
+            raise SettingError(f"{config.model} with {options or 'no options'} gives no probabilities; choose a classifier with predict_proba")
+
+    def fit(
+        self, dataset: Dataset, ids: NDArray[np.int64], labels: NDArray[np.int64], *, folder: Path, progress: Progress | None = None
+    ) -> list[EpochRecord]:
+        begin = time.perf_counter()
+        # By hash of the id: neither the order of the file nor that of the selection decides what a stochastic fit does.
+        order = shuffled(ids, self._seed, "order")
+        ids, labels = ids[order], labels[order]
+        if len(np.unique(labels)) < 2:
+            raise TrainingError(f"{self._config.model} needs examples of two classes at least; the {len(ids)} given have {len(np.unique(labels))}")
+        self._classifier.fit(_rows(dataset, ids), labels)
+        record = {
+            "epoch": 0,
+            "accuracy": float(self._classifier.score(_rows(dataset, ids), labels)),
+            "seconds": time.perf_counter() - begin,
+        }
+        write_array(folder / "ids.npy", ids)
+        write_array(folder / "labels.npy", labels)
+        write_json(folder / "history.json", [record])
+        if progress is not None:
+            progress(record, 1)
+        return [record]
+
+    def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
+        if embeddings:
+            raise MissingInput(f"{self._config.model} gives no embeddings; choose a method that needs none (svp list methods) or a net as proxy")
+        probs = np.zeros((len(ids), len(dataset.classes)), np.float32)
+        if len(ids):
+            # Classes that were not among the training labels have probability 0.
+            probs[:, self._classifier.classes_] = self._classifier.predict_proba(_rows(dataset, ids))
+        return Outputs(probs)
+
+    def load(self, folder: Path) -> None:
+        read_json(folder / "history.json")
+        ids, labels = np.asarray(read_array(folder / "ids.npy")), np.asarray(read_array(folder / "labels.npy"))
+        self._classifier.fit(_rows(self._dataset, ids), labels)
+
+
+def _rows(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    inputs = dataset.inputs[dataset.positions(ids)]
+    rows = inputs.reshape(len(inputs), -1).astype(np.float32)
+    return rows / np.float32(255) if inputs.dtype == np.uint8 else rows

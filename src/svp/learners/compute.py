@@ -1,0 +1,99 @@
+"""Where tensors live and in what precision products are taken: decided once a run, by measurement, and remembered."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from svp.config import ComputeConfig
+from svp.errors import SettingError
+
+# bf16 must beat fp32 by this much on a small convolution to be worth its rounding.
+WORTHWHILE = 1.3
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The switches that a result depends on by rounding: device, precision ("fp32" or "bf16"), memory layout, CPU threads."""
+
+    device: str
+    precision: str
+    channels_last: bool
+    threads: int
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Products in bf16 where that was chosen; weights and sums stay float32."""
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Run a block with this number of CPU threads, and leave torch's own random state as it was."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        device = torch.device(self.device)
+        try:
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type=device.type):
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a model here, its convolution weights in the chosen layout."""
+        return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
+
+    def facts(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def decide(config: ComputeConfig) -> Compute:
+    """Turn "auto" into facts about this machine. Takes about a tenth of a second on a CPU."""
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first_line = str(error).splitlines()[0]
+        raise SettingError(f"compute.device {device!r} cannot be used here ({first_line}); use auto or cpu") from None
+    threads = config.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else config.threads or os.cpu_count() or 1
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if _bf16_is_faster(device, threads) else "fp32"
+    return Compute(device, precision, config.channels_last, threads)
+
+
+def _bf16_is_faster(device: str, threads: int) -> bool:
+    """Time one small training convolution both ways; the best of several runs, so that a busy machine does not decide."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.device(device).type != "cpu":
+        return False
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        conv = nn.Conv2d(32, 32, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
+        x = torch.ones(64, 32, 16, 16).contiguous(memory_format=torch.channels_last)
+        return _seconds(conv, x, torch.float32) > WORTHWHILE * _seconds(conv, x, torch.bfloat16)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _seconds(conv: nn.Module, x: Tensor, dtype: torch.dtype) -> float:
+    best = float("inf")
+    for _ in range(6):
+        begin = time.perf_counter()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+            out = conv(x)
+        torch.autograd.grad(out.float().sum(), list(conv.parameters()))
+        best = min(best, time.perf_counter() - begin)
+    return best

@@ -1,0 +1,236 @@
+"""The one training loop: proxies and targets, images and rows, every net passes through it. The only `.backward()` of the project."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from svp.chance import shuffled, spawn_seed
+from svp.config import TrainConfig
+from svp.data.base import Augmentation
+from svp.errors import DataError, TrainingError, require
+from svp.learners.augment import augment, draw
+from svp.learners.base import EpochRecord, Outputs, Progress
+from svp.learners.compute import Compute
+from svp.runs import write_bytes
+from svp.signals import KINDS, Signals
+
+LR_BATCH = 128  # TrainConfig.lr is meant for a batch of this size
+SCORING_BATCH = 512  # fixed: how scores round must not depend on the memory of the machine
+CORRECT, LOSS = list(KINDS).index("correct"), list(KINDS).index("loss")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs in memory, on the device of the model.
+
+    inputs     (n, h, w, c) uint8 or float images, or (n, d) float rows
+    labels     (n,) int64
+    ids        (n,) int64: order and augmentation are hashes of these
+    mean, std  (c,) or (d,) float32, taken from the whole training part of the dataset: the same for every arm
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    ids: NDArray[np.int64]
+    mean: Tensor
+    std: Tensor
+
+
+def train(
+    model: nn.Module,
+    examples: Examples,
+    config: TrainConfig,
+    *,
+    seed: int,
+    augmentation: Augmentation,
+    compute: Compute,
+    signals: Signals,
+    checkpoint: Path,
+    progress: Progress | None = None,
+) -> list[EpochRecord]:
+    """Fit `model` in place; return one record an epoch: epoch, loss, accuracy (both on the training forward), seconds.
+
+    The order of an epoch and what happens to its examples are drawn from (seed, epoch, id) alone, so there is no random state to
+    keep: `checkpoint` holds weights, momentum and records, is written after every epoch, and a call that finds one goes on from
+    there to bit-identical weights. The signals of an epoch are on disk before its checkpoint is.
+    Raises TrainingError when the loss is no longer a number. Memory beside model and examples: 20 bytes an example.
+    """
+    n = len(examples.ids)
+    device = examples.labels.device
+    n_epochs = config.epochs_for(n)
+    steps_per_epoch = math.ceil(n / config.batch_size)
+    # fused: one call updates all weights; with many small convolutions the calls would cost more than the arithmetic.
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
+    records = _resume(model, optimizer, checkpoint)
+    for epoch in range(len(records), n_epochs):
+        begin = time.perf_counter()
+        torch.manual_seed(spawn_seed(seed, "epoch", epoch))  # for layers that draw, such as dropout
+        model.train()
+        order = torch.from_numpy(shuffled(examples.ids, seed, "order", epoch)).to(device)
+        drawn = draw(examples.ids, seed, epoch).to(device)  # (n, 3)
+        seen = torch.empty(len(KINDS), n, device=device)
+        # Batches of nearly equal size: a short last one would upset the batch statistics.
+        for step, rows in enumerate(order.tensor_split(steps_per_epoch)):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, epoch * steps_per_epoch + step, n_epochs * steps_per_epoch)
+            images = augment(examples.inputs[rows], drawn[rows], augmentation)
+            labels = examples.labels[rows]
+            logits = forward(model, prepare(images, examples, compute), compute)  # (b, c) float32
+            losses = F.cross_entropy(logits, labels, reduction="none")  # (b,)
+            losses.mean().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            # Before this step's update, on what the net was shown: forgetting is counted so (paper, section 3).
+            seen[:, rows] = signal_values(logits.detach(), labels, losses.detach())
+        record = {"epoch": epoch, "loss": float(seen[LOSS].mean()), "accuracy": float(seen[CORRECT].mean())}
+        if not math.isfinite(record["loss"]):
+            raise TrainingError(
+                f"training {config.model} diverged in epoch {epoch + 1} of {n_epochs} (the loss is no longer a number); "
+                f"lower lr (now {config.lr}) or raise warmup (now {config.warmup})"
+            )
+        if config.record == "plain":
+            seen = torch.cat([
+                signal_values(logits, examples.labels[rows], F.cross_entropy(logits, examples.labels[rows], reduction="none"))
+                for rows, logits, _ in score(model, examples, compute)
+            ], dim=1)  # fmt: skip
+        signals.write_epoch(epoch, dict(zip(KINDS, seen.cpu().numpy(), strict=True)))
+        records.append({**record, "seconds": time.perf_counter() - begin})
+        _save(model, optimizer, records, checkpoint)
+        if progress is not None:
+            progress(records[-1], n_epochs)
+    return records
+
+
+def learning_rate(config: TrainConfig, step: int, n_steps: int) -> float:
+    """The rate at `step` (from 0) of `n_steps`.
+
+    one_cycle: in a straight line from a tenth up to the highest within the share `warmup`, then in a straight line towards 0
+    (Smith and Topin 2018). piecewise: constant in each phase, the phases stretched to fit.
+    """
+    highest = config.lr * config.batch_size / LR_BATCH
+    if config.schedule == "one_cycle":
+        rise = config.warmup * n_steps
+        return highest * (0.1 + 0.9 * step / rise if step < rise else (n_steps - step) / (n_steps - rise))
+    end, whole = 0.0, sum(length for length, _ in config.phases)
+    for length, factor in config.phases:
+        end += length
+        if step * whole < end * n_steps:
+            return highest * factor
+    return highest * config.phases[-1][1]
+
+
+def prepare(images: Tensor, examples: Examples, compute: Compute) -> Tensor:
+    """Raw inputs as the net takes them: float32, normalised; images (b, h, w, c) become (b, c, h, w) in the chosen memory layout."""
+    x = (images.float() - examples.mean) / examples.std
+    if x.ndim == 4:
+        x = x.permute(0, 3, 1, 2)  # channels last in memory, as it is
+        if not compute.channels_last:
+            x = x.contiguous()
+    return x
+
+
+def forward(model: nn.Module, x: Tensor, compute: Compute) -> Tensor:
+    """(b, c) float32 logits. A net with `features` and `head` has its last product in float32: bf16 logits tie too often to rank."""
+    if has_features(model):
+        with compute.autocast():
+            features = model.features(x)
+        logits: Tensor = model.head(features.float())
+        return logits
+    with compute.autocast():
+        out = model(x)
+    return out.float()
+
+
+def has_features(model: nn.Module) -> bool:
+    """Can this net give embeddings?"""
+    return hasattr(model, "features") and hasattr(model, "head")
+
+
+def signal_values(logits: Tensor, labels: Tensor, losses: Tensor) -> Tensor:
+    """(5, b) float32 rows in the order of `signals.KINDS`, from (b, c) logits."""
+    probs = logits.softmax(dim=1)
+    mine = labels[:, None]
+    p_true = probs.gather(1, mine)[:, 0]
+    others = logits.scatter(1, mine, -math.inf).amax(dim=1)
+    logit_margin = logits.gather(1, mine)[:, 0] - others
+    el2n = (probs.square().sum(dim=1) - p_true.square() + (1 - p_true).square()).clamp(min=0).sqrt()
+    # Finite in float16, also for a single class, where no other logit exists.
+    return torch.stack([logit_margin > 0, losses, p_true, logit_margin.clamp(-65504, 65504), el2n])
+
+
+@torch.no_grad()
+def score(model: nn.Module, examples: Examples, compute: Compute) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+    """Plain passes in evaluation mode: for each slice of rows its (b, c) float32 logits and (b, d) features, if the net has any."""
+    model.eval()
+    for start in range(0, len(examples.ids), SCORING_BATCH):
+        rows = slice(start, start + SCORING_BATCH)
+        x = prepare(examples.inputs[rows], examples, compute)
+        if has_features(model):
+            with compute.autocast():
+                features = model.features(x)
+            yield rows, model.head(features.float()), features.float()
+        else:
+            yield rows, forward(model, x, compute), None
+
+
+def predict(model: nn.Module, examples: Examples, compute: Compute, *, embeddings: bool) -> Outputs:
+    """Probabilities of every example, and its embedding where asked for. No augmentation."""
+    probs: list[NDArray[np.float32]] = []
+    features: list[NDArray[np.float32]] = []
+    for _, logits, embedded in score(model, examples, compute):
+        probs.append(logits.softmax(dim=1).cpu().numpy())
+        if embeddings and embedded is not None:
+            features.append(embedded.cpu().numpy())
+    return Outputs(np.concatenate(probs), np.concatenate(features) if features else None)
+
+
+# --- weights and checkpoints: one safetensors file each, records in its header ---------------------------------------------
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """All weights and running statistics, as safetensors."""
+    safetensors = require("safetensors.torch", "torch")
+    write_bytes(path, safetensors.save({name: value.contiguous() for name, value in model.state_dict().items()}))
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Take the weights of a file that `save_weights` wrote; raises DataError if they do not fit."""
+    safetensors = require("safetensors.torch", "torch")
+    try:
+        model.load_state_dict(safetensors.load_file(path))
+    except (OSError, RuntimeError, require("safetensors", "torch").SafetensorError) as error:
+        raise DataError(f"cannot take weights from {path}: {str(error).splitlines()[0]}") from None
+
+
+def _save(model: nn.Module, optimizer: torch.optim.Optimizer, records: list[EpochRecord], path: Path) -> None:
+    safetensors = require("safetensors.torch", "torch")
+    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
+    for i, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        momentum = optimizer.state[parameter].get("momentum_buffer")
+        if momentum is not None:
+            tensors[f"momentum.{i}"] = momentum.contiguous()
+    write_bytes(path, safetensors.save(tensors, {"records": json.dumps(records)}))
+
+
+def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> list[EpochRecord]:
+    """Put model and optimizer where the checkpoint left them; [] where there is none."""
+    if not path.exists():
+        return []
+    with require("safetensors", "torch").safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
+        records: list[EpochRecord] = json.loads(file.metadata()["records"])
+    model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
+    for i, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        if f"momentum.{i}" in tensors:
+            # In the layout of the weight itself, which the fused update wants.
+            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])
+    return records

@@ -1,0 +1,109 @@
+"""The learner around a torch net: makes it, feeds the loop, keeps its files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from svp.chance import spawn_seed
+from svp.config import TrainConfig
+from svp.data.base import Augmentation, Dataset
+from svp.errors import MissingInput, SettingError, TrainingError
+from svp.learners import loop
+from svp.learners.base import EpochRecord, Outputs, Progress
+from svp.learners.compute import Compute
+from svp.runs import read_json, write_json
+from svp.signals import Signals
+
+MakeNet = Callable[[int, Tensor], nn.Module]
+
+
+class NetLearner:
+    """A torch net as a `Learner`. Files: model.safetensors, history.json, signals/; while training, checkpoint.safetensors."""
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, seed: int, compute: Compute, make: MakeNet, code: tuple[str, ...]) -> None:
+        """make: (num_classes, example) -> net, the example being zeros (channels, height, width) or (d,)."""
+        self.code = ("svp.chance", "svp.learners.net", "svp.learners.loop", "svp.learners.augment", "svp.signals", *code)
+        self._config, self._seed, self._compute = config, seed, compute
+        self._augmentation = _augmentation(config, dataset)
+        self._mean, self._std = _statistics(dataset)
+        shape = dataset.inputs.shape[1:]
+        example = torch.zeros((shape[2], shape[0], shape[1]) if len(shape) == 3 else shape)
+        with compute.active():
+            torch.manual_seed(spawn_seed(seed, "init"))
+            self._model = compute.place(make(len(dataset.classes), example))
+        self.gives = frozenset({"signals", "embeddings"} if loop.has_features(self._model) else {"signals"})
+
+    def fit(
+        self, dataset: Dataset, ids: NDArray[np.int64], labels: NDArray[np.int64], *, folder: Path, progress: Progress | None = None
+    ) -> list[EpochRecord]:
+        if len(ids) < 2:
+            raise TrainingError(f"{self._config.model} cannot be trained on {len(ids)} examples; it takes 2 at least")
+        if (folder / "history.json").exists():  # killed between the end of training and the done-mark
+            self.load(folder)
+            finished: list[EpochRecord] = read_json(folder / "history.json")
+            return finished
+        examples = self._examples(dataset, ids, labels)
+        signals = Signals.create(folder / "signals", self._config.epochs_for(len(ids)), len(ids))
+        checkpoint = folder / "checkpoint.safetensors"
+        with self._compute.active():
+            records = loop.train(
+                self._model,
+                examples,
+                self._config,
+                seed=self._seed,
+                augmentation=self._augmentation,
+                compute=self._compute,
+                signals=signals,
+                checkpoint=checkpoint,
+                progress=progress,
+            )
+        loop.save_weights(self._model, folder / "model.safetensors")
+        write_json(folder / "history.json", records)
+        checkpoint.unlink(missing_ok=True)
+        return records
+
+    def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
+        if embeddings and "embeddings" not in self.gives:
+            raise MissingInput(
+                f"{self._config.model} gives no embeddings: its net has no `features` and `head`. "
+                "Add both (docs/adding.md), or choose a method that needs none (svp list methods)"
+            )
+        if not len(ids):
+            return Outputs(np.zeros((0, len(dataset.classes)), np.float32), None)
+        with self._compute.active():
+            return loop.predict(self._model, self._examples(dataset, ids, None), self._compute, embeddings=embeddings)
+
+    def load(self, folder: Path) -> None:
+        loop.load_weights(self._model, folder / "model.safetensors")
+
+    def _examples(self, dataset: Dataset, ids: NDArray[np.int64], labels: NDArray[np.int64] | None) -> loop.Examples:
+        device = self._compute.device
+        inputs = torch.from_numpy(np.ascontiguousarray(dataset.inputs[dataset.positions(ids)]))
+        numbers = torch.from_numpy(np.zeros(len(ids), np.int64) if labels is None else np.asarray(labels, np.int64))
+        return loop.Examples(inputs.to(device), numbers.to(device), ids, self._mean.to(device), self._std.to(device))
+
+
+def _augmentation(config: TrainConfig, dataset: Dataset) -> Augmentation:
+    kind = dataset.augmentation if config.augment == "auto" else config.augment
+    if kind != "none" and dataset.inputs.ndim != 4:
+        raise SettingError(f"augment {kind!r} is for images; one example of {dataset.name} has shape {dataset.inputs.shape[1:]}")
+    return kind
+
+
+def _statistics(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """(c,) mean and deviation of the last axis over the whole training part, summed in float64 in blocks of rows."""
+    n_channels = dataset.inputs.shape[-1]
+    total, squares, count = np.zeros(n_channels), np.zeros(n_channels), 0
+    for start in range(0, len(dataset), 4096):
+        block = dataset.inputs[start : start + 4096].reshape(-1, n_channels).astype(np.float64)
+        total += block.sum(axis=0)
+        squares += np.square(block).sum(axis=0)
+        count += len(block)
+    mean = total / max(count, 1)
+    deviation = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
+    deviation[deviation < 1e-6] = 1.0  # a constant channel carries nothing; do not divide by it
+    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(deviation.astype(np.float32))

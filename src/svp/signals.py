@@ -1,0 +1,81 @@
+"""What training recorded of every example, epoch by epoch: one memory-mapped (n_epochs, n) file a kind.
+
+    correct        uint8    1 right, 0 wrong, 255 unseen
+    loss           float16  cross-entropy
+    p_true         float16  probability of the label
+    logit_margin   float16  logit of the label minus the best other
+    el2n           float16  Euclidean norm of softmax minus one-hot
+
+A score such as forgetting is a cheap view of these files, so a new method never retrains a proxy. Disk: 9 bytes an example and
+epoch (1.28 million examples x 100 epochs: 1.2 GB); memory: what is looked at.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from svp.errors import DataError
+
+KINDS: dict[str, type[np.generic]] = {
+    "correct": np.uint8,
+    "loss": np.float16,
+    "p_true": np.float16,
+    "logit_margin": np.float16,
+    "el2n": np.float16,
+}
+UNSEEN = 255
+
+
+class Signals:
+    """A recorder while training runs (`create`, `write_epoch`), arrays by kind afterwards (`open`, `signals["correct"]`)."""
+
+    def __init__(self, folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self.folder = folder
+        self._arrays = arrays
+
+    @classmethod
+    def create(cls, folder: Path, n_epochs: int, n: int) -> Self:
+        """Files for `n` examples, all unseen; files of the same shape that are already there are continued."""
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {}
+        for kind, dtype in KINDS.items():
+            path = folder / f"{kind}.npy"
+            array = _continued(path, (n_epochs, n), dtype)
+            if array is None:
+                array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(n_epochs, n))
+                array[:] = UNSEEN if dtype is np.uint8 else np.nan
+            arrays[kind] = array
+        return cls(folder, arrays)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The signals a finished training left, read-only."""
+        try:
+            return cls(folder, {kind: np.load(folder / f"{kind}.npy", mmap_mode="r", allow_pickle=False) for kind in KINDS})
+        except (OSError, ValueError) as error:
+            raise DataError(f"{folder} has no readable signals: {error}") from None
+
+    def write_epoch(self, epoch: int, values: Mapping[str, ArrayLike]) -> None:
+        """Record one epoch: for each kind (n,) values; flushed to disk when this returns. Writing an epoch again replaces it."""
+        for kind, array in self._arrays.items():
+            array[epoch] = values[kind]
+            if isinstance(array, np.memmap):
+                array.flush()
+
+    def __getitem__(self, kind: str) -> NDArray[Any]:
+        return self._arrays[kind]
+
+    def kinds(self) -> dict[str, NDArray[Any]]:
+        """All arrays by kind, as `svp.select(signals=...)` takes them."""
+        return dict(self._arrays)
+
+
+def _continued(path: Path, shape: tuple[int, int], dtype: type[np.generic]) -> NDArray[Any] | None:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r+", allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return array if array.shape == shape and array.dtype == dtype else None

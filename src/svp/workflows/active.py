@@ -1,0 +1,202 @@
+"""Active learning with a simulated oracle: how much labelling would have been saved, and what choosing cost.
+
+    sessions/ARM-seed-S/            one labelling effort each (workflows/session.py), a folder that stands alone
+    target/ARM-TOTAL/seed-S         the target on the labels that the arm had at that total
+
+(Coleman et al. 2020, sections 3.1 and 4.2.) The loop itself is `Session.ask` and `.tell`; here somebody only plays the people.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from svp import audit
+from svp.config import ActiveConfig, RunConfig
+from svp.data.base import Dataset
+from svp.errors import BudgetError, MissingInput, SettingError
+from svp.evaluate import better, no_worse
+from svp.labels import Batch
+from svp.runs import FORMAT, Json, Run, read_array, write_json
+from svp.select import find_method, resolve_budget
+from svp.signals import KINDS
+from svp.workflows.arms import Arm, answers, arm_facts, compare
+from svp.workflows.session import Session
+from svp.workflows.work import Show, Work, check, folder_for, labels_of, load, silent
+
+MAY_GROW = ("control", "seeds", "evaluate")
+
+
+class Oracle:
+    """Answers questions from known labels, exactly as a person would: through `tell`, and only what was asked."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset, self._labels = dataset, labels_of(dataset)
+
+    def __call__(self, batch: Batch) -> dict[int, int]:
+        """Class numbers by id."""
+        labels = self._labels[self._dataset.positions(batch.ids)]
+        return dict(zip(batch.ids.tolist(), labels.tolist(), strict=True))
+
+
+def active(
+    config: ActiveConfig,
+    dataset: Dataset | None = None,
+    *,
+    out: str | Path | None = None,
+    reuse: str | Path | None = None,
+    accept_code_change: bool = False,
+    show: Show = silent,
+) -> Run:
+    """Choose what to label, round by round, and measure what it was worth.
+
+    Every arm (the proxy, and on request chance and the target itself) starts from the same random examples. The target is trained
+    on what each arm had labelled at the totals to evaluate; where an arm's own model is the target, that model is the one
+    evaluated. Arguments, resuming and errors: as `coreset`.
+    """
+    dataset = dataset or load(config)
+    check(config, dataset)
+    totals = _totals(config.labelled, len(dataset), "labelled")
+    at = _totals(config.evaluate or config.labelled[-1:], len(dataset), "evaluate")
+    if unknown := sorted(set(at) - set(totals)):
+        raise SettingError(f"evaluate asks for {unknown[0]:,} labels, which is none of the totals ({', '.join(map(str, totals))})")
+    _check_needs(config)
+    with Run.start(
+        folder_for(config, dataset, "active", MAY_GROW, out),
+        config,
+        dataset,
+        may_grow=MAY_GROW,
+        reuse=None if reuse is None else Path(reuse),
+        accept_code_change=accept_code_change,
+    ) as run:
+        work = Work(run, dataset, config.compute, show)
+        arms: list[Arm] = []
+        seconds: dict[tuple[str, int, int], float] = {}
+        hidden = dataset.without_labels()
+        for seed in config.run_seeds:
+            for name, own in _sessions(config, seed).items():
+                folder = f"sessions/{name}-seed-{seed}"
+                part = None if reuse is None else Path(reuse) / folder
+                with Session.create(
+                    run.folder / folder,
+                    own,
+                    hidden,
+                    reuse=part if part is not None and part.exists() else None,
+                    accept_code_change=accept_code_change,
+                    show=show,
+                ) as session:
+                    _simulate(session, Oracle(dataset), totals)
+                    for n in at:
+                        seconds[name, seed, n] = session.selection_seconds(n)
+                        arms.append(_evaluate(work, config, session, name, n, seed))
+                    if name == "proxy":
+                        suffix = "" if seed == config.seed else f"-seed{seed}"
+                        session.asked(totals[-1]).of(dataset).save(run.folder / f"selection{suffix}.parquet")
+        metrics: Json = {
+            "format": FORMAT,
+            "workflow": "active",
+            "method": config.method,
+            "labelled": totals,
+            "n": len(dataset),
+            "margin": config.margin,
+            "arms": [
+                {**arm_facts(dataset, arm), "selection_seconds": seconds[arm.name, arm.seed, arm.fitted.n]} for arm in arms
+            ],
+            "comparisons": _comparisons(config, arms, at),
+            "agreement": _agreements(run, config, dataset, totals),
+            "speed_up": _speed_up(config, seconds, at),
+        }
+        metrics["verdict"] = audit.words(metrics)
+        write_json(run.folder / "metrics.json", metrics)
+        run.event("finished")
+        return run
+
+
+def _sessions(config: ActiveConfig, seed: int) -> dict[str, RunConfig]:
+    """The settings of each arm's session: they differ in who chooses."""
+    common = RunConfig.make({name: value for name, value in config.model_dump().items() if name in RunConfig.model_fields})
+    common = common.model_copy(update={"seed": seed, "seeds": 1})
+    arms = {"proxy": common}
+    if "random" in config.control:
+        arms["random"] = common.model_copy(update={"method": "random", "options": {}})
+    if "target" in config.control and config.target != config.proxy:
+        arms["target"] = common.model_copy(update={"proxy": config.target})
+    return arms
+
+
+def _simulate(session: Session, oracle: Oracle, totals: list[int]) -> None:
+    """The loop. On a second call it finds what is labelled already and goes on."""
+    for total in totals:
+        while (missing := total - session.status()["labelled"]) > 0:
+            session.tell(oracle(session.ask(missing)))
+
+
+def _evaluate(work: Work, config: ActiveConfig, session: Session, name: str, n: int, seed: int) -> Arm:
+    """The target on the first `n` labels of a session; its own model where that is the same training."""
+    if session.config.proxy == config.target and name != "random":
+        fitted = session.fit(n)
+    else:
+        ids, labels = session.labelled(n)
+        fitted = work.train(f"target/{name}-{n}/seed-{seed}/model", config.target, ids, labels, seed)
+    return Arm(name, "epochs", seed, fitted, work.test(f"target/{name}-{n}/seed-{seed}/test", fitted))
+
+
+def _comparisons(config: ActiveConfig, arms: list[Arm], at: list[int]) -> list[Json]:
+    """What the proxy asked for against chance, and against what the target asked for itself, at each total."""
+    found = []
+    for n in at:
+        own = answers(arms, "proxy", "epochs", n)
+        random, target = answers(arms, "random", "epochs", n), answers(arms, "target", "epochs", n)
+        if random is not None:
+            found.append({**compare(("proxy", "random", "epochs"), "better", own, random, better), "n_labelled": n})
+        if target is not None:
+            judged = compare(("proxy", "target", "epochs"), "no worse", own, target, lambda d: no_worse(d, config.margin))
+            found.append({**judged, "n_labelled": n})
+    return found
+
+
+def _agreements(run: Run, config: ActiveConfig, dataset: Dataset, totals: list[int]) -> list[Json]:
+    """After the random start proxy and target have seen the same labels: do they ask for the same examples?"""
+    found = []
+    if "target" in config.control and config.target != config.proxy and len(totals) > 1:
+        for seed in config.run_seeds:
+            stages = [run.folder / f"sessions/{name}-seed-{seed}/rounds/001/selection" for name in ("proxy", "target")]
+            own, target = (np.asarray(read_array(stage / "scores.npy")) for stage in stages)
+            ids = np.asarray(read_array(stages[0] / "ids.npy"))
+            agreed = audit.agreement(own, target, totals[1] - totals[0], ids=ids, seed=seed)
+            found.append({"between": "proxy and target", "seeds": [seed, seed], **agreed.facts()})
+    return found
+
+
+def _speed_up(config: ActiveConfig, seconds: dict[tuple[str, int, int], float], at: list[int]) -> list[Json]:
+    """Seconds of selection by the target over those by the proxy, mean over seeds, at each total."""
+    found = []
+    for n in at:
+        own = [seconds["proxy", seed, n] for seed in config.run_seeds]
+        target = [seconds[key] for key in seconds if key[0] == "target" and key[2] == n]
+        if target and sum(own) > 0:
+            ratio = float(np.sum(target) / np.sum(own))
+            found.append({"n_labelled": n, "seconds": float(np.mean(own)), "target_seconds": float(np.mean(target)), "ratio": ratio})
+    return found
+
+
+def _totals(asked: tuple[int | float | str, ...], n: int, setting: str) -> list[int]:
+    """Totals as counts, rising."""
+    totals = []
+    for total in asked:
+        try:
+            totals.append(resolve_budget(total, n))
+        except BudgetError as error:
+            raise BudgetError(f"{setting}: {error}") from None
+    if totals[0] < 2 or any(b <= a for a, b in zip(totals, totals[1:], strict=False)):
+        raise BudgetError(f"{setting}: totals must rise, from 2 at least; got {', '.join(map(str, totals))}")
+    return totals
+
+
+def _check_needs(config: ActiveConfig) -> None:
+    """Unlabelled examples have no labels and were not trained on: a method that reads either cannot choose among them."""
+    needs = find_method(config.method)[1].needs
+    if unmet := [need for need in needs if need == "labels" or need in KINDS]:
+        raise MissingInput(
+            f"{config.method} needs {', '.join(unmet)}, which unlabelled examples do not have; "
+            "choose a method of probs or embeddings (svp list methods)"
+        )

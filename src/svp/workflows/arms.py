@@ -1,0 +1,66 @@
+"""Arms of an experiment: one training of the target each; how metrics keep and compare them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.data.base import Dataset
+from svp.evaluate import Difference, Verdict, difference, per_class
+from svp.runs import Json
+from svp.workflows.work import Fitted, Tested
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training of the target: what it was trained on, for how long, and how it went.
+
+    name   who chose the examples: "proxy", "random", "target", "full" (nobody: all of them), "selection" (an earlier one)
+    equal  trained for as many "epochs" or as many "steps" as the target on everything
+    """
+
+    name: str
+    equal: str
+    seed: int
+    fitted: Fitted
+    tested: Tested
+
+
+def arm_facts(dataset: Dataset, arm: Arm) -> Json:
+    """One arm as metrics.json keeps it."""
+    test = dataset.test
+    assert test is not None and test.labels is not None  # the workflow has checked
+    epochs = int(arm.fitted.stage.facts["epochs"])
+    return {
+        "arm": arm.name,
+        "equal": arm.equal,
+        "seed": arm.seed,
+        "model": arm.fitted.config.model,
+        "n": arm.fitted.n,
+        "epochs": epochs,
+        "steps": epochs * ceil(arm.fitted.n / arm.fitted.config.batch_size),
+        "accuracy": float(arm.tested.correct.mean()),
+        "class_accuracy": per_class(arm.tested.correct, test.labels, len(dataset.classes)),
+        "seconds": {"train": arm.fitted.seconds, "test": arm.tested.seconds},
+    }
+
+
+def answers(arms: Sequence[Arm], name: str, equal: str, n: int | None = None) -> NDArray[np.bool_] | None:
+    """(seeds, n_test) right or wrong of one arm, in order of seed; None where there is no such arm."""
+    rows = [arm.tested.correct for arm in arms if arm.name == name and arm.equal == equal and n in (None, arm.fitted.n)]
+    return np.stack(rows) if rows else None
+
+
+def compare(
+    of: tuple[str, str, str],
+    question: str,
+    own: NDArray[np.bool_] | None,
+    reference: NDArray[np.bool_],
+    judge: Callable[[Difference], Verdict],
+) -> Json:
+    """One comparison as metrics.json keeps it; of = (arm, the arm it is held against, equal)."""
+    assert own is not None
+    found = difference(own, reference)
+    return {"arm": of[0], "against": of[1], "equal": of[2], "question": question, "verdict": judge(found), **found.facts()}

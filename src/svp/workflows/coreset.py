@@ -1,0 +1,221 @@
+"""Core-set selection: train the proxy on everything, keep what it finds worth keeping, train the target on that.
+
+    proxy/seed-S/model-I        the proxy (I counts proxy.seeds), with signals
+    selection/seed-S            what it chose
+    target/ARM-EQUAL/seed-S     the target on the chosen part, on a random part, on everything
+
+(Coleman et al. 2020, sections 3.2 and 4.3.)
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+
+from svp import audit, select
+from svp.config import CoresetConfig, TrainConfig
+from svp.data.base import Dataset
+from svp.errors import BudgetError, MissingInput
+from svp.evaluate import better, no_worse
+from svp.runs import FORMAT, Json, Run, write_json
+from svp.select import Selection, resolve_budget
+from svp.workflows.arms import Arm, answers, arm_facts, compare
+from svp.workflows.work import Fitted, Ranked, Show, Tested, Work, check, folder_for, labels_of, load, model_seed, silent
+
+MAY_GROW = ("control", "equal", "seeds")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The proxies of one run seed, what they chose, and how the first of them does on the test part."""
+
+    proxies: list[Fitted]
+    ranked: Ranked
+    tested: Tested
+
+
+def coreset(
+    config: CoresetConfig,
+    dataset: Dataset | None = None,
+    *,
+    out: str | Path | None = None,
+    reuse: str | Path | None = None,
+    accept_code_change: bool = False,
+    show: Show = silent,
+) -> Run:
+    """Choose what to keep of labelled data, and measure what it was worth.
+
+    dataset  in place of the one that `config` names
+    out      the run folder; default runs/DATASET-coreset-DIGEST, so that the same settings find the same folder
+    reuse    another run folder to take stages from that were made from exactly the same things
+    Called again after an interruption, it continues inside the stage and ends in the same ids and metrics.
+    Cost: the trainings. Files: docs/run_folder.md. Raises the errors of svp.errors, each before anything is trained where it can be.
+    """
+    dataset = dataset or load(config)
+    check(config, dataset)
+    earlier = None if config.selection is None else Selection.load(config.selection)
+    budget = _budget(config, dataset, earlier)
+    with Run.start(
+        folder_for(config, dataset, "coreset", MAY_GROW, out),
+        config,
+        dataset,
+        may_grow=MAY_GROW,
+        reuse=None if reuse is None else Path(reuse),
+        accept_code_change=accept_code_change,
+    ) as run:
+        work = Work(run, dataset, config.compute, show)
+        chosen: dict[int, Chosen] = {}
+        arms: list[Arm] = []
+        for seed in config.run_seeds:
+            if earlier is None:
+                chosen[seed] = _select(work, config, budget, seed)
+                selection = chosen[seed].ranked.selection
+            else:
+                selection = earlier.head(budget)
+            arms += _train_targets(work, config, selection, seed)
+            suffix = "" if seed == config.seed else f"-seed{seed}"
+            selection.save(run.folder / f"selection{suffix}.parquet")
+        metrics = _metrics(work, config, budget, chosen, arms)
+        write_json(run.folder / "metrics.json", metrics)
+        run.event("finished")
+        return run
+
+
+def _select(work: Work, config: CoresetConfig, budget: int, seed: int) -> Chosen:
+    """Train the proxies of one run seed on everything, and let them choose."""
+    ids, labels = work.dataset.ids, labels_of(work.dataset)
+    fitted = [
+        work.train(f"proxy/seed-{seed}/model-{i}", config.proxy, ids, labels, model_seed(seed, i)) for i in range(config.proxy.seeds)
+    ]
+    ranked = _rank(work, config, f"selection/seed-{seed}", fitted, budget, seed)
+    return Chosen(fitted, ranked, work.test(f"proxy/seed-{seed}/test", fitted[0]))
+
+
+def _train_targets(work: Work, config: CoresetConfig, selection: Selection, seed: int) -> list[Arm]:
+    """Train and test the target of one run seed on every part that was asked for."""
+    ids, labels = work.dataset.ids, labels_of(work.dataset)
+    parts = {_first_arm(config): np.sort(selection.ids)}
+    if "random" in config.control:
+        parts["random"] = np.sort(select.select("random", len(selection), ids=ids, seed=seed).ids)
+    arms = []
+    for name, part in parts.items():
+        for equal in config.equal:
+            train = config.target if equal == "epochs" else as_many_steps(config.target, len(part), len(ids))
+            folder = f"target/{name}-{equal}/seed-{seed}"
+            fitted = work.train(f"{folder}/model", train, part, labels[work.dataset.positions(part)], seed)
+            arms.append(Arm(name, equal, seed, fitted, work.test(f"{folder}/test", fitted)))
+    if "full" in config.control:
+        # The target on everything is the proxy of this seed, where both are the same model.
+        same = config.proxy == config.target and config.selection is None
+        folder = f"proxy/seed-{seed}/model-0" if same else f"target/full/seed-{seed}/model"
+        fitted = work.train(folder, config.target, ids, labels, seed)
+        arms.append(Arm("full", "epochs", seed, fitted, work.test(f"target/full/seed-{seed}/test", fitted)))
+    return arms
+
+
+def as_many_steps(config: TrainConfig, n_part: int, n_whole: int) -> TrainConfig:
+    """The same training with as many steps on `n_part` examples as it has on `n_whole`, to the nearest epoch."""
+    n_steps = config.epochs_for(n_whole) * ceil(n_whole / config.batch_size)
+    epochs = max(1, round(n_steps / ceil(n_part / config.batch_size)))
+    return config.model_copy(update={"epochs": epochs, "min_steps": 0})
+
+
+# --- what it was worth ----------------------------------------------------------------------------------------------------
+
+
+def _metrics(work: Work, config: CoresetConfig, budget: int, chosen: dict[int, Chosen], arms: list[Arm]) -> Json:
+    """Everything that was measured, as metrics.json keeps it."""
+    metrics: Json = {
+        "format": FORMAT,
+        "workflow": "coreset",
+        "method": config.method if chosen else "an earlier selection",
+        "budget": budget,
+        "n": len(work.dataset),
+        "margin": config.margin,
+        "proxies": [_proxy_facts(work, seed, made) for seed, made in chosen.items()],
+        "arms": [arm_facts(work.dataset, arm) for arm in arms],
+        "comparisons": _comparisons(config, chosen, arms),
+        "agreement": _agreements(work, config, budget, chosen, arms),
+    }
+    metrics["payment"] = _payment(config, metrics)
+    metrics["verdict"] = audit.words(metrics)
+    return metrics
+
+
+def _proxy_facts(work: Work, seed: int, made: Chosen) -> Json:
+    facts = arm_facts(work.dataset, Arm("proxy model", "epochs", seed, made.proxies[0], made.tested))
+    facts["seconds"] = {"train": sum(f.seconds for f in made.proxies), "select": made.ranked.seconds, "test": made.tested.seconds}
+    return facts
+
+
+def _comparisons(config: CoresetConfig, chosen: dict[int, Chosen], arms: list[Arm]) -> list[Json]:
+    """The chosen part against chance and against everything; and the proxy itself against the target."""
+    first = _first_arm(config)
+    full = answers(arms, "full", "epochs")
+    found = []
+    for equal in config.equal:
+        own, random = answers(arms, first, equal), answers(arms, "random", equal)
+        if random is not None:
+            found.append(compare((first, "random", equal), "better", own, random, better))
+        if full is not None:
+            found.append(compare((first, "full", equal), "no worse", own, full, lambda d: no_worse(d, config.margin)))
+    if full is not None and chosen and config.proxy != config.target:
+        proxy_itself = np.stack([made.tested.correct for made in chosen.values()])
+        found.append(compare(("proxy model", "full", "epochs"), "no worse", proxy_itself, full, lambda d: no_worse(d, config.margin)))
+    return found
+
+
+def _agreements(work: Work, config: CoresetConfig, budget: int, chosen: dict[int, Chosen], arms: list[Arm]) -> list[Json]:
+    """Does the proxy rank as the target would; and, where there are two targets, as a second target would?"""
+    rankings: dict[int, Ranked] = {}
+    for arm in arms:
+        if arm.name != "full" or not chosen:
+            continue
+        try:
+            rankings[arm.seed] = _rank(work, config, f"target/full/seed-{arm.seed}/ranking", [arm.fitted], budget, arm.seed)
+        except MissingInput:
+            return []  # a target that cannot rank by this method has no ranking to agree with
+    found = []
+    if config.proxy != config.target:
+        for seed, ranking in rankings.items():
+            agreed = audit.agreement(chosen[seed].ranked.scores, ranking.scores, budget, ids=work.dataset.ids, seed=seed)
+            found.append({"between": "proxy and target", "seeds": [seed, seed], **agreed.facts()})
+    for (seed, ranking), (other, another) in combinations(rankings.items(), 2):
+        agreed = audit.agreement(ranking.scores, another.scores, budget, ids=work.dataset.ids, seed=seed)
+        found.append({"between": "target and target", "seeds": [seed, other], **agreed.facts()})
+    return found
+
+
+def _payment(config: CoresetConfig, metrics: Json) -> Json | None:
+    """Seconds end to end against the full training; None without a full control."""
+    first, equal = _first_arm(config), config.equal[0]
+    judged = next((c for c in metrics["comparisons"] if (c["arm"], c["against"], c["equal"]) == (first, "full", equal)), None)
+    if judged is None:
+        return None
+    selecting = [p["seconds"]["train"] + p["seconds"]["select"] for p in metrics["proxies"]] or [0.0]
+    training = [a["seconds"]["train"] for a in metrics["arms"] if (a["arm"], a["equal"]) == (first, equal)]
+    full = [a["seconds"]["train"] for a in metrics["arms"] if a["arm"] == "full"]
+    return audit.payment(float(np.mean(selecting) + np.mean(training)), float(np.mean(full)), judged["verdict"]).facts()
+
+
+def _rank(work: Work, config: CoresetConfig, name: str, fitted: list[Fitted], budget: int, seed: int) -> Ranked:
+    ids, labels = work.dataset.ids, labels_of(work.dataset)
+    return work.choose(name, fitted, ids, labels, budget, method=config.method, options=config.options, seed=seed)
+
+
+def _first_arm(config: CoresetConfig) -> str:
+    return "proxy" if config.selection is None else "selection"
+
+
+def _budget(config: CoresetConfig, dataset: Dataset, earlier: Selection | None) -> int:
+    """How many to keep; at least the two that a training takes."""
+    if earlier is not None:
+        earlier.verify(dataset)
+        budget = len(earlier) if config.budget is None else resolve_budget(config.budget, len(earlier))
+    else:
+        budget = resolve_budget("50%" if config.budget is None else config.budget, len(dataset))
+    if budget < 2:
+        raise BudgetError(f"a budget of {budget} leaves nothing to train on; {dataset.name} has {len(dataset):,} examples, keep 2 at least")
+    return budget

@@ -1,0 +1,176 @@
+"""A labelling effort: ask for labels, be told them, retrain, ask again. The only active-learning loop there is."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp import select
+from svp.config import RunConfig
+from svp.data.base import Dataset
+from svp.errors import BudgetError, DataError
+from svp.labels import Answer, Batch, LabelStore, Round
+from svp.runs import Run
+from svp.select import Selection
+from svp.workflows.work import Fitted, Show, Work, load, model_seed, silent
+
+
+class Session:
+    """A folder with the label store (labels.sqlite) and the models of each round.
+
+    `ask` and `tell` are all there is to the loop; a simulation answers with an oracle, people with their own words. A session that
+    was closed or killed goes on where it stopped: an open question is asked again, a round's training continues.
+    The dataset is taken without its labels, so nothing here can peek.
+    """
+
+    def __init__(self, run: Run, config: RunConfig, dataset: Dataset, store: LabelStore, show: Show) -> None:
+        self.config, self.dataset, self._run, self._store = config, dataset, run, store
+        self._work = Work(run, dataset, config.compute, show)
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        config: RunConfig,
+        dataset: Dataset | None = None,
+        *,
+        accept_code_change: bool = False,
+        reuse: Path | None = None,
+        show: Show = silent,
+    ) -> Self:
+        """A new session, or the one that is in `folder` already if it was made with the same settings and data."""
+        dataset = (dataset or load(config)).without_labels()
+        run = Run.start(Path(folder), config, dataset, reuse=reuse, accept_code_change=accept_code_change)
+        try:
+            path = run.folder / "labels.sqlite"
+            store = LabelStore.open(path) if path.exists() else LabelStore.create(path, dataset.classes)
+        except BaseException:
+            run.close()
+            raise
+        return cls(run, config, dataset, store, show)
+
+    @classmethod
+    def open(cls, folder: str | Path, dataset: Dataset | None = None, *, show: Show = silent) -> Self:
+        """The session in `folder`; its own settings say where the data is, unless a dataset is given."""
+        path = Path(folder) / "config.toml"
+        if not (Path(folder) / "labels.sqlite").exists():
+            raise DataError(f"{folder} holds no session (labels.sqlite is missing); Session.create makes one")
+        return cls.create(folder, RunConfig.load(path), dataset, show=show)
+
+    def close(self) -> None:
+        self._store.close()
+        self._run.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def ask(self, n: int | str) -> Batch:
+        """Which `n` examples to label next: stored before it is returned. While a question is open, what is left of it.
+
+        The first question is drawn at random; every later one is chosen by the proxy, trained on the labels so far from scratch.
+        Raises BudgetError when there are fewer than n left. Cost: a training, a pass over the pool, and the method's own.
+        """
+        if (open_question := self._store.open_question()) is not None:
+            return open_question
+        ids, labels = self._store.labels()
+        pool = np.setdiff1d(self.dataset.ids, ids, assume_unique=True)
+        try:
+            budget = select.resolve_budget(n, len(pool))
+        except BudgetError as error:
+            raise BudgetError(f"{error} ({len(ids):,} of {len(self.dataset):,} are labelled already)") from None
+        if not budget:
+            raise BudgetError(f"ask for one example at least; {len(pool):,} are unlabelled")
+        round_ = len(self._store.rounds())
+        if not len(ids):
+            start = select.select("random", budget, ids=pool, seed=self.config.seed)
+            return self._store.ask(start.ids, round=round_, origin="random start")
+        _, row = select.find_method(self.config.method)
+        covers = isinstance(row, select.Cover)
+        chosen = self._work.choose(
+            f"rounds/{round_:03d}/selection",
+            self._fit(round_, ids, labels) if row.needs else [],
+            self.dataset.ids if covers else pool,
+            None,
+            budget,
+            method=self.config.method,
+            options=self.config.options,
+            seed=self.config.seed,
+            already=ids if covers else (),
+        )
+        return self._store.ask(chosen.selection.ids, round=round_, scores=chosen.selection.gains, origin=self.config.method)
+
+    def tell(self, answers: Mapping[int, int] | Sequence[Answer], *, who: str = "oracle", replace: bool = False) -> int:
+        """Store answers, all of them or (on an error) none; returns how many were new. They are safe once this returns."""
+        return self._store.tell(answers, who=who, replace=replace)
+
+    def labelled(self, n: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(m,) ids in ascending order and their labels: all, or those known after the round in which `n` were reached."""
+        if n is None:
+            return self._store.labels()
+        total = 0
+        for asked in self._store.rounds():
+            total += asked.asked
+            if total == n:
+                return self._store.labelled_after(asked.round)
+        raise DataError(f"no round of {self._run.folder} ended with {n} labels")
+
+    def asked(self, n: int) -> Selection:
+        """The first `n` examples asked for, in order, as a selection."""
+        batches = [entry for entry in self._store.history() if isinstance(entry, Batch)]
+        gains = [np.full(len(b), np.nan) if b.scores is None else b.scores for b in batches]
+        return Selection(
+            ids=np.concatenate([b.ids for b in batches])[:n],
+            gains=np.concatenate(gains)[:n],
+            weights=np.ones(n),
+            method=self.config.method,
+            options=self.config.options,
+            seed=self.config.seed,
+        )
+
+    def fit(self, n: int | None = None) -> Fitted:
+        """The session's own model trained on the labels so far, or on the first `n`; a round's model is used where it is the same."""
+        ids, labels = self.labelled(n)
+        total, round_ = 0, 0
+        for asked in self._store.rounds():
+            total, round_ = total + asked.asked, asked.round + 1
+            if total == len(ids):
+                break
+        return self._fit(round_, ids, labels)[0]
+
+    def selection_seconds(self, n: int) -> float:
+        """Seconds to train and select up to `n` labels, counted as Coleman et al. 2020 do: repeated training and selecting, without
+        the training that would follow the last answer."""
+        seconds, total = 0.0, 0
+        for asked in self._store.rounds():
+            if total >= n:
+                break
+            total += asked.asked
+            seconds += sum(
+                self._run.seconds(f"rounds/{asked.round:03d}/{name}")
+                for name in ("selection", *(f"model-{i}" for i in range(self.config.proxy.seeds)))
+            )
+        return seconds
+
+    def status(self) -> dict[str, Any]:
+        """Counts in plain values: labelled, unlabelled, per class, per round, and what is still asked."""
+        ids, labels = self._store.labels()
+        open_question = self._store.open_question()
+        rounds: list[Round] = self._store.rounds()
+        return {
+            "labelled": len(ids),
+            "unlabelled": len(self.dataset) - len(ids),
+            "open": 0 if open_question is None else len(open_question),
+            "per_class": {name: int((labels == c).sum()) for c, name in enumerate(self.dataset.classes)},
+            "rounds": [{"round": r.round, "asked": r.asked, "answered": r.answered, "origin": r.origin} for r in rounds],
+        }
+
+    def _fit(self, round_: int, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> list[Fitted]:
+        return [
+            self._work.train(f"rounds/{round_:03d}/model-{i}", self.config.proxy, ids, labels, model_seed(self.config.seed, i))
+            for i in range(self.config.proxy.seeds)
+        ]

@@ -1,0 +1,305 @@
+"""The stages that both workflows are made of: train, score, choose, test. Each is a folder of the run, made once."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp import select
+from svp.chance import spawn_seed
+from svp.config import ComputeConfig, RunConfig, TrainConfig
+from svp.data import load_dataset
+from svp.data.base import Dataset
+from svp.errors import DataError, MissingInput, SettingError
+from svp.learners import EpochRecord, Learner, Outputs, find, make_learner
+from svp.runs import Run, Stage, digest, read_array, read_json, write_array
+from svp.select import Selection
+from svp.signals import KINDS, Signals
+
+if TYPE_CHECKING:
+    from svp.learners.compute import Compute
+
+SCORING_CODE = ("svp.chance", "svp.select")
+
+
+class Show(Protocol):
+    """How a workflow tells what it is doing; the command line draws it, a library call passes nothing."""
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
+
+
+def silent(what: str, done: int, total: int, note: str = "") -> None:
+    """Show nothing."""
+
+
+class Fitted:
+    """A trained model: the stage that holds it, and the learner, whose files are read when it is first asked."""
+
+    def __init__(self, stage: Stage, config: TrainConfig, learner: Learner, n: int, *, loaded: bool) -> None:
+        self.stage, self.config, self.learner, self.n = stage, config, learner, n  # n: training examples
+        self._loaded = loaded
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in the epochs that count, over all attempts."""
+        return float(self.stage.facts["seconds"])
+
+    @property
+    def history(self) -> list[EpochRecord]:
+        history: list[EpochRecord] = read_json(self.stage.folder / "history.json")
+        return history
+
+    @property
+    def origin(self) -> str:
+        """Digest of everything the model was made from."""
+        return digest(json.dumps(self.stage.made_from, sort_keys=True))
+
+    def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
+        if not self._loaded:
+            self.learner.load(self.stage.folder)
+            self._loaded = True
+        return self.learner.predict(dataset, ids, embeddings=embeddings)
+
+    def signals(self) -> Signals:
+        if "signals" not in self.learner.gives:
+            raise MissingInput(
+                f"{self.config.model} records no signals while it trains; choose a method that needs none (svp list methods), or a net as proxy"
+            )
+        return Signals.open(self.stage.folder / "signals")
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What a model's outputs made of a pool: the selection, and for each of the pool's ids a value that is higher the earlier it is taken."""
+
+    selection: Selection
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    seconds: float  # scoring and choosing; training not counted
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A model's answers about the test part: (n_test,) right or wrong."""
+
+    correct: NDArray[np.bool_]
+    seconds: float
+
+
+class Work:
+    """What every stage of one run shares: the run folder, the dataset, where nets live, whom to tell."""
+
+    def __init__(self, run: Run, dataset: Dataset, compute: ComputeConfig, show: Show = silent) -> None:
+        self.run, self.dataset, self.show = run, dataset, show
+        self._compute_config = compute
+
+    @cached_property
+    def compute(self) -> "Compute":
+        """Decided when the run first needs it, and then the same whenever it is resumed."""
+        from svp.learners.compute import Compute, decide
+
+        return Compute(**self.run.remember("compute", lambda: decide(self._compute_config).facts()))
+
+    def learner(self, config: TrainConfig, seed: int) -> Learner:
+        return make_learner(config, self.dataset, seed=seed, compute=self.compute if find(config).is_net else None)
+
+    def train(self, name: str, config: TrainConfig, ids: NDArray[np.int64], labels: NDArray[np.int64], seed: int) -> Fitted:
+        """Stage: fit a new model on (m,) ids, given in ascending order, with their labels."""
+        learner = self.learner(config, seed)
+        made_from = {
+            **{f"train.{key}": value for key, value in config.flat().items() if key != "seeds"},
+            "dataset": self.dataset.fingerprint,
+            "ids": digest(ids),
+            "labels": digest(labels),
+            "seed": seed,
+            **({f"compute.{key}": value for key, value in self.compute.facts().items()} if find(config).is_net else {}),
+        }
+        stage = self.run.stage(name, made_from, ("svp.data.base", *learner.code))
+        if stage.done:
+            return Fitted(stage, config, learner, len(ids), loaded=False)
+        what = f"training {config.model} on {len(ids):,} examples"
+
+        def progress(record: EpochRecord, n_epochs: int) -> None:
+            self.show(what, int(record["epoch"]) + 1, n_epochs, f"accuracy {record['accuracy']:.1%}")
+
+        self.show(what, 0, config.epochs_for(len(ids)))
+        history = learner.fit(self.dataset, ids, labels, folder=stage.folder, progress=progress)
+        stage.finish(seconds=sum(record["seconds"] for record in history), epochs=len(history), n=len(ids))
+        return Fitted(stage, config, learner, len(ids), loaded=True)
+
+    def choose(
+        self,
+        name: str,
+        fitted: Sequence[Fitted],
+        ids: NDArray[np.int64],
+        labels: NDArray[np.int64] | None,
+        budget: int,
+        *,
+        method: str,
+        options: dict[str, Any],
+        seed: int,
+        already: Sequence[int] | NDArray[np.int64] = (),
+    ) -> Ranked:
+        """Stage: score the pool `ids` (ascending) with the trained models and choose `budget` of it.
+
+        With several models their scores are averaged. A method that covers (k-center) is shown `already` chosen examples too,
+        so these must be among `ids`; a method that ranks is not, and its pool holds candidates only.
+        """
+        _, row = select.find_method(method)
+        made_from = {
+            "models": [f.origin for f in fitted],
+            "method": method,
+            **{f"options.{key}": value for key, value in options.items()},
+            "ids": digest(ids),
+            "already": digest(np.asarray(already, np.int64)),
+            "budget": budget,
+            "seed": seed,
+        }
+        stage = self.run.stage(name, made_from, SCORING_CODE)
+        if not stage.done:
+            self.show(f"choosing {budget:,} of {len(ids):,} by {method}", 0, 0)
+            begin = time.perf_counter()
+            arrays = [self._arrays(f, row.needs, ids, labels) for f in fitted] or [{}]
+            inference = time.perf_counter() - begin
+            for i, given in enumerate(arrays):
+                if "probs" in given:
+                    write_array(stage.folder / f"probs-{i}.npy", given["probs"])
+                if "embeddings" in given:
+                    write_array(stage.folder / f"embeddings-{i}.npy", given["embeddings"])
+            begin = time.perf_counter()
+            selection, scores = _select(method, row, arrays, ids, budget, already, seed, options)
+            ranking = time.perf_counter() - begin
+            selection.of(self.dataset).save(stage.folder / "selection.parquet")
+            write_array(stage.folder / "scores.npy", scores)
+            write_array(stage.folder / "ids.npy", ids)
+            stage.finish(inference_seconds=inference, ranking_seconds=ranking, n=len(ids))
+        facts = stage.facts
+        return Ranked(
+            Selection.load(stage.folder / "selection.parquet"),
+            ids,
+            np.asarray(read_array(stage.folder / "scores.npy")),
+            facts["inference_seconds"] + facts["ranking_seconds"],
+        )
+
+    def test(self, name: str, fitted: Fitted) -> Tested:
+        """Stage: the one look at the test part."""
+        test = self.dataset.test
+        if test is None or test.labels is None:
+            raise DataError(f"{self.dataset.name} has no labelled test part to measure on; give it one, or a test_share above 0")
+        stage = self.run.stage(name, {"model": fitted.origin}, ("svp.evaluate",))
+        if not stage.done:
+            self.show(f"testing {fitted.config.model} on {len(test):,} examples", 0, 0)
+            begin = time.perf_counter()
+            probs = fitted.predict(test, test.ids).probs
+            write_array(stage.folder / "probs.npy", probs)
+            stage.finish(seconds=time.perf_counter() - begin)
+        probs = read_array(stage.folder / "probs.npy")
+        return Tested(probs.argmax(axis=1) == test.labels, stage.facts["seconds"])
+
+    def _arrays(self, fitted: Fitted, needs: Sequence[str], ids: NDArray[np.int64], labels: NDArray[np.int64] | None) -> dict[str, Any]:
+        """What a method needs of one model, for the pool."""
+        given: dict[str, Any] = {}
+        if "probs" in needs or "embeddings" in needs:
+            outputs: Outputs = fitted.predict(self.dataset, ids, embeddings="embeddings" in needs)
+            given["probs"] = outputs.probs
+            if outputs.embeddings is not None:
+                given["embeddings"] = outputs.embeddings
+        if any(need in KINDS for need in needs):
+            if fitted.n != len(ids):
+                raise SettingError(
+                    "this method reads what training recorded of the examples, which exists only for the ones trained on; "
+                    "in active learning choose a method of probs or embeddings (svp list methods)"
+                )
+            given["signals"] = fitted.signals().kinds()
+        if "labels" in needs:
+            given["labels"] = labels
+        return given
+
+
+def _select(
+    method: str,
+    row: select.Method,
+    arrays: list[dict[str, Any]],
+    ids: NDArray[np.int64],
+    budget: int,
+    already: Sequence[int] | NDArray[np.int64],
+    seed: int,
+    options: dict[str, Any],
+) -> tuple[Selection, NDArray[np.float64]]:
+    """The selection, and (n,) values that rank the whole pool: scores, or for a method that covers minus the order of choice."""
+    if isinstance(row, select.Rank):
+        scores = np.mean([select.score(method, ids=ids, seed=seed, **given, **options) for given in arrays], axis=0)
+        selection = select.select(_Given(scores), budget, ids=ids, already=already, seed=seed)
+        return replace(selection, method=method, options=row.settle(method, options)), scores
+    if len(arrays) > 1:
+        raise SettingError(f"{method} gives no scores to average over several proxies; set proxy.seeds to 1")
+    selection = select.select(method, budget, ids=ids, already=already, seed=seed, **arrays[0], **options)
+    order = np.full(len(ids), -float(len(ids)))
+    order[np.searchsorted(ids, selection.ids)] = -np.arange(len(selection.ids), dtype=float)
+    return selection, order
+
+
+class _Given:
+    """Scores that exist already, as a method of `svp.select`."""
+
+    needs = ()
+
+    def __init__(self, scores: NDArray[np.float64]) -> None:
+        self._scores = scores
+
+    def __call__(self) -> NDArray[np.float64]:
+        return self._scores
+
+
+# --- before the first stage ------------------------------------------------------------------------------------------------
+
+
+def load(config: RunConfig) -> Dataset:
+    """The dataset that a configuration names."""
+    return load_dataset(
+        config.dataset, root=config.data, image_size=config.image_size, on_error=config.on_error, test_share=config.test_share
+    )
+
+
+def check(config: RunConfig, dataset: Dataset) -> None:
+    """Refuse before training what cannot end well."""
+    labels = labels_of(dataset)
+    if missing := [name for c, name in enumerate(dataset.classes) if not (labels == c).any()]:
+        raise DataError(
+            f"{dataset.name}: {len(missing)} of {len(dataset.classes)} classes have no training example, the first: "
+            f"{', '.join(missing[:3])}; add some, or take these classes out"
+        )
+    if dataset.test is None or not len(dataset.test):
+        raise DataError(f"{dataset.name} has no test part to measure on; give it one, or a test_share above 0")
+    for train in (config.proxy, config.target):
+        find(train)
+    _, method = select.find_method(config.method)
+    method.settle(config.method, config.options)
+    if config.proxy.seeds > 1 and not isinstance(method, select.Rank):
+        raise SettingError(f"{config.method} gives no scores to average over several proxies; set proxy.seeds to 1")
+
+
+def labels_of(dataset: Dataset) -> NDArray[np.int64]:
+    """The labels, or a DataError that says there are none."""
+    if dataset.labels is None:
+        raise DataError(f"{dataset.name} has no labels, which this workflow needs: give each example one")
+    return dataset.labels
+
+
+def model_seed(seed: int, i: int) -> int:
+    """Seed of the i-th proxy of a run seed. The first shares it with the target, so that equal settings are the same training."""
+    return seed if i == 0 else spawn_seed(seed, "model", i)
+
+
+def folder_for(config: RunConfig, dataset: Dataset, workflow: str, may_grow: Sequence[str], out: str | Path | None) -> Path:
+    """The run folder: as asked, or one that the same settings find again."""
+    if out is not None:
+        return Path(out)
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset.name)
+    return Path("runs") / f"{name}-{workflow}-{config.digest(without=may_grow)[:8]}"
