@@ -5,7 +5,9 @@ function and one row of METHODS: nothing else in the package asks for a method b
 """
 
 import operator
+import sys
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -203,3 +205,12 @@ def _as_seed(seed: int) -> int:
         return operator.index(seed)
     except TypeError:
         raise SettingError(f"seed={seed!r}; give a whole number") from None
+
+
+class _Package(ModuleType):
+    """Python binds the name `svp.select` to this package once it is imported; so the package is also its main function."""
+
+    __call__ = staticmethod(select)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -17,6 +17,8 @@ _BLOCK = 1024
 _ROWS = 512
 _COLUMNS = 1024
 _PAIR_NUMBERS = 1 << 20
+# After so many picks from a block, those of its points that are out of the race are dropped.
+_TIDY = 32
 
 _Rows = NDArray[np.float32]
 
@@ -144,19 +146,20 @@ class _Minima:
         self.centres = np.empty(capacity, np.int64)
         self.factors = np.empty((capacity, len(space.mean) + 2), np.float32)
         self.n_centres = 0
+        self.n_factors = 0
         self.picks: list[int] = []
         self.gains: list[float] = []
 
     def add_centres(self, pos: Ints) -> None:
         """These positions count as chosen from now on."""
-        for block in _split(pos, _BLOCK):
-            stop = self.n_centres + len(block)
-            self.centres[self.n_centres : stop] = block
-            self.factors[self.n_centres : stop] = self.space.right(self.space.rows(block))
-            self.n_centres = stop
+        self.centres[self.n_centres : self.n_centres + len(pos)] = pos
+        self.n_centres += len(pos)
 
     def refresh(self, block: Ints, fence: float) -> None:
         """Account for all centres, except where a minimum falls below `fence` on the way: those are out."""
+        for new in _split(np.arange(self.n_factors, self.n_centres), _BLOCK):
+            self.factors[new] = self.space.right(self.space.rows(self.centres[new]))
+        self.n_factors = self.n_centres
         block = block[np.argsort(self.seen[block], kind="stable")]
         for points in _split(block, _ROWS):
             rows = self.space.rows(self.candidates[points])
@@ -220,6 +223,9 @@ class _Minima:
                 return
             self._pick(block, rows, i)
             budget -= 1
+            if budget % _TIDY == 0:
+                keep = self.lowest[block] >= fence
+                block, rows = block[keep], rows[keep]
 
     def _take_duplicates(self, budget: int) -> None:
         """Every point left lies on a chosen one: the rest goes in order."""

@@ -24,7 +24,7 @@ def random(*, ids: Ints, seed: int) -> Floats:
     cost     n operations
     """
     # 53 bits are what a float64 holds; the few pairs that agree in all of them go by the ties' own hash.
-    return np.ldexp((hash_ids(ids, seed, "random") >> np.uint64(11)).astype(np.float64), -53)
+    return (hash_ids(ids, seed, "random") >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def least_confidence(probs: NDArray[Any]) -> Floats:
@@ -35,7 +35,7 @@ def least_confidence(probs: NDArray[Any]) -> Floats:
     cost     n * c operations; n floats beside a chunk
     Lewis and Gale 1994, "A sequential algorithm for training text classifiers", SIGIR.
     """
-    return 1.0 - probs.max(axis=1).astype(np.float64)
+    return np.asarray(1.0 - probs.max(axis=1).astype(np.float64))
 
 
 def margin(probs: NDArray[Any]) -> Floats:
