@@ -19,8 +19,6 @@ Progress = Callable[[str, int, int], object]  # (what is being done, how much is
 
 TEST_SHARE = 0.2  # how much of each class is held out, unless told otherwise
 _HOLD_OUT_SEED = 0  # a held-out test part belongs to the dataset: no run's seed changes it
-
-
 _FILE_CACHE = ("inactive_file ", "active_file ")  # counted as used by a container, and given back when asked for
 
 
