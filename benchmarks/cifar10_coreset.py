@@ -1,0 +1,60 @@
+"""CIFAR-10: the half that preact8 chooses by forgetting, for preact20 (recipe cifar10-coreset), against a random half and everything.
+
+A unit is one training of the target (and, first, of the proxy) under one seed; the units of a seed share a run folder, which each
+extends by one arm. Result: accuracy, steps, seconds, and which test images were right (one bit each), from which intervals are made.
+"""
+
+import base64
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import svp
+from benchmarks.run import Unit
+from svp.config import CoresetConfig, read_toml
+from svp.runs import read_array
+
+SEEDS = (0, 1, 2)
+# What each unit adds to the run folder of its seed: (arm, equal) -> controls and equals asked for by then.
+STEPS = {
+    ("proxy", "epochs"): ((), ("epochs",)),
+    ("random", "epochs"): (("random",), ("epochs",)),
+    ("full", "epochs"): (("random", "full"), ("epochs",)),
+    ("proxy", "steps"): (("full",), ("epochs", "steps")),
+    ("random", "steps"): (("random", "full"), ("epochs", "steps")),
+}
+
+
+def run_arm(seed: int, arm: str, equal: str, data: Path, work: Path) -> dict[str, Any]:
+    """Extend the seed's run by one arm, and report that arm."""
+    control, equals = STEPS[arm, equal]
+    recipe = Path(svp.__file__).parent / "recipes" / "cifar10-coreset.toml"
+    settings = {**read_toml(recipe), "data": data, "seed": seed, "control": control, "equal": equals}
+    run = svp.coreset(CoresetConfig.make(settings), out=work / f"seed{seed}-{arm}-{equal}", reuse=_latest(work, seed), show=show)
+    facts = next(a for a in run.metrics["arms"] if (a["arm"], a["equal"]) == (arm, equal))
+    folder = "target/full" if arm == "full" else f"target/{arm}-{equal}"
+    dataset = svp.load_dataset("cifar10", root=data)
+    assert dataset.test is not None
+    correct = np.asarray(read_array(run.folder / folder / f"seed-{seed}/test/probs.npy")).argmax(axis=1) == dataset.test.labels
+    found = {**facts, "correct": base64.b64encode(np.packbits(correct).tobytes()).decode()}
+    if arm == "full":
+        found["agreement"] = run.metrics["agreement"]
+    if (arm, equal) == ("proxy", "epochs"):
+        found["proxy"] = run.metrics["proxies"][0]
+    (work / f"seed{seed}.latest").write_text(run.folder.name)
+    return found
+
+
+def show(what: str, done: int, total: int, note: str = "") -> None:
+    print(f"  {what} {done}/{total} {note}", flush=True)
+
+
+def _latest(work: Path, seed: int) -> Path | None:
+    """The run folder of the seed's unit before this one: its stages are reused."""
+    mark = work / f"seed{seed}.latest"
+    return work / mark.read_text() if mark.exists() else None
+
+
+UNITS = [Unit(f"seed{seed}-{arm}-{equal}", partial(run_arm, seed, arm, equal)) for seed in SEEDS for arm, equal in STEPS]
