@@ -1,7 +1,7 @@
 """CIFAR-10: the half that preact8 chooses by forgetting, for preact20 (recipe cifar10-coreset), against a random half and everything.
 
-A unit is one training of the target (and, first, of the proxy) under one seed; the units of a seed share a run folder, which each
-extends by one arm. Result: accuracy, steps, seconds, and which test images were right (one bit each), from which intervals are made.
+A unit is one training of the target (and, first, of the proxy) under one seed, in a run folder of its own that takes what it needs
+from those of the units before it. Result: accuracy, steps, seconds, and which test images were right (one bit each), from which intervals are made.
 """
 
 import base64
@@ -17,7 +17,7 @@ from svp.config import CoresetConfig, read_toml
 from svp.runs import read_array
 
 SEEDS = (0, 1, 2)
-# What each unit adds to the run folder of its seed: (arm, equal) -> controls and equals asked for by then.
+# What each unit runs: (arm, equal) -> controls and equals, of which all but one arm stand in an earlier unit's folder.
 STEPS = {
     ("proxy", "epochs"): ((), ("epochs",)),
     ("random", "epochs"): (("random",), ("epochs",)),
@@ -32,7 +32,7 @@ def run_arm(seed: int, arm: str, equal: str, data: Path, work: Path) -> dict[str
     control, equals = STEPS[arm, equal]
     recipe = Path(svp.__file__).parent / "recipes" / "cifar10-coreset.toml"
     settings = {**read_toml(recipe), "data": data, "seed": seed, "control": control, "equal": equals}
-    run = svp.coreset(CoresetConfig.make(settings), out=work / f"seed{seed}-{arm}-{equal}", reuse=_latest(work, seed), show=show)
+    run = svp.coreset(CoresetConfig.make(settings), out=work / f"seed{seed}-{arm}-{equal}", reuse=_earlier(work, seed), show=show)
     facts = next(a for a in run.metrics["arms"] if (a["arm"], a["equal"]) == (arm, equal))
     folder = "target/full" if arm == "full" else f"target/{arm}-{equal}"
     dataset = svp.load_dataset("cifar10", root=data)
@@ -43,7 +43,6 @@ def run_arm(seed: int, arm: str, equal: str, data: Path, work: Path) -> dict[str
         found["agreement"] = run.metrics["agreement"]
     if (arm, equal) == ("proxy", "epochs"):
         found["proxy"] = run.metrics["proxies"][0]
-    (work / f"seed{seed}.latest").write_text(run.folder.name)
     return found
 
 
@@ -51,10 +50,9 @@ def show(what: str, done: int, total: int, note: str = "") -> None:
     print(f"  {what} {done}/{total} {note}", flush=True)
 
 
-def _latest(work: Path, seed: int) -> Path | None:
-    """The run folder of the seed's unit before this one: its stages are reused."""
-    mark = work / f"seed{seed}.latest"
-    return work / mark.read_text() if mark.exists() else None
+def _earlier(work: Path, seed: int) -> list[Path]:
+    """The run folders of the seed's other units: what they trained is not trained again."""
+    return sorted(mark.parent for mark in work.glob(f"seed{seed}-*/metrics.json"))
 
 
 UNITS = [Unit(f"seed{seed}-{arm}-{equal}", partial(run_arm, seed, arm, equal)) for seed in SEEDS for arm, equal in STEPS]

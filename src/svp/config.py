@@ -23,6 +23,16 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_parts(cls, values: Any) -> Any:
+        """A part given in part keeps the rest of its default: proxy = {epochs = 3} is still the default proxy, for 3 epochs."""
+        if not isinstance(values, dict):
+            return values
+        defaults = {name: info.default for name, info in cls.model_fields.items() if isinstance(info.default, Config)}
+        parts = {name: merge(default.model_dump(), values[name]) for name, default in defaults.items() if isinstance(values.get(name), dict)}
+        return {**values, **parts}
+
     @classmethod
     def make(cls, values: dict[str, Any]) -> Self:
         """Check `values`; raises SettingError or UnknownName in one line, naming the setting."""

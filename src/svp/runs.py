@@ -194,7 +194,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._accept_code_change = False
-        self._reuse: Path | None = None
+        self._reuse: tuple[Path, ...] = ()
         self._lock: int | None = None
 
     @classmethod
@@ -212,19 +212,19 @@ class Run:
         dataset: Dataset,
         *,
         may_grow: Sequence[str] = (),
-        reuse: Path | None = None,
+        reuse: Sequence[Path] = (),
         accept_code_change: bool = False,
     ) -> Self:
         """Make a run folder, or take up an interrupted one.
 
         may_grow  settings that may gain values when a finished run is extended (such as "control")
-        reuse     another run folder: stages made from exactly the same things are linked from there, not run again
+        reuse     other run folders: stages made from exactly the same things are linked from there, not run again
         Raises RunChanged with every setting that differs, StorageError if the folder is in use or cannot be written.
         """
         run = cls(folder)
-        run._accept_code_change, run._reuse = accept_code_change, reuse
-        if reuse is not None and not (reuse / "environment.json").exists():
-            raise DataError(f"{reuse} holds no run to reuse; name a folder that svp coreset or svp active made")
+        run._accept_code_change, run._reuse = accept_code_change, tuple(reuse)
+        if strangers := [other for other in reuse if not (other / "environment.json").exists()]:
+            raise DataError(f"{strangers[0]} holds no run to reuse; name a folder that svp coreset or svp active made")
         if folder.is_file():
             raise StorageError(f"cannot write {folder}: it is a file; choose another folder with --out")
         make_folder(folder)
@@ -333,7 +333,7 @@ class Run:
                 self.event("accepted code change", stage=name, before=before["code"], after=made["code"])
                 write_json(mark, {"format": FORMAT, "made_from": made, "code_before": before["code"]})
             return stage
-        if self._reuse is not None and self._link(stage, self._reuse / name):
+        if any(self._link(stage, other / name) for other in self._reuse):
             return stage
         make_folder(stage.folder)
         write_json(mark, {"format": FORMAT, "made_from": made})

@@ -6,6 +6,7 @@
 (Coleman et al. 2020, sections 3.1 and 4.2.) The loop itself is `Session.ask` and `.tell`; here somebody only plays the people.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def active(
     dataset: Dataset | None = None,
     *,
     out: str | Path | None = None,
-    reuse: str | Path | None = None,
+    reuse: Sequence[str | Path] = (),
     accept_code_change: bool = False,
     show: Show = silent,
 ) -> Run:
@@ -65,7 +66,7 @@ def active(
         config,
         dataset,
         may_grow=MAY_GROW,
-        reuse=None if reuse is None else Path(reuse),
+        reuse=[Path(other) for other in reuse],
         accept_code_change=accept_code_change,
     ) as run:
         work = Work(run, dataset, config.compute, show)
@@ -75,12 +76,12 @@ def active(
         for seed in config.run_seeds:
             for name, own in _sessions(config, seed).items():
                 folder = f"sessions/{name}-seed-{seed}"
-                part = None if reuse is None else Path(reuse) / folder
+                parts = [part for other in reuse if (part := Path(other) / folder).exists()]
                 with Session.create(
                     run.folder / folder,
                     own,
                     hidden,
-                    reuse=part if part is not None and part.exists() else None,
+                    reuse=parts,
                     accept_code_change=accept_code_change,
                     show=show,
                 ) as session:

@@ -7,6 +7,7 @@
 (Coleman et al. 2020, sections 3.2 and 4.3.)
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import ceil
@@ -41,7 +42,7 @@ def coreset(
     dataset: Dataset | None = None,
     *,
     out: str | Path | None = None,
-    reuse: str | Path | None = None,
+    reuse: Sequence[str | Path] = (),
     accept_code_change: bool = False,
     show: Show = silent,
 ) -> Run:
@@ -49,7 +50,7 @@ def coreset(
 
     dataset  in place of the one that `config` names
     out      the run folder; default runs/DATASET-coreset-DIGEST, so that the same settings find the same folder
-    reuse    another run folder to take stages from that were made from exactly the same things
+    reuse    other run folders, to take stages from that were made from exactly the same things
     Called again after an interruption, it continues inside the stage and ends in the same ids and metrics.
     Cost: the trainings. Files: docs/run_folder.md. Raises the errors of svp.errors, each before anything is trained where it can be.
     """
@@ -62,7 +63,7 @@ def coreset(
         config,
         dataset,
         may_grow=MAY_GROW,
-        reuse=None if reuse is None else Path(reuse),
+        reuse=[Path(other) for other in reuse],
         accept_code_change=accept_code_change,
     ) as run:
         work = Work(run, dataset, config.compute, show)

@@ -37,7 +37,7 @@ class Session:
         dataset: Dataset | None = None,
         *,
         accept_code_change: bool = False,
-        reuse: Path | None = None,
+        reuse: Sequence[Path] = (),
         show: Show = silent,
     ) -> Self:
         """A new session, or the one that is in `folder` already if it was made with the same settings and data."""

@@ -1,0 +1,35 @@
+# make demo   set up and run both workflows on real images (about a minute after installation)
+# make test   set up and run every check
+# make clean  remove what these made
+PYTHON ?= python3
+BIN := .venv/bin
+.PHONY: demo test bare clean
+
+demo: .venv/.demo
+	$(BIN)/svp demo
+
+test: .venv/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+# The wheel without extras: what works without torch works, and what does not says what to install.
+bare: .venv/.test
+	rm -rf build/bare && $(PYTHON) -m venv build/bare
+	$(BIN)/python -m pip wheel -q --no-deps -w build/wheel .
+	build/bare/bin/pip install -q build/wheel/*.whl
+	$(BIN)/python -m tests.bare build/bare/bin
+
+.venv/.demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,report]'
+	touch $@
+
+.venv/.test: .venv/.demo
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,report,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,63 @@
+"""The command line: parse, call one function, print. Each command's code is imported when that command is run."""
+
+import os
+import shlex
+import sys
+
+from cyclopts import App, CycloptsError
+
+COMMANDS = {
+    "demo": "Run both workflows on 1,797 real images that ship with scikit-learn, in about a minute",
+    "coreset": "Choose what to keep of labelled data",
+    "active": "Choose what to label, round by round, with known labels in place of people",
+    "report": "Write the HTML report of a run folder",
+    "list": "Show what is known: methods, models, datasets, recipes",
+}
+
+app = App(
+    name="svp",
+    help="Which of this data should I label, or train on, and is it worth it?\n\n"
+    "A small proxy model chooses for a large target model, and what that was worth is measured.",
+    version=lambda: __import__("svp").__version__,
+    suppress_keyboard_interrupt=False,
+)
+for _name, _help in COMMANDS.items():
+    app.command(f"svp.commands:{_name if _name != 'list' else 'list_'}", name=_name, help=_help)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line. Exit codes: 0 done, 1 a named error, 2 wrong usage, 130 interrupted (state kept)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    # "package.module:function" of the user's own code is looked for where the command is given, as python -m does.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        app([a for a in arguments if a != "--debug"], exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        if debug:
+            raise
+        _say(f"{' '.join(str(error).split())} (see: svp --help)")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _say(f"interrupted; what was finished is kept. Go on with: svp {shlex.join(arguments)}")
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output (head, less) has gone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        from svp.errors import SvpError
+
+        if debug or not isinstance(error, SvpError):
+            raise
+        _say(" ".join(str(error).split()))
+        sys.exit(1)
+
+
+def _say(message: str) -> None:
+    print(f"svp: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

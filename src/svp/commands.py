@@ -1,0 +1,288 @@
+"""What each command does: settings from recipe and flags, one call, a few lines of print."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from cyclopts import Parameter
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from svp.config import ActiveConfig, Config, CoresetConfig, merge, read_toml
+from svp.errors import UnknownName, require
+from svp.runs import Run
+
+C = TypeVar("C", bound=Config)
+
+
+# --- every setting as a flag ---------------------------------------------------------------------------------------------
+
+
+def flags_of(config: type[Config], defaults: Config | None = None) -> type[BaseModel]:
+    """A model with the settings of `config` as flags that may all be left out; help shows the defaults, which stay with `config`."""
+    fields: dict[str, Any] = {}
+    for name, info in config.model_fields.items():
+        default = getattr(defaults, name) if defaults is not None else info.default
+        kind: Any = info.annotation
+        if isinstance(kind, type) and issubclass(kind, Config):
+            fields[name] = (flags_of(kind, default) | None, None)
+            continue
+        if kind == dict[str, Any]:
+            kind = dict[str, int | float | str]
+        known = "" if info.is_required() or default in (None, (), {}) else f" [default: {_plain(default)}]"
+        several = str(kind).startswith("tuple[")
+        fields[name] = (
+            Annotated[kind | None, Parameter(consume_multiple=several, negative=() if kind is not bool else None, show_default=False)],
+            Field(None, description=f"{info.description or ''}{known}".strip() or None),
+        )
+    return create_model(f"{config.__name__}Flags", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _plain(default: Any) -> str:
+    return " ".join(map(str, default)) if isinstance(default, tuple) and not any(isinstance(d, tuple) for d in default) else str(default)
+
+
+CoresetFlags = flags_of(CoresetConfig)
+ActiveFlags = flags_of(ActiveConfig)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """Flags of every command that makes a run folder.
+
+    Parameters
+    ----------
+    recipe
+        a name from `svp list recipes`, or a TOML file; flags override it
+    out
+        the run folder; default: runs/DATASET-WORKFLOW-DIGEST, so that the same command finds it again
+    reuse
+        other run folders whose stages to take where they are made from exactly the same things
+    accept_code_change
+        go on with a run folder although the code of a stage has changed since; both are recorded
+    json
+        print the metrics as JSON
+    quiet
+        show no progress
+    """
+
+    recipe: str | None = None
+    out: Path | None = None
+    reuse: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative=())] = ()
+    accept_code_change: Annotated[bool, Parameter(negative=())] = False
+    json: Annotated[bool, Parameter(negative=())] = False
+    quiet: Annotated[bool, Parameter(negative=())] = False
+
+
+def coreset(
+    dataset: str | None = None,
+    /,
+    *,
+    settings: Annotated[CoresetFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+    common: Common = Common(),
+) -> None:
+    """Choose what to keep of labelled data: the proxy scores it, the target is trained on what the proxy chose.
+
+    Example: svp coreset cifar10 --data DIR --method forgetting --budget 50% --control random full
+
+    Parameters
+    ----------
+    dataset
+        a name from `svp list datasets`, a folder of class folders, a .npz file, or package.module:function
+    """
+    from svp.workflows.coreset import coreset as run_coreset
+
+    config = configure(CoresetConfig, dataset, settings, common)
+    with progress(common) as show:
+        run = run_coreset(config, out=common.out, reuse=common.reuse, accept_code_change=common.accept_code_change, show=show)
+    finish(run, common)
+
+
+def active(
+    dataset: str | None = None,
+    /,
+    *,
+    settings: Annotated[ActiveFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+    common: Common = Common(),
+) -> None:
+    """Choose what to label, round by round: the proxy asks, known labels answer in place of people.
+
+    Example: svp active cifar10 --data DIR --labelled 1000 5000 10000 --control random target
+
+    Parameters
+    ----------
+    dataset
+        a name from `svp list datasets`, a folder of class folders, a .npz file, or package.module:function
+    """
+    from svp.workflows.active import active as run_active
+
+    config = configure(ActiveConfig, dataset, settings, common)
+    with progress(common) as show:
+        run = run_active(config, out=common.out, reuse=common.reuse, accept_code_change=common.accept_code_change, show=show)
+    finish(run, common)
+
+
+def demo(*, out: Path = Path("runs/demo"), quiet: Annotated[bool, Parameter(negative=())] = False) -> None:
+    """Run both workflows on scikit-learn's digits, 1,797 real images, with a random control beside each; then write the reports.
+
+    Parameters
+    ----------
+    out
+        where the two run folders go
+    quiet
+        show no progress
+    """
+    for module, extra in (("torch", "torch,report"), ("safetensors", "torch,report"), ("altair", "torch,report")):
+        require(module, extra)
+    from svp.workflows.active import active as run_active
+    from svp.workflows.coreset import coreset as run_coreset
+
+    begin = time.perf_counter()
+    common = Common(quiet=quiet)
+    print("1 of 2  core-set: a small proxy keeps a part of the digits, the target is trained on that part")
+    with progress(common) as show:
+        kept = run_coreset(CoresetConfig.make(read_recipe("digits-coreset")), out=out / "coreset", show=show)
+    print("2 of 2  active learning: a small proxy asks which digits to label, the target is trained on those")
+    with progress(common) as show:
+        asked = run_active(ActiveConfig.make(read_recipe("digits-active")), out=out / "active", show=show)
+    for title, run in (("Core-set", kept), ("Active learning", asked)):
+        print(f"\n{title}")
+        for sentence in run.metrics["verdict"]:
+            print(f"  {sentence}")
+        print(f"  Report: {run.report()}")
+    print(f"\nDone in {time.perf_counter() - begin:.0f} s. On your own images: svp coreset FOLDER (one folder a class inside)")
+
+
+def report(run: Path, /) -> None:
+    """Write report.html into a run folder and print its path.
+
+    Parameters
+    ----------
+    run
+        a folder that `svp coreset` or `svp active` made
+    """
+    print(Run.open(run).report())
+
+
+def list_(what: Literal["methods", "models", "datasets", "recipes"], /, *, json_: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+    """Show what is known.
+
+    Parameters
+    ----------
+    what
+        methods, models, datasets or recipes
+    json_
+        print as JSON
+    """
+    known = _known(what)
+    if json_:
+        print(json.dumps(known, indent=1))
+        return
+    width = max(map(len, known))
+    for name, summary in known.items():
+        print(f"{name:<{width}}  {summary}")
+
+
+def _known(what: str) -> dict[str, str]:
+    """Names and one line about each."""
+    if what == "methods":
+        from svp.select import METHODS
+
+        return {name: f"{method.summary} (needs {', '.join(method.needs) or 'nothing'})" for name, method in METHODS.items()}
+    if what == "models":
+        from svp.learners import LEARNERS
+
+        return {", ".join(row.names): row.summary for row in LEARNERS.values()}
+    if what == "datasets":
+        from svp.data import DATASETS
+
+        return {name: source.summary for name, source in DATASETS.items()}
+    return {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in _recipes().items()}
+
+
+# --- settings, progress, results -----------------------------------------------------------------------------------------
+
+
+def configure(kind: type[C], dataset: str | None, settings: BaseModel | None, common: Common) -> C:
+    """The configuration: the recipe, over it the flags."""
+    given = {} if settings is None else settings.model_dump(exclude_unset=True)
+    if dataset is not None:
+        given["dataset"] = dataset
+    return kind.make(merge({} if common.recipe is None else read_recipe(common.recipe), given))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """A shipped recipe by name, or a TOML file by path."""
+    path = Path(name)
+    if path.suffix == ".toml" or path.exists():
+        return read_toml(path)
+    known = _recipes()
+    if name not in known:
+        raise UnknownName("recipe", name, known, hint="svp list recipes, or a file ending in .toml")
+    return read_toml(known[name])
+
+
+def _recipes() -> dict[str, Path]:
+    folder = Path(str(resources.files("svp") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+@contextmanager
+def progress(common: Common) -> Iterator[Any]:
+    """A live bar on a terminal; elsewhere a line when a training begins and ends; nothing when quiet. All on stderr."""
+    if common.quiet:
+        from svp.workflows.work import silent
+
+        yield silent
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=console, transient=True,
+    ) as bars:  # fmt: skip
+        task = bars.add_task("starting", total=None, note="")
+        shown = ""
+
+        def show(what: str, done: int, total: int, note: str = "") -> None:
+            nonlocal shown
+            if what != shown:
+                bars.reset(task, description=what, total=total or None, note=note)
+                shown = what
+            bars.update(task, completed=done, note=note)
+
+        yield show
+
+
+def _lines(what: str, done: int, total: int, note: str = "") -> None:
+    """Progress where there is no terminal: about ten lines a training."""
+    if not total or done == total or done % max(1, total // 10) == 0:
+        print(f"{what}{f' {done}/{total}' if total else ''}{f' {note}' if note else ''}", file=sys.stderr)
+
+
+def finish(run: Run, common: Common) -> None:
+    """Print what came out, and write the report where its extra is installed."""
+    if common.json:
+        print(json.dumps({"folder": str(run.folder), "selection": str(run.folder / "selection.parquet"), **run.metrics}))
+        return
+    for sentence in run.metrics["verdict"]:
+        print(sentence)
+    print(f"Selection: {run.folder / 'selection.parquet'}")
+    try:
+        require("altair", "report")
+    except Exception as error:
+        print(f"Report: svp report {run.folder} ({error})")
+        return
+    print(f"Report: {run.report()}")

@@ -1,0 +1,30 @@
+"""Run by `make bare` on a wheel installed without extras: python -m tests.bare BIN."""
+
+import subprocess
+import sys
+
+bin_ = sys.argv[1]
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([f"{bin_}/{command[0]}", *command[1:]], capture_output=True, text=True)
+
+
+SELECT = """
+import numpy as np, svp
+probs = np.random.default_rng(0).dirichlet(np.ones(3), 50)
+assert len(svp.select("margin", "10%", probs=probs)) == 5
+"""
+
+worked = run("svp", "list", "methods")
+assert worked.returncode == 0, worked.stderr
+assert "k_center" in worked.stdout
+worked = run("python", "-c", SELECT)
+assert worked.returncode == 0, worked.stderr
+worked = run("svp", "coreset", "digits", "--proxy.model", "logistic", "--target.model", "logistic", "--method", "margin", "--out", f"{bin_}/../run", "--quiet")
+assert worked.returncode == 0, worked.stderr
+for command in (["svp", "demo"], ["svp", "coreset", "digits"]):
+    refused = run(*command)
+    assert refused.returncode == 1, refused
+    assert len(refused.stderr.splitlines()) == 1 and "pip install 'selection-via-proxy[torch" in refused.stderr, refused.stderr
+print("bare install: ok")
