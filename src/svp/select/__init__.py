@@ -164,7 +164,7 @@ def _scores(name: str, row: Rank, inputs: Inputs, seed: int, options: Mapping[st
     n = len(inputs)
     values = np.empty(n)
     for rows in inputs.chunks(row.needs) if row.per_example else [slice(0, n)]:
-        arrays = [inputs.part(need, rows) for need in row.needs]
+        arrays = [inputs.part(need, rows) if row.per_example else inputs.whole(need) for need in row.needs]
         result = np.asarray(row.function(*arrays, **row.given(inputs.ids[rows], seed), **options))
         if result.shape != (rows.stop - rows.start,) or result.dtype.kind not in "fiub":
             raise DataError(
@@ -208,9 +208,10 @@ def _as_seed(seed: int) -> int:
 
 
 class _Package(ModuleType):
-    """Python binds the name `svp.select` to this package once it is imported; so the package is also its main function."""
+    """Importing this package binds the name `svp.select` to it; so it can be called, as its main function."""
 
-    __call__ = staticmethod(select)
+    def __call__(self, *args: Any, **kwargs: Any) -> Selection:
+        return select(*args, **kwargs)
 
 
 sys.modules[__name__].__class__ = _Package

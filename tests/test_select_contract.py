@@ -1,0 +1,448 @@
+"""What every method promises, run over every row of the table.
+
+A row that is added is tested without a word here, but for an obvious example in OBVIOUS.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from svp.errors import BudgetError, DataError, MissingInput, SettingError, UnknownName
+from svp.select import METHODS, Cover, Rank, find_method, inputs, score, select
+
+fixed = settings(deadline=None, derandomize=True, max_examples=25)
+every_method = pytest.mark.parametrize("method", METHODS)
+every_ranking = pytest.mark.parametrize("method", [name for name, row in METHODS.items() if isinstance(row, Rank)])
+every_need = pytest.mark.parametrize(
+    ("method", "need"), [(name, need) for name, row in METHODS.items() for need in row.needs]
+)
+
+Given = dict[str, Any]
+
+# Methods whose first k picks are not their answer for budget k; their docstrings say so.
+NOT_NESTED: set[str] = set()
+
+
+def array(need: str, n: int, rng: np.random.Generator, *, width: int = 4, dtype: Any = np.float32) -> NDArray[Any]:
+    """Valid random values of what a method may need, with few distinct rows so that ties and near ties are common."""
+    if need == "probs":
+        return rng.dirichlet(np.full(width, 0.5), size=n).astype(dtype)
+    if need == "embeddings":
+        return rng.normal(size=(n, width)).round(1).astype(dtype)
+    if need == "labels":
+        return rng.integers(3, size=n)
+    if need == "correct":
+        return rng.choice(np.array([0, 1, 255], np.uint8), size=(6, n))
+    return rng.normal(size=(6, n)).astype(dtype)
+
+
+def given_to(method: str, n: int, seed: int = 0, **how: Any) -> Given:
+    """Arguments of `select` for n random examples."""
+    rng = np.random.default_rng(seed)
+    return as_arguments({need: array(need, n, rng, **how) for need in METHODS[method].needs}, np.arange(n) * 3 + 5)
+
+
+def as_arguments(arrays: dict[str, NDArray[Any]], ids: NDArray[np.int64]) -> Given:
+    own = {need: values for need, values in arrays.items() if need in ("probs", "embeddings", "labels")}
+    return {**own, "signals": {need: values for need, values in arrays.items() if need not in own}, "ids": ids}
+
+
+def rows(arguments: Given, pos: Any) -> Given:
+    """The same arguments for the examples at `pos`."""
+    return {
+        name: {kind: signal[:, pos] for kind, signal in values.items()} if name == "signals" else values[pos]
+        for name, values in arguments.items()
+    }
+
+
+def equal(method: str, n: int) -> Given:
+    """n times the same example."""
+    return {**rows(given_to(method, 1), np.zeros(n, np.int64)), "ids": np.arange(n)}
+
+
+# A set of examples in which one has to go first, and its id.
+OBVIOUS: dict[str, Callable[[], tuple[Given, int]]] = {
+    "random": lambda: ({"ids": [4, 5, 6]}, [4, 5, 6][int(score("random", ids=[4, 5, 6]).argmax())]),
+    "least_confidence": lambda: ({"probs": [[0.9, 0.1, 0], [0.4, 0.3, 0.3], [0.5, 0.5, 0]]}, 1),
+    "margin": lambda: ({"probs": [[0.9, 0.1, 0], [0.4, 0.3, 0.3], [0.5, 0.5, 0]]}, 2),
+    "entropy": lambda: ({"probs": [[1, 0, 0], [0.9, 0.1, 0], [0.3, 0.3, 0.4]]}, 2),
+    "forgetting": lambda: (
+        {"signals": {"correct": np.array([[1, 1, 0], [1, 0, 1], [1, 1, 1], [1, 0, 1]], np.uint8)}},
+        1,
+    ),
+    "k_center": lambda: ({"embeddings": [[0.0, 0], [0, 1], [9, 9], [1, 0]], "already": [0]}, 2),
+}
+
+
+@every_method
+def test_the_obvious_example_is_taken_first(method: str) -> None:
+    arguments, first = OBVIOUS[method]()
+    assert select(method, 1, **arguments).ids.tolist() == [first]
+
+
+@every_method
+@fixed
+@given(data=st.data(), n=st.integers(0, 40), seed=st.integers(0, 5))
+def test_a_selection_is_of_the_size_asked_without_repeats_or_what_was_ruled_out(
+    method: str, data: st.DataObject, n: int, seed: int
+) -> None:
+    arguments = given_to(method, n, seed)
+    ids = arguments["ids"].tolist()
+    already = data.draw(st.lists(st.sampled_from(ids), unique=True) if ids else st.just([]))
+    exclude = [
+        i for i in data.draw(st.lists(st.sampled_from(ids), unique=True) if ids else st.just([])) if i not in already
+    ]
+    left = set(ids) - set(already) - set(exclude)
+    budget = data.draw(st.integers(0, len(left)))
+    chosen = select(method, budget, **arguments, already=already, exclude=exclude, seed=seed)
+    assert len(chosen) == budget == len(set(chosen.ids.tolist()))
+    assert set(chosen.ids.tolist()) <= left
+    assert chosen.ids.dtype == np.int64
+    assert chosen.gains.shape == chosen.weights.shape == (budget,)
+    assert chosen.gains.dtype == chosen.weights.dtype == np.float64
+    with pytest.raises(BudgetError, match=str(len(left))):
+        select(method, len(left) + 1, **arguments, already=already, exclude=exclude)
+
+
+@every_method
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_budgets_from_nothing_to_everything(method: str, n: int) -> None:
+    arguments = given_to(method, n)
+    assert len(select(method, 0, **arguments)) == 0
+    assert sorted(select(method, n, **arguments).ids) == sorted(arguments["ids"])
+    assert sorted(select(method, 1.0, **arguments).ids) == sorted(arguments["ids"])
+    if n:
+        assert len(select(method, 1, **arguments)) == 1
+    with pytest.raises(BudgetError, match=f"there are {n} candidates"):
+        select(method, n + 1, **arguments)
+
+
+@every_ranking
+@fixed
+@given(n=st.integers(0, 30), seed=st.integers(0, 9))
+def test_scores_are_finite_and_the_highest_go_first(method: str, n: int, seed: int) -> None:
+    arguments = given_to(method, n, seed)
+    values = score(method, **arguments, seed=seed)
+    assert values.shape == (n,)
+    assert values.dtype == np.float64
+    assert np.isfinite(values).all()
+    chosen = select(method, n // 2, **arguments, seed=seed)
+    assert chosen.gains.tolist() == sorted(values.tolist(), reverse=True)[: n // 2]
+    by_id = dict(zip(arguments["ids"].tolist(), values.tolist(), strict=True))
+    assert chosen.gains.tolist() == [by_id[i] for i in chosen.ids.tolist()]
+
+
+@every_method
+@fixed
+@given(
+    n=st.integers(1, 40),
+    seed=st.integers(0, 9),
+    chunk=st.sampled_from([1, 7, 50]),
+    tie_break=st.sampled_from(["hash", "id"]),
+)
+def test_the_order_of_rows_and_the_size_of_chunks_change_nothing(
+    method: str, n: int, seed: int, chunk: int, tie_break: Any
+) -> None:
+    arguments = given_to(method, n, seed)
+    already = arguments["ids"][: n // 4]
+    budget = (n - len(already)) // 2
+    order = np.random.default_rng(seed).permutation(n)
+    first = select(method, budget, **arguments, already=already, seed=seed, tie_break=tie_break)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inputs, "CHUNK_NUMBERS", chunk)
+        again = select(method, budget, **rows(arguments, order), already=already[::-1], seed=seed, tie_break=tie_break)
+    assert again.ids.tolist() == first.ids.tolist()
+    np.testing.assert_array_equal(again.gains, first.gains)  # to the last bit
+
+
+@every_ranking
+def test_scores_that_differ_only_by_rounding_do_not_depend_on_the_row(method: str) -> None:
+    # The same float32 probabilities in every order of the classes: equal on paper, and equal or not in the last bit.
+    rng = np.random.default_rng(0)
+    arguments = given_to(method, 1, width=37)
+    arguments = {**rows(arguments, np.zeros(500, np.int64)), "ids": np.arange(500)}
+    if "probs" in arguments:
+        arguments["probs"] = rng.permuted(arguments["probs"], axis=1)
+    whole = score(method, **arguments)
+    alone = np.concatenate([score(method, **rows(arguments, slice(i, i + 1))) for i in range(500)])
+    backwards = score(method, **rows(arguments, slice(None, None, -1)))[::-1]
+    columns = {**arguments, "probs": np.asfortranarray(arguments["probs"])} if "probs" in arguments else arguments
+    assert whole.tolist() == alone.tolist() == backwards.tolist() == score(method, **columns).tolist()
+
+
+@every_method
+@fixed
+@given(n=st.integers(2, 40), seed=st.integers(0, 9))
+def test_a_smaller_budget_is_the_head_of_a_larger_one(method: str, n: int, seed: int) -> None:
+    arguments = given_to(method, n, seed)
+    whole = select(method, n, **arguments, seed=seed)
+    for k in {1, n // 2, n - 1}:
+        part = select(method, k, **arguments, seed=seed)
+        assert method in NOT_NESTED or part.ids.tolist() == whole.ids[:k].tolist()
+
+
+@every_method
+def test_all_equal_examples_of_sorted_classes_leave_each_class_its_share(method: str) -> None:
+    n, budget = 2000, 400
+    classes = np.repeat(np.arange(4), n // 4)
+    for seed in range(3):
+        chosen = select(method, budget, **equal(method, n), seed=seed)
+        share = np.bincount(classes[chosen.ids], minlength=4)
+        # Hypergeometric: mean 100, standard deviation 7.75; 4.5 of them either way.
+        assert (abs(share - 100) < 35).all(), (seed, share)
+
+
+@every_method
+def test_equal_examples_are_decided_by_the_seed(method: str) -> None:
+    arguments = equal(method, 60)
+    once, again, other = (select(method, 20, **arguments, seed=seed).ids.tolist() for seed in (1, 1, 2))
+    assert once == again
+    assert set(once) != set(other)
+
+
+@every_method
+def test_tie_break_by_id_takes_the_lower_id_of_equals(method: str) -> None:
+    chosen = select(method, 20, **equal(method, 60), tie_break="id")
+    level = np.flatnonzero(chosen.gains[1:] == chosen.gains[:-1])
+    assert (chosen.ids[level] < chosen.ids[level + 1]).all()
+    if method != "random":  # its scores are the chance, and never equal
+        assert chosen.ids.tolist() == list(range(20))
+    with pytest.raises(SettingError, match="tie_break"):
+        select(method, 20, **equal(method, 60), tie_break="position")  # type: ignore[arg-type]
+
+
+@every_method
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_same_values_in_another_precision_choose_the_same(method: str, dtype: Any) -> None:
+    narrow = given_to(method, 50, dtype=dtype)
+    wide = {
+        name: values.astype(np.float64) if name != "signals" and values.dtype == dtype else values
+        for name, values in narrow.items()
+    }
+    one, two = select(method, 20, **narrow), select(method, 20, **wide)
+    assert one.ids.tolist() == two.ids.tolist()
+    np.testing.assert_array_equal(one.gains, two.gains)
+
+
+@every_method
+def test_one_class_or_one_dimension_is_enough(method: str) -> None:
+    arguments = given_to(method, 9, width=1)
+    if "probs" in arguments:
+        arguments["probs"] = np.ones((9, 1))
+    assert len(set(select(method, 5, **arguments).ids.tolist())) == 5
+
+
+@every_method
+def test_repeated_examples_are_examples_like_others(method: str) -> None:
+    arguments = {**rows(given_to(method, 10), np.repeat(np.arange(10), 3)), "ids": np.arange(30)}
+    assert sorted(select(method, 30, **arguments).ids) == list(range(30))
+    if isinstance(METHODS[method], Rank) and method != "random":
+        values = score(method, **arguments).reshape(10, 3)
+        assert (values == values[:, :1]).all()
+
+
+@every_ranking
+def test_probabilities_of_0_and_1_are_scored_like_others(method: str) -> None:
+    arguments = given_to(method, 8)
+    if "probs" in arguments:
+        arguments["probs"] = np.eye(4)[[0, 1, 2, 3, 0, 1, 2, 3]]
+        arguments["probs"][5] = 0.25
+        # Seven certain examples and one that could be anything.
+        assert select(method, 1, **arguments).ids.tolist() == [arguments["ids"][5]]
+    assert np.isfinite(score(method, **arguments)).all()
+
+
+@every_need
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_cannot_be_are_counted_and_named(
+    method: str, need: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = given_to(method, 50, dtype=np.float64)
+    values = arguments["signals"][need] if need in arguments["signals"] else arguments[need]
+    bad = values.astype(np.float64) if need == "labels" else values.copy()
+    at = np.array([3, 4, 41, 45])
+    if bad.dtype == np.uint8:
+        bad[1, at] = 7
+    else:
+        # Signals that are floats may have holes, but nothing infinite.
+        hole = np.inf if need in arguments["signals"] else value
+        bad[(1, at) if need in arguments["signals"] else (at, 0) if bad.ndim == 2 else at] = hole
+    broken = {**arguments, "signals": {need: bad}} if need in arguments["signals"] else {**arguments, need: bad}
+    ids = arguments["ids"][at][:3].tolist()
+    for chunk in (5, 1 << 20):
+        monkeypatch.setattr(inputs, "CHUNK_NUMBERS", chunk)
+        with pytest.raises(DataError) as caught:
+            select(method, 5, **broken)
+        assert need in str(caught.value)
+        assert "4 examples" in str(caught.value)
+        assert str(ids) in str(caught.value)
+
+
+@every_need
+def test_what_a_method_needs_is_asked_for(method: str, need: str) -> None:
+    arguments = given_to(method, 5)
+    without = {**arguments, "signals": {}} if need in arguments["signals"] else {**arguments, need: None}
+    with pytest.raises(MissingInput, match=f"{method}.*{need}"):
+        select(method, 2, **without)
+
+
+@every_method
+def test_an_option_it_does_not_have_is_refused(method: str) -> None:
+    with pytest.raises(SettingError, match="no option 'strat'"):
+        select(method, 2, **given_to(method, 5), strat=3)
+
+
+@every_method
+def test_the_record_has_every_option_and_what_decided(method: str) -> None:
+    chosen = select(method, 2, **given_to(method, 5), seed=7, tie_break="id")
+    assert (chosen.method, chosen.seed, chosen.tie_break) == (method, 7, "id")
+    assert chosen.options == METHODS[method].options
+
+
+@every_method
+def test_a_row_says_what_it_is_in_one_line(method: str) -> None:
+    row = METHODS[method]
+    assert 20 < len(row.summary) < 110
+    assert row.summary.endswith(".")
+    assert (row.function.__doc__ or "").count("cost ") == 1
+    assert isinstance(row, Rank | Cover)
+
+
+@every_ranking
+def test_a_score_streams_over_an_array_on_disk(method: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tracemalloc
+
+    n = 100_000
+    arguments = given_to(method, n)
+    if arguments["signals"] or len(arguments) > 2:
+        mapped = {}
+        for name, values in ({**arguments, **arguments["signals"]}).items():
+            if name not in ("ids", "signals"):
+                np.save(tmp_path / f"{name}.npy", values)
+                mapped[name] = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
+        arguments = as_arguments(mapped, arguments["ids"])
+    monkeypatch.setattr(inputs, "CHUNK_NUMBERS", 1 << 12)
+    score(method, **rows(arguments, slice(0, 9)))  # imports are not what is measured
+    tracemalloc.start()
+    values = score(method, **arguments)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(values) == n
+    # The scores, the ids' check (two rows of n) and masks; a float64 copy of four columns would be four rows more.
+    assert peak < 3.5 * 8 * n, peak / n
+
+
+def test_names_outside_the_table() -> None:
+    with pytest.raises(UnknownName, match=r"did you mean 'least_confidence'.*svp list methods"):
+        select("least_confidance", 1, ids=[1, 2])
+    with pytest.raises(SettingError, match="cannot be loaded"):
+        select("no_such_module:function", 1, ids=[1, 2])
+    with pytest.raises(SettingError, match="cannot be loaded"):
+        select("math:no_such_function", 1, ids=[1, 2])
+    with pytest.raises(SettingError, match="not a function"):
+        select("math:pi", 1, ids=[1, 2])
+
+
+def gini(probs: NDArray[Any], *, power: float = 2.0) -> NDArray[Any]:
+    """One minus the sum of squares."""
+    return np.asarray(1 - (probs**power).sum(axis=1))
+
+
+def last_ones(embeddings: NDArray[Any], already: Any, candidates: Any, budget: int) -> Any:
+    return np.sort(candidates)[::-1][:budget]
+
+
+last_ones.kind = "cover"  # type: ignore[attr-defined]
+
+
+def test_a_function_of_ones_own_is_a_method() -> None:
+    probs = [[1, 0], [0.5, 0.5], [0.8, 0.2]]
+    assert select(gini, 2, probs=probs).ids.tolist() == [1, 2]
+    assert select(gini, 1, probs=probs, power=3.0).options == {"power": 3.0}
+    by_path = select(f"{__name__}:gini", 2, probs=probs)
+    assert by_path.ids.tolist() == [1, 2]
+    assert by_path.method == f"{__name__}:gini" == select(gini, 2, probs=probs).method
+    chosen = select(last_ones, 2, embeddings=np.zeros((5, 1)), exclude=[4])
+    assert chosen.ids.tolist() == [3, 2]
+    assert np.isnan(chosen.gains).all()
+    assert find_method(gini)[1].summary == "One minus the sum of squares."
+
+
+def test_a_function_that_gives_nonsense_is_named() -> None:
+    probs = np.full((4, 2), 0.5)
+    with pytest.raises(DataError, match=r"2 scores that are not finite.*\[0, 1\]"):
+        select(lambda probs: np.array([np.nan, np.inf, 1, 2]), 1, probs=probs)
+    with pytest.raises(DataError, match="one number for each"):
+        select(lambda probs: probs, 1, probs=probs)
+    for wrong in ([0], [0, 0], [0, 3]):
+
+        def choose(embeddings: Any, already: Any, candidates: Any, budget: int, wrong: Any = wrong) -> Any:
+            return wrong
+
+        choose.kind = "cover"  # type: ignore[attr-defined]
+        with pytest.raises(DataError, match="2 distinct candidates"):
+            select(choose, 2, embeddings=np.zeros((4, 1)), exclude=[3])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({}, MissingInput, "pass ids="),
+        ({"ids": [1, 2, 2]}, DataError, r"1 ids are repeated, the first: \[2\]"),
+        ({"ids": [0.5, 1.0]}, DataError, "whole numbers"),
+        ({"ids": [1, 2, 3], "probs": [[1.0]]}, DataError, "probs 1, ids 3"),
+        ({"ids": [1, 2], "already": [2, 9]}, DataError, r"already: 1 ids are not among the examples, the first: \[9\]"),
+        ({"ids": [1, 2], "exclude": [[2]]}, DataError, "flat list"),
+        (
+            {"ids": [1, 2], "exclude": [2], "already": [1, 2]},
+            SettingError,
+            r"1 ids are in already and in exclude.*\[2\]",
+        ),
+        ({"ids": [1, 2], "seed": 0.5}, SettingError, "seed"),
+        ({"ids": [1, 2], "labels": [0, -2]}, DataError, "labels: 1 examples"),
+        ({"ids": [1, 2], "labels": ["a", "b"]}, DataError, "not numbers"),
+        ({"ids": [1, 2], "probs": [0.5, 0.5]}, DataError, r"give \(n, classes\)"),
+        ({"ids": [1, 2], "embeddings": np.zeros((2, 0))}, DataError, "no columns"),
+        ({"ids": [1, 2], "signals": {"probs": [[1, 1]]}}, SettingError, "cannot be called"),
+    ],
+)
+def test_arguments_that_make_no_sense(arguments: Given, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        select("random", 1, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("row", "ok"), [([0.5, 0.504], True), ([0.5, 0.52], False), ([1.5, -0.5], False), ([0, 0], False)]
+)
+def test_probabilities_are_probabilities(row: list[float], ok: bool) -> None:
+    probs = np.array([[0.5, 0.5], row])
+    if ok:
+        assert np.isfinite(score("entropy", probs=probs)).all()
+    else:
+        with pytest.raises(DataError, match=r"probs: 1 examples have values that are no probabilities.*ids: \[1\]"):
+            score("entropy", probs=probs)
+
+
+def test_a_set_method_has_no_scores() -> None:
+    with pytest.raises(SettingError, match="chooses sets"):
+        score("k_center", embeddings=[[0.0]])
+
+
+def test_select_loads_neither_torch_nor_pyarrow() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, svp.select; sys.exit(any(m in sys.modules for m in ('torch', 'pyarrow', 'pandas', 'sklearn')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_package_can_be_called() -> None:
+    import svp
+    import svp.select
+
+    assert svp.select("random", 2, ids=[1, 2, 3]).ids.tolist() == select("random", 2, ids=[1, 2, 3]).ids.tolist()
