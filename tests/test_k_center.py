@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-import reference
 from svp.chance import hash_ids
 from svp.errors import SettingError
 from svp.select import k_center, select
+from tests import reference
 
 fixed = settings(deadline=None, derandomize=True, max_examples=150)
 
@@ -107,11 +107,11 @@ def test_the_picks_of_the_slow_version(kind: str, n: int, d: int, given_share: f
 @pytest.mark.parametrize("start", [1, 7])
 def test_blocks_threads_and_row_order_change_nothing(kind: str, start: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
-    points = made(kind, 300, 6, rng)
-    order = rng.permutation(300)
+    points = made(kind, 150, 6, rng)
+    order = rng.permutation(150)
 
     def run(points: NDArray[Any] = points, ids: Any = None) -> tuple[Any, ...]:
-        chosen = select("k_center", 120, embeddings=points, ids=ids, start=start)
+        chosen = select("k_center", 60, embeddings=points, ids=ids, start=start)
         assert chosen.nearest is not None
         return chosen.ids.tolist(), chosen.gains[1:].tolist(), chosen.nearest.tolist()
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import reference
 from svp.select import score, select
+from tests import reference
 
 fixed = settings(deadline=None, derandomize=True, max_examples=60)
 
