@@ -39,7 +39,7 @@ def agreement(scores: ArrayLike, other: ArrayLike, budget: int, *, ids: ArrayLik
     spearman = None
     if n > 1 and np.ptp(a) > 0 and np.ptp(b) > 0:
         spearman = float(stats.spearmanr(a, b).statistic)
-    ties = hash_ids(np.arange(n) if ids is None else ids, seed, "ties")
+    ties = hash_ids(np.arange(n) if ids is None else ids, seed, "ties").astype(np.int64)  # signed, as svp.select orders them
     tops = [np.lexsort((ties, -values))[:budget] for values in (a, b)]
     overlap = len(np.intersect1d(*tops)) / budget if budget else 1.0
     return Agreement(spearman, overlap, budget / n if n else 1.0, n, budget)

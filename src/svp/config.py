@@ -5,6 +5,9 @@ Proxy and target are two values of one type, `TrainConfig`: "is this selection v
 
 import hashlib
 import json
+import math
+import numbers
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +19,28 @@ from svp.errors import DataError, SettingError, UnknownName
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _keepable(value: Any) -> Any:
+    """The value of a setting, if a TOML file gives it back as it is (tables and arrays within options included)."""
+    if isinstance(value, dict):
+        return {_keepable(name): _option(item) for name, item in value.items()}
+    if isinstance(value, str | Path):
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            raise ValueError("this text is no valid Unicode, and cannot be kept in a configuration; rename it") from None
+    return value
+
+
+def _option(value: Any) -> Any:
+    """What an own model or method is given: text, finite numbers, true or false, and tables and arrays of them."""
+    if isinstance(value, list | tuple):
+        return [_option(item) for item in value]
+    plain = isinstance(value, str | int | dict) or (isinstance(value, float) and math.isfinite(value))
+    if not plain or (isinstance(value, dict) and not all(isinstance(name, str) for name in value)):
+        raise ValueError(f"{value!r} cannot be kept in a configuration; give text, finite numbers, true, false, arrays or tables (or leave it out)")
+    return _keepable(value)
 
 
 class Config(BaseModel):
@@ -32,6 +57,11 @@ class Config(BaseModel):
         defaults = {name: info.default for name, info in cls.model_fields.items() if isinstance(info.default, Config)}
         parts = {name: merge(default.model_dump(), values[name]) for name, default in defaults.items() if isinstance(values.get(name), dict)}
         return {**values, **parts}
+
+    @field_validator("*")
+    @classmethod
+    def _fits_a_file(cls, value: Any) -> Any:
+        return _keepable(value)
 
     @classmethod
     def make(cls, values: dict[str, Any]) -> Self:
@@ -152,12 +182,10 @@ class CoresetConfig(RunConfig):
     )
     selection: Path | None = Field(None, description="an earlier selection file, in place of a proxy")
 
-    @field_validator("budget")
+    @field_validator("budget", mode="before")
     @classmethod
-    def _budget_is_not_a_flag(cls, budget: int | float | str | None) -> int | float | str | None:
-        if isinstance(budget, bool):
-            raise ValueError("a budget is a count or a share, such as 25000, 0.5 or 50%")
-        return budget
+    def _budget_is_a_count_or_share(cls, budget: Any) -> Any:
+        return budget if budget is None else _count_or_share(budget)
 
 
 class ActiveConfig(RunConfig):
@@ -168,6 +196,12 @@ class ActiveConfig(RunConfig):
     control: tuple[Literal["random", "target"], ...] = Field(
         (), description="other selectors beside the proxy: chance, and the target itself"
     )
+
+    @field_validator("labelled", "evaluate", mode="before")
+    @classmethod
+    def _totals_are_counts_or_shares(cls, totals: Any) -> Any:
+        return [_count_or_share(total) for total in totals] if isinstance(totals, list | tuple) else totals
+
     @field_validator("labelled")
     @classmethod
     def _some_total(cls, labelled: tuple[int | float | str, ...]) -> tuple[int | float | str, ...]:
@@ -212,19 +246,33 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return flat
 
 
+def _count_or_share(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | numbers.Real):
+        raise ValueError("give a count or a share, such as 25000, 0.5 or 50%")
+    return value
+
+
 def _toml(values: dict[str, Any], table: str = "") -> str:
-    lines = [f"{name} = {_toml_value(value)}" for name, value in values.items() if not isinstance(value, dict)]
+    lines = [f"{_toml_key(name)} = {_toml_value(value)}" for name, value in values.items() if not isinstance(value, dict)]
     text = "\n".join(lines) + "\n" if lines else ""
     for name, value in values.items():
         if isinstance(value, dict):
-            path = f"{table}.{name}" if table else name
+            path = f"{table}.{_toml_key(name)}" if table else _toml_key(name)
             text += f"\n[{path}]\n{_toml(value, path)}"
     return text
 
 
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _toml_value(name)
+
+
 def _toml_value(value: Any) -> str:
-    # JSON spells strings, numbers, booleans and arrays of them as TOML does.
-    return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml_key(name)} = {_toml_value(item)}" for name, item in value.items()) + "}"
+    # JSON spells strings, numbers and booleans as TOML does, but for one control character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _one_line(error: ValidationError, cls: type[Config]) -> SettingError | UnknownName:

@@ -1,0 +1,132 @@
+"""Differences between arms and what they can carry: against formulas by hand, a bootstrap, and simulated truth."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from svp.evaluate import Difference, better, difference, mean_and_spread, no_worse, per_class
+
+TRY = settings(derandomize=True, deadline=None, max_examples=50)
+
+
+def made(low: float, high: float) -> Difference:
+    return Difference((low + high) / 2, low, high, (high - low) / 2, low, high, 3, 100)
+
+
+def test_by_hand() -> None:
+    a = np.array([[1, 1, 0, 1], [1, 0, 1, 1]], bool)
+    b = np.array([[1, 0, 0, 1], [0, 0, 1, 1]], bool)
+    d = difference(a, b)
+    # Pairs: seed 0 wins row 1, seed 1 wins row 0: 25 points each.
+    assert d.mean == 25
+    rows = 1.959963984540054 * np.std([50, 50, 0, 0], ddof=1) / np.sqrt(4)
+    seeds = 0.0  # both seeds differ by 25
+    assert (d.rows_low, d.rows_high) == pytest.approx((25 - rows, 25 + rows))
+    assert (d.low, d.high, d.smallest) == pytest.approx((25 - np.hypot(rows, seeds), 25 + np.hypot(rows, seeds), np.hypot(rows, seeds)))
+    assert (d.n_seeds, d.n_test) == (2, 4)
+
+
+def test_seeds_and_rows_by_hand() -> None:
+    a, b = np.ones((2, 10), bool), np.ones((2, 10), bool)
+    b[0, :3] = False  # 30 points for one seed, 10 for the other
+    b[1, :1] = False
+    d = difference(a, b)
+    seeds = stats.t.ppf(0.975, 1) * np.std([30, 10], ddof=1) / np.sqrt(2)
+    rows = stats.norm.ppf(0.975) * np.std([100, 50, 50, 0, 0, 0, 0, 0, 0, 0], ddof=1) / np.sqrt(10)
+    assert d.mean == pytest.approx(20)
+    assert d.smallest == pytest.approx(np.sqrt(seeds**2 + rows**2))
+    assert d.high - d.mean == pytest.approx(d.mean - d.low)
+
+
+def test_the_rows_interval_is_that_of_a_bootstrap_over_rows() -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.random((2, 3, 400)) < np.array([0.9, 0.85])[:, None, None]
+    d = difference(a, b)
+    per_row = 100 * (a.astype(float) - b).mean(axis=0)
+    resampled = np.array([rng.choice(per_row, 400).mean() for _ in range(4000)])
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    assert d.rows_low == pytest.approx(low, abs=0.35)
+    assert d.rows_high == pytest.approx(high, abs=0.35)
+
+
+@pytest.mark.parametrize("n_seeds", [2, 3, 5])
+def test_intervals_hold_the_truth_as_often_as_they_say(n_seeds: int) -> None:
+    # Worlds with a known difference: trainings differ (seed effect on the margin) and test rows differ in how hard they are.
+    rng, inside, n = np.random.default_rng(11), 0, 400
+    truth = 100 * (0.80 - 0.77)
+    for _ in range(n):
+        hardness = rng.normal(0, 0.05, 300)
+        effect = rng.normal(0, 0.02, (2, n_seeds, 1))
+        p = np.clip(np.array([0.80, 0.77])[:, None, None] + hardness + effect, 0, 1)
+        a, b = rng.random((2, n_seeds, 300)) < p
+        d = difference(a, b)
+        inside += d.low <= truth <= d.high
+    # 95 %, less two and a half deviations of 400 draws. (Above is allowed: the two sources are both counted.)
+    assert inside / n >= 0.95 - 2.5 * np.sqrt(0.95 * 0.05 / n)
+
+
+def test_one_seed_has_no_ends() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 50)) < 0.5
+    d = difference(a, b)
+    assert (d.low, d.high, d.smallest) == (-np.inf, np.inf, np.inf)
+    assert np.isfinite([d.rows_low, d.rows_high]).all()
+    facts = d.facts()
+    assert facts["low"] is facts["high"] is facts["smallest"] is None
+    assert facts["mean"] == d.mean
+    assert better(d) == "not shown"
+    assert no_worse(d, 1e9) == "not shown"
+
+
+@TRY
+@given(st.integers(1, 4), st.integers(1, 8), st.integers(0, 2**32))
+def test_turning_the_arms_round_turns_the_answer_round(n_seeds: int, n_test: int, seed: int) -> None:
+    a, b = np.random.default_rng(seed).random((2, n_seeds, n_test)) < 0.6
+    one, other = difference(a, b), difference(b, a)
+    assert (one.mean, one.low, one.high, one.smallest) == pytest.approx((-other.mean, -other.high, -other.low, other.smallest))
+    assert one.low <= one.rows_low <= one.mean <= one.rows_high <= one.high
+    assert better(one) == {"shown": "refuted", "refuted": "shown", "not shown": "not shown"}[better(other)]
+    if n_seeds > 1:  # which seed comes first is nothing
+        again = difference(a[::-1], b[::-1])
+        assert (again.mean, again.smallest) == pytest.approx((one.mean, one.smallest))
+
+
+def test_arms_must_be_paired() -> None:
+    for a, b in ((np.ones((2, 5)), np.ones((3, 5))), (np.ones((2, 5)), np.ones((2, 4))), (np.ones((1, 0)), np.ones((1, 0)))):
+        with pytest.raises(ValueError, match="share seeds and test rows"):
+            difference(a, b)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "margin", "said"),
+    [
+        (-0.99, 5, 1, "shown"),
+        (-1, 5, 1, "not shown"),  # the margin itself is too much
+        (-1.01, -1, 1, "not shown"),
+        (-3, -1.01, 1, "refuted"),
+        (-3, 3, 1, "not shown"),
+        (-0.3, -0.1, 1, "shown"),  # worse, surely, and by less than matters
+        (0, 0, 0.5, "shown"),
+    ],
+)
+def test_no_worse_at_the_edges(low: float, high: float, margin: float, said: str) -> None:
+    assert no_worse(made(low, high), margin) == said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(0.01, 1, "shown"), (0, 1, "not shown"), (-1, 0, "not shown"), (-1, -0.01, "refuted"), (0, 0, "not shown")]
+)
+def test_better_at_the_edges(low: float, high: float, said: str) -> None:
+    assert better(made(low, high)) == said
+
+
+def test_accuracy_by_class() -> None:
+    correct, labels = np.array([True, False, True, True]), np.array([0, 0, 2, 2])
+    assert per_class(correct, labels, 4) == [0.5, None, 1.0, None]
+
+
+def test_mean_and_spread() -> None:
+    assert mean_and_spread([1.0, 3.0]) == (2.0, pytest.approx(np.sqrt(2)))
+    assert mean_and_spread([4.0]) == (4.0, None)
