@@ -39,6 +39,10 @@ def made(kind: str, n: int, d: int, rng: np.random.Generator) -> NDArray[Any]:
         points = rng.normal(size=(n, d))
         points[0] *= 1e8
         return points
+    if kind == "dust":  # distances whose squares float32 takes for 0, beside large ones
+        points = rng.normal(size=(n, d)) * 1e-22
+        points[: n // 2 : 2], points[1 : n // 2 : 2] = 1, -1
+        return points
     if kind == "huge":
         return rng.normal(size=(n, d)) * 1e200
     assert kind == "tiny"
@@ -46,7 +50,8 @@ def made(kind: str, n: int, d: int, rng: np.random.Generator) -> NDArray[Any]:
 
 
 KINDS = [
-    "normal", "grid", "shifted grid", "near ties", "nearer ties", "one-hot", "one value", "outlier", "huge", "tiny",
+    "normal", "grid", "shifted grid", "near ties", "nearer ties", "one-hot", "one value", "outlier", "dust",
+    "huge", "tiny",
 ]  # fmt: skip
 
 
@@ -104,14 +109,16 @@ def test_the_picks_of_the_slow_version(kind: str, n: int, d: int, given_share: f
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("start", [1, 7])
-def test_blocks_threads_and_row_order_change_nothing(kind: str, start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("start", "given_already"), [(1, 0), (7, 0), (1, 20)])
+def test_blocks_threads_and_row_order_change_nothing(
+    kind: str, start: int, given_already: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(3)
-    points = made(kind, 150, 6, rng)
-    order = rng.permutation(150)
+    points = made(kind, 90, 6, rng)
+    order = rng.permutation(90)
 
     def run(points: NDArray[Any] = points, ids: Any = None) -> tuple[Any, ...]:
-        chosen = select("k_center", 60, embeddings=points, ids=ids, start=start)
+        chosen = select("k_center", 40, embeddings=points, ids=ids, start=start, already=np.arange(given_already))
         assert chosen.nearest is not None
         return chosen.ids.tolist(), chosen.gains[1:].tolist(), chosen.nearest.tolist()
 
@@ -168,7 +175,7 @@ def test_the_first_is_the_nearest_to_the_mean_of_the_candidates() -> None:
     assert chosen.nearest is not None
     assert chosen.nearest.tolist() == [-1, chosen.ids[0]]
     for seed in range(5):
-        points = np.random.default_rng(seed).normal(size=(50, 4))
+        points = np.random.default_rng(seed).normal(size=(50, 4)) + 100 * seed
         first = select("k_center", 1, embeddings=points).ids[0]
         assert first == ((points - points.mean(axis=0)) ** 2).sum(axis=1).argmin()
 
@@ -224,10 +231,11 @@ def test_repeated_points_cost_no_more_than_distinct_ones(values: int, monkeypatc
     assert rows < 60 * n
 
 
-def test_far_fewer_distances_than_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("offset", [0, 10_000])
+def test_far_fewer_distances_than_pairs(offset: float, monkeypatch: pytest.MonkeyPatch) -> None:
     set_blocks(monkeypatch, TRUE)
     n, budget = 4000, 400
-    points = np.random.default_rng(0).normal(size=(n, 16)).astype(np.float32)
+    points = np.random.default_rng(0).normal(size=(n, 16)) + offset
     rows = 0
     squared = k_center._squared
 

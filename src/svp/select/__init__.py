@@ -98,7 +98,7 @@ def select(
     def order(pos: Ints) -> Ints:
         """Which of equals goes first: a key for each position."""
         own = inputs.ids[pos]
-        return own if tie_break == "id" else hash_ids(own, seed, "ties").astype(np.int64, casting="unsafe")
+        return own if tie_break == "id" else hash_ids(own, seed, "ties").view(np.int64)
 
     if isinstance(row, Rank):
         values = _scores(name, row, inputs, seed, options)

@@ -180,7 +180,10 @@ def _is_sound(need: str, part: NDArray[Any]) -> NDArray[np.bool_]:
         with np.errstate(invalid="ignore"):
             total = part.sum(axis=1, dtype=np.float64)
             # Nothing below 0 and a sum of 1: then nothing is above 1 either.
-            return np.asarray((part.min(axis=1) >= 0) & (np.abs(total - 1) <= SUM_TOLERANCE))
+            sound = np.abs(total - 1) <= SUM_TOLERANCE
+            if part.size and not part.min() >= 0:  # row by row only where there is something to find: it takes longer
+                sound &= part.min(axis=1) >= 0
+            return np.asarray(sound)
     if need == "embeddings":
         return np.asarray(np.isfinite(part).all(axis=1))
     if need == "labels":

@@ -47,7 +47,8 @@ def k_center(
     guarantee   the largest distance to a chosen example is at most twice the least possible (for start=1)
     cost        time: at most n (m + budget) d operations for m already chosen, nearly all of them in matrix products,
                 and usually far fewer; brute-force speed where very many distances are equal. Memory beside the
-                embeddings: 28 n + 8 (m + budget) d bytes and a few MB of blocks
+                embeddings: about 50 n + 4 (m + budget) (d + 30) bytes, a copy of the m rows while repeats among them
+                are looked for, and a few MB of blocks
     Gonzalez 1985, "Clustering to minimize the maximum intercluster distance"; used for active learning by Sener and
     Savarese 2018, "Active learning for convolutional neural networks: a core-set approach", algorithm 1.
 
@@ -177,7 +178,7 @@ class _Minima:
         bounds = left @ self.factors[first:stop].T
         best = bounds.argmin(axis=1)
         least = bounds[np.arange(len(points)), best].astype(np.float64)
-        able = np.flatnonzero((least < self.lowest[points]) & (self.lowest[points] > 0))
+        able = np.flatnonzero(least < self.lowest[points])
         if not len(able):
             return
         # The nearest centre has a lower bound no higher than an upper bound of the one that looks best. A lower bound
@@ -216,9 +217,6 @@ class _Minima:
             highest = self.lowest[block[i]]
             if highest < fence:
                 return
-            if highest == 0:
-                self._take_duplicates(budget)
-                return
             if highest == fence and rival is not None and rival < block[i]:
                 return
             self._pick(block, rows, i)
@@ -226,13 +224,6 @@ class _Minima:
             if budget % _TIDY == 0:
                 keep = self.lowest[block] >= fence
                 block, rows = block[keep], rows[keep]
-
-    def _take_duplicates(self, budget: int) -> None:
-        """Every point left lies on a chosen one: the rest goes in order."""
-        points = np.flatnonzero(self.lowest == 0)[:budget]
-        self.picks += points.tolist()
-        self.gains += [0.0] * len(points)
-        self.lowest[points] = -1
 
     def _pick(self, block: Ints, rows: Floats, i: int) -> None:
         """Pick the i-th point of a block that is up to date, and keep the block so."""
