@@ -1,0 +1,351 @@
+"""Facts to rows: plain dicts of numbers and words, from which charts and tables are drawn alike."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from svp.audit import ARMS
+from svp.evaluate import mean_and_spread
+from svp.report.facts import Facts
+from svp.runs import Json
+from svp.select import METHODS
+
+SHORT = {
+    "proxy": "proxy",
+    "random": "random",
+    "full": "everything",
+    "target": "target",
+    "selection": "earlier selection",
+    "proxy model": "proxy itself",
+}
+CLAIMS = {
+    ("better", "shown"): "better",
+    ("better", "not shown"): "not shown to be better",
+    ("better", "refuted"): "worse",
+    ("no worse", "shown"): "no worse",
+    ("no worse", "not shown"): "not shown to be no worse",
+    ("no worse", "refuted"): "worse",
+}
+
+
+# --- numbers as people read them --------------------------------------------------------------------------------------
+
+
+def signed(points: float, digits: int = 1) -> str:
+    """+1.3, and −0.4 with a true minus."""
+    return f"{points:+.{digits}f}".replace("-", "−")
+
+
+def seconds(value: float) -> str:
+    """Seconds to two or three digits, in the unit that suits them."""
+    if value < 0.095:
+        return f"{1000 * value:.0f} ms"
+    for limit, unit in ((120.0, "s"), (120.0, "min")):
+        if value < limit:
+            return f"{value:.0f} {unit}" if value >= 20 else f"{value:.1f} {unit}"
+        value /= 60
+    return f"{value:.1f} h"
+
+
+def times(n: float) -> str:
+    """A ratio: 0.66, 1.5, 10."""
+    return f"{n:.2f}" if n < 1 else f"{n:.1f}" if n < 99.5 else f"{n:,.0f}"
+
+
+def points(n: float) -> str:
+    """A margin in words: 1 point, 0.5 points."""
+    return f"{n:g} point" if n == 1 else f"{n:g} points"
+
+
+def typeset(sentence: str) -> str:
+    """The same words with true minus signs, and no line break before a per cent sign."""
+    return re.sub(r"(?<![\w-])-(?=\d)", "−", sentence).replace(" %", "\u00a0%")
+
+
+def digits(n_test: int) -> int:
+    """Decimals of a percentage of `n_test` rows: as many as a row's weight deserves."""
+    return 1 if n_test < 2000 else 2
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+# --- what was reached -------------------------------------------------------------------------------------------------
+
+
+def arms(metrics: Json) -> list[Json]:
+    """A row per arm (and number of labels): accuracy in percent over the seeds. The proxy's own model comes last."""
+    groups: dict[tuple[str, str, int], list[Json]] = {}
+    for arm in [*metrics["arms"], *metrics.get("proxies", [])]:
+        groups.setdefault((arm["arm"], arm["equal"], arm["n"]), []).append(arm)
+    rows = []
+    for (name, equal, n), found in groups.items():
+        accuracies = [100 * arm["accuracy"] for arm in found]
+        mean, spread = mean_and_spread(accuracies)
+        rows.append(
+            {
+                "arm": name,
+                "equal": equal,
+                "n": n,
+                "label": _label(name, equal),
+                "long": ARMS[metrics["workflow"]].get(name, "the proxy’s own model"),
+                "model": found[0]["model"],
+                "epochs": found[0]["epochs"],
+                "seeds": [{"seed": arm["seed"], "accuracy": a} for arm, a in zip(found, accuracies, strict=True)],
+                "mean": mean,
+                "spread": spread,
+            }
+        )
+    return rows
+
+
+def _label(name: str, equal: str = "epochs") -> str:
+    return SHORT.get(name, name) + (", equal steps" if equal == "steps" else "")
+
+
+def comparisons(metrics: Json) -> list[Json]:
+    """A row per comparison; `low` and `high` are None where one seed says nothing of others."""
+    rows = []
+    for found in metrics["comparisons"]:
+        when = (
+            f"at {found['n_labelled']:,} labels"
+            if "n_labelled" in found
+            else "equal steps" * (found["equal"] == "steps")
+        )
+        label = f"{_label(found['arm'])} − {_label(found['against'])}" + (f", {when}" if when else "")
+        rows.append({**found, "label": label, "claim": CLAIMS[found["question"], found["verdict"]]})
+    return rows
+
+
+def classes(facts: Facts) -> Json:
+    """Accuracy in percent by class, of the arms at equal epochs and the last number of labels; means over the seeds."""
+    metrics = facts.metrics
+    last = max(arm["n"] for arm in metrics["arms"]) if metrics["workflow"] == "active" else None
+    first = metrics["arms"][0]["equal"]
+    groups: dict[str, list[list[Any]]] = {}
+    for arm in metrics["arms"]:
+        if (arm["equal"] == first or arm["arm"] == "full") and last in (None, arm["n"]):
+            groups.setdefault(arm["arm"], []).append(arm["class_accuracy"])
+    columns = {
+        name: [None if None in of_class else 100 * _mean(of_class) for of_class in zip(*found, strict=True)]
+        for name, found in groups.items()
+    }
+    rows = [
+        {"name": name, "values": [values[c] for values in columns.values()]} for c, name in enumerate(facts.classes)
+    ]
+    return {"arms": [_label(name) for name in columns], "rows": rows, "n_labelled": last}
+
+
+def balance(facts: Facts) -> list[Json]:
+    """A row per class: its share of the chosen examples (mean over the seeds) and, where the data is there, of all."""
+    n_classes = len(facts.classes)
+    known = [s.labels[s.labels >= 0] for s in facts.selections if s.labels is not None]
+    if not known:
+        return []
+    chosen = np.mean([np.bincount(labels, minlength=n_classes) for labels in known], axis=0)
+    labels = None if facts.dataset is None else facts.dataset.labels
+    whole = None if labels is None else np.bincount(labels, minlength=n_classes)
+    return [
+        {
+            "name": name,
+            "chosen": float(chosen[c]),
+            "chosen_share": float(chosen[c] / max(chosen.sum(), 1)),
+            "whole": None if whole is None else int(whole[c]),
+            "whole_share": None if whole is None else float(whole[c] / max(whole.sum(), 1)),
+        }
+        for c, name in enumerate(facts.classes)
+    ]
+
+
+def agreement(metrics: Json) -> list[Json]:
+    """A row per kind of pair: rank correlation and common choice, means over the pairs."""
+    rows = []
+    for between in dict.fromkeys(found["between"] for found in metrics["agreement"]):
+        found = [a for a in metrics["agreement"] if a["between"] == between]
+        rhos = [a["spearman"] for a in found if a["spearman"] is not None]
+        overlaps = [a["overlap"] for a in found]
+        rows.append(
+            {
+                "between": between if between == "proxy and target" else "target and target, another seed",
+                "pairs": len(found),
+                "spearman": _mean(rhos) if rhos else None,
+                "spearman_range": (min(rhos), max(rhos)) if len(rhos) > 1 else None,
+                "overlap": _mean(overlaps),
+                "overlap_range": (min(overlaps), max(overlaps)) if len(found) > 1 else None,
+                "chance": _mean(a["chance"] for a in found),
+                "budget": found[0]["budget"],
+                "n": found[0]["n"],
+            }
+        )
+    return rows
+
+
+# --- what it cost -----------------------------------------------------------------------------------------------------
+
+
+def costs(metrics: Json) -> Json:
+    """Seconds by stage of each way to a trained target, means over the seeds: {"stages": names, "rows": [...]}"""
+    return _active_costs(metrics) if metrics["workflow"] == "active" else _coreset_costs(metrics)
+
+
+def _coreset_costs(metrics: Json) -> Json:
+    stages = ["training the proxy", "scoring and choosing", "training the target"]
+    proxies = metrics["proxies"]
+    selecting = [_mean(p["seconds"][part] for p in proxies) for part in ("train", "select")] if proxies else [0.0, 0.0]
+    rows = []
+    for row in arms(metrics):
+        if row["arm"] in ("proxy", "selection", "full"):
+            training = _mean(
+                arm["seconds"]["train"]
+                for arm in metrics["arms"]
+                if (arm["arm"], arm["equal"]) == (row["arm"], row["equal"])
+            )
+            rows.append(_cost(row["label"], [*([0.0, 0.0] if row["arm"] == "full" else selecting), training]))
+    full = next((row["total"] for row in rows if row["label"] == SHORT["full"]), None)
+    for row in rows:
+        row["ratio"] = full / row["total"] if full and row["total"] and row["label"] != SHORT["full"] else None
+    return {"stages": stages, "rows": rows, "against": SHORT["full"]}
+
+
+def _active_costs(metrics: Json) -> Json:
+    rows = []
+    for row in sorted(arms(metrics), key=lambda row: row["n"]):
+        found = [arm for arm in metrics["arms"] if (arm["arm"], arm["n"]) == (row["arm"], row["n"])]
+        parts = [_mean(arm["selection_seconds"] for arm in found), _mean(arm["seconds"]["train"] for arm in found)]
+        rows.append({**_cost(f"{row['label']}, {row['n']:,}", parts), "ratio": None, "arm": row["arm"], "n": row["n"]})
+    by_n = {speed["n_labelled"]: speed["ratio"] for speed in metrics["speed_up"]}
+    for row in rows:
+        row["ratio"] = by_n.get(row["n"]) if row["arm"] == "proxy" else None
+    return {
+        "stages": ["choosing, all rounds", "training the target"],
+        "rows": rows,
+        "against": "choosing by the target",
+    }
+
+
+def _cost(label: str, parts: list[float]) -> Json:
+    return {"label": label, "parts": parts, "total": sum(parts)}
+
+
+# --- the verdict in one line ------------------------------------------------------------------------------------------
+
+
+def answer(facts: Facts) -> Json:
+    """Did it pay: a line that can be read from across the room, and a sentence that says why."""
+    metrics, settings = facts.metrics, facts.settings
+    if metrics["workflow"] == "active":
+        return _active_answer(metrics, proxy_is_target=_trains(settings, "proxy") == _trains(settings, "target"))
+    return _coreset_answer(metrics)
+
+
+def _coreset_answer(metrics: Json) -> Json:
+    payment = metrics["payment"]
+    if payment is None:
+        return {
+            "line": "Whether it pays was not measured.",
+            "why": "For that, the target has to learn from everything too: run the same command with --control full.",
+        }
+    lines = {"pays": "It pays.", "does not pay": "It does not pay.", "not shown": "That it pays is not shown."}
+    judged = next(c for c in metrics["comparisons"] if c["against"] == "full" and c["arm"] != "proxy model")
+    margin = points(metrics["margin"])
+    accuracy = {
+        "shown": f"it is no worse in accuracy by more than {margin}",
+        "refuted": f"it is worse in accuracy by more than {margin}",
+        "not shown": f"that it is no worse in accuracy by more than {margin} is not shown",
+    }[judged["verdict"]]
+    joint = "and" if (payment["ratio"] > 1) == (judged["verdict"] == "shown") else "but"
+    return {
+        "line": lines[payment["verdict"]],
+        "why": f"End to end it took {seconds(payment['seconds'])} where training on everything takes "
+        f"{seconds(payment['full_seconds'])} ({times(payment['ratio'])} times as fast), {joint} {accuracy}.",
+    }
+
+
+def _active_answer(metrics: Json, *, proxy_is_target: bool) -> Json:
+    if proxy_is_target:
+        return {
+            "line": "The target chose for itself.",
+            "why": "Proxy and target are the same model here, so there is no speed-up to measure.",
+        }
+    if not metrics["speed_up"]:
+        return {
+            "line": "How much faster the proxy chose was not measured.",
+            "why": "For that, the target has to choose for itself too: run the same command with --control target.",
+        }
+    speed = metrics["speed_up"][-1]
+    ratio, n, margin = times(speed["ratio"]), speed["n_labelled"], points(metrics["margin"])
+    accuracy = {
+        "shown": f"What it asked for was no worse for the target by more than {margin}.",
+        "refuted": f"What it asked for was worse for the target by more than {margin}.",
+        "not shown": f"That what it asked for is no worse for the target by more than {margin} is not shown.",
+    }
+    judged = [c for c in metrics["comparisons"] if c["against"] == "target" and c["n_labelled"] == n]
+    took = f"choosing took the proxy {seconds(speed['seconds'])}, the target {seconds(speed['target_seconds'])}."
+    fast = f"The proxy chose {ratio} times as fast as the target itself."
+    slow = f"The proxy chose no faster than the target itself ({ratio} times as fast)."
+    return {
+        "line": fast if speed["ratio"] > 1 else slow,
+        "why": " ".join([f"Up to {n:,} labels, {took}", *(accuracy[c["verdict"]] for c in judged)]),
+    }
+
+
+# --- what was done ----------------------------------------------------------------------------------------------------
+
+
+def story(facts: Facts) -> Json:
+    """Names and sizes for the title and the first paragraph."""
+    metrics, settings, about = facts.metrics, facts.settings, facts.environment["dataset"]
+    method = metrics["method"]
+    return {
+        "dataset": about["name"],
+        "workflow": {"coreset": "core-set selection", "active": "active learning"}[metrics["workflow"]],
+        "kind": metrics["workflow"],
+        "method": method,
+        "method_summary": METHODS[method].summary if method in METHODS else "",
+        "proxy": None if settings.get("selection") else settings["proxy.model"],
+        "proxy_epochs": settings["proxy.epochs"],
+        "target": settings["target.model"],
+        "target_epochs": settings["target.epochs"],
+        "same": _trains(settings, "proxy") == _trains(settings, "target"),
+        "n": metrics["n"],
+        "n_test": about["n_test"],
+        "budget": metrics.get("budget"),
+        "labelled": metrics.get("labelled"),
+        "n_seeds": settings["seeds"],
+        "margin": points(metrics["margin"]),
+    }
+
+
+def _trains(settings: Json, role: str) -> Json:
+    return {name.partition(".")[2]: value for name, value in settings.items() if name.startswith(f"{role}.")}
+
+
+def settings(facts: Facts) -> list[tuple[str, str]]:
+    """Every setting by its dotted name, as it was."""
+    return [(name, _plain(value)) for name, value in facts.settings.items()]
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(f"({_plain(v)})" if isinstance(v, list) else _plain(v) for v in value) or "none"
+    return str(value)
+
+
+def machine(facts: Facts) -> list[tuple[str, str]]:
+    """Where and with what it ran."""
+    environment = facts.environment
+    rows = [("processor", f"{environment['machine']['processor']}, {environment['machine']['cores']} cores")]
+    rows.append(("system", environment["machine"]["platform"]))
+    if "compute" in environment:
+        compute = environment["compute"]
+        layout = ", channels last" if compute["channels_last"] else ""
+        rows.append(
+            ("computed on", f"{compute['device']}, {compute['precision']}{layout}, {compute['threads']} threads")
+        )
+    rows.append(("Python", environment["python"]))
+    return rows + list(environment["packages"].items())
