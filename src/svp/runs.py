@@ -83,6 +83,14 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.close(folder)
 
 
+def _sweep(folder: Path) -> None:
+    """Remove temporary files that a killed process left in a folder that is ours alone."""
+    with storage_errors(folder):
+        for temporary in folder.glob(".*.tmp"):
+            if temporary.is_file():
+                temporary.unlink()
+
+
 def write_json(path: Path, value: Any) -> None:
     """JSON with a final newline, keys in the order given."""
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
@@ -110,7 +118,7 @@ def read_array(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"cannot read {path}: {error}") from None
 
 
@@ -148,8 +156,8 @@ def _with_submodules(module: str) -> Iterable[str]:
     spec = importlib.util.find_spec(module)
     if spec is None:
         return []
-    inside = spec.submodule_search_locations or []
-    return [module, *(f"{module}.{info.name}" for info in pkgutil.iter_modules(inside))]
+    inside = pkgutil.iter_modules(spec.submodule_search_locations or [])
+    return [module, *(found for info in inside for found in _with_submodules(f"{module}.{info.name}"))]
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
@@ -164,11 +172,12 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 
 @dataclass(frozen=True)
 class Stage:
-    """One folder of a run: what it was made from, and whether it is complete."""
+    """One folder of a run: what it was made from, other code that was accepted since it was begun, and whether it is complete."""
 
     name: str
     folder: Path
     made_from: Json
+    code_accepted: tuple[str, ...] = ()
 
     @property
     def done(self) -> bool:
@@ -182,7 +191,8 @@ class Stage:
 
     def finish(self, **facts: Any) -> None:
         """Mark the stage complete. Nothing in it changes after this."""
-        write_json(self.folder / "done.json", {"format": FORMAT, "made_from": self.made_from, "facts": facts})
+        accepted = {"code_accepted": list(self.code_accepted)} if self.code_accepted else {}
+        write_json(self.folder / "done.json", {"format": FORMAT, "made_from": self.made_from, **accepted, "facts": facts})
 
 
 class Run:
@@ -231,6 +241,7 @@ class Run:
         run._take_lock()
         try:
             run._check_settings(config, dataset, may_grow)
+            _sweep(folder)
         except BaseException:
             run.close()
             raise
@@ -320,18 +331,24 @@ class Run:
         stage = Stage(name, self.folder / name, made)
         mark = stage.folder / "begun.json"
         if mark.exists():
-            before = read_json(mark)["made_from"]
+            record = read_json(mark)
+            before, accepted = record["made_from"], record.get("code_accepted", [])
             changed = changes(_drop(before, ["code"]), _drop(made, ["code"]))
             if changed:
                 raise RunChanged(f"stage {name} of {self.folder} was made from other things: {'; '.join(changed)}. Choose another --out")
-            if before["code"] != made["code"]:
+            if made["code"] not in (before["code"], *accepted):
                 if not self._accept_code_change:
                     raise RunChanged(
                         f"the code of stage {name} of {self.folder} has changed ({', '.join(code)}). "
                         "Choose another --out, or continue with --accept-code-change (both are recorded)"
                     )
                 self.event("accepted code change", stage=name, before=before["code"], after=made["code"])
-                write_json(mark, {"format": FORMAT, "made_from": made, "code_before": before["code"]})
+                accepted = [*accepted, made["code"]]
+                write_json(mark, {**record, "code_accepted": accepted})
+            # As it was begun: later stages were made from that, and stay valid.
+            stage = Stage(name, stage.folder, before, tuple(accepted))
+            if not stage.done:
+                _sweep(stage.folder)
             return stage
         if any(self._link(stage, other / name) for other in self._reuse):
             return stage
@@ -349,7 +366,10 @@ class Run:
 
     def _link(self, stage: Stage, other: Path) -> bool:
         """Take a finished stage of another run, if it is made from the same things: hard links, or copies across disks."""
-        if not (other / "done.json").exists() or read_json(other / "done.json")["made_from"] != stage.made_from:
+        if not (other / "done.json").exists():
+            return False
+        done = read_json(other / "done.json")
+        if done["made_from"] != stage.made_from or done.get("code_accepted"):
             return False
         make_folder(stage.folder.parent)
         temporary = stage.folder.with_name(f".{stage.folder.name}.tmp")

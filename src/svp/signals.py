@@ -10,6 +10,7 @@ A score such as forgetting is a cheap view of these files, so a new method never
 epoch (1.28 million examples x 100 epochs: 1.2 GB); memory: what is looked at.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from svp.errors import DataError
+from svp.runs import storage_errors
 
 KINDS: dict[str, type[np.generic]] = {
     "correct": np.uint8,
@@ -27,6 +29,7 @@ KINDS: dict[str, type[np.generic]] = {
     "el2n": np.float16,
 }
 UNSEEN = 255
+LARGEST = float(np.finfo(np.float16).max)
 
 
 class Signals:
@@ -45,8 +48,9 @@ class Signals:
             path = folder / f"{kind}.npy"
             array = _continued(path, (n_epochs, n), dtype)
             if array is None:
-                array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(n_epochs, n))
-                array[:] = UNSEEN if dtype is np.uint8 else np.nan
+                with storage_errors(path):
+                    _write_unseen(path, (n_epochs, n), dtype)
+                array = np.load(path, mmap_mode="r+", allow_pickle=False)
             arrays[kind] = array
         return cls(folder, arrays)
 
@@ -55,13 +59,14 @@ class Signals:
         """The signals a finished training left, read-only."""
         try:
             return cls(folder, {kind: np.load(folder / f"{kind}.npy", mmap_mode="r", allow_pickle=False) for kind in KINDS})
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{folder} has no readable signals: {error}") from None
 
     def write_epoch(self, epoch: int, values: Mapping[str, ArrayLike]) -> None:
         """Record one epoch: for each kind (n,) values; flushed to disk when this returns. Writing an epoch again replaces it."""
         for kind, array in self._arrays.items():
-            array[epoch] = values[kind]
+            # Finite in float16: what is beyond its range is kept at the end of it.
+            array[epoch] = np.clip(values[kind], -LARGEST, LARGEST)
             if isinstance(array, np.memmap):
                 array.flush()
 
@@ -73,9 +78,22 @@ class Signals:
         return dict(self._arrays)
 
 
+def _write_unseen(path: Path, shape: tuple[int, int], dtype: type[np.generic]) -> None:
+    """A file of nothing seen. Written, not mapped: on a full disk a mapped page kills the process, a write says so."""
+    row = np.full(shape[1], UNSEEN if dtype is np.uint8 else np.nan, dtype)
+    with open(path, "wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(row.dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _ in range(shape[0]):
+            file.write(row.data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def _continued(path: Path, shape: tuple[int, int], dtype: type[np.generic]) -> NDArray[Any] | None:
     try:
+        np.load(path, mmap_mode="r", allow_pickle=False)  # refuses a file that is too short; mapping to write would lengthen it
         array: NDArray[Any] = np.load(path, mmap_mode="r+", allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):  # missing, or cut off by a kill
         return None
     return array if array.shape == shape and array.dtype == dtype else None

@@ -67,10 +67,14 @@ def find(config: TrainConfig) -> Found:
     made = _import(config.model)
     if not callable(made):
         raise SettingError(f"{config.model} is {made!r}; name a function (num_classes, example) -> torch.nn.Module, or a scikit-learn classifier")
+    modules = {config.model.partition(":")[0], getattr(made, "__module__", None) or ""} - {""}
+    if "__main__" in modules:
+        raise SettingError(f"{config.model} stands in the script that is running, where a later run cannot find it; put it into a module of its own")
+    code = tuple(sorted(module for module in modules if module.partition(".")[0] not in ("sklearn", "torch")))
     # A classifier is told from a net by what it can do; nothing is called to find out.
     if inspect.isclass(made) and hasattr(made, "fit") and hasattr(made, "predict"):
-        return Found(made, False, () if made.__module__.startswith("sklearn.") else (made.__module__,))
-    return Found(partial(_own_net, made, config), True, (made.__module__,))
+        return Found(made, False, code)
+    return Found(partial(_own_net, made, config), True, code)
 
 
 def make_learner(config: TrainConfig, dataset: Dataset, *, seed: int, compute: "Compute | None" = None) -> Learner:
@@ -108,6 +112,10 @@ def _own_net(made: Callable[..., Any], config: TrainConfig, num_classes: int, ex
 
     if config.width != 1.0:
         raise SettingError(f"width is for the nets of `svp list models`; give {config.model} its width as an option of its own")
+    try:
+        inspect.signature(made).bind(num_classes, example, **config.options)
+    except TypeError as error:
+        raise SettingError(f"{config.model} cannot be called with (num_classes, example) and these options: {error}") from None
     net = made(num_classes, example, **config.options)
     if not isinstance(net, nn.Module):
         raise SettingError(f"{config.model} returned {type(net).__name__}; it must return a torch.nn.Module")
@@ -121,6 +129,8 @@ def _import(path: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         raise SettingError(f"cannot import {path!r}: {error}; is its folder on the Python path?") from None
+    except (TypeError, ValueError):
+        raise SettingError(f"{path!r} names nothing; write package.module:function") from None
     except AttributeError:
         names = [n for n in vars(importlib.import_module(module)) if not n.startswith("_")]
         raise UnknownName(f"name in {module}", name, names) from None

@@ -49,7 +49,11 @@ class ClassifierLearner:
         ids, labels = ids[order], labels[order]
         if len(np.unique(labels)) < 2:
             raise TrainingError(f"{self._config.model} needs examples of two classes at least; the {len(ids)} given have {len(np.unique(labels))}")
-        self._classifier.fit(_rows(dataset, ids), labels)
+        try:
+            self._classifier.fit(_rows(dataset, ids), labels)
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise SettingError(f"{self._config.model} cannot be fitted with {self._config.options or 'no options'}: {reason}") from error
         record = {
             "epoch": 0,
             "accuracy": float(self._classifier.score(_rows(dataset, ids), labels)),

@@ -92,7 +92,7 @@ def train(
             # Before this step's update, on what the net was shown: forgetting is counted so (paper, section 3).
             seen[:, rows] = signal_values(logits.detach(), labels, losses.detach())
         record = {"epoch": epoch, "loss": float(seen[LOSS].mean()), "accuracy": float(seen[CORRECT].mean())}
-        if not math.isfinite(record["loss"]):
+        if not (math.isfinite(record["loss"]) and all(bool(parameter.isfinite().all()) for parameter in model.parameters())):
             raise TrainingError(
                 f"training {config.model} diverged in epoch {epoch + 1} of {n_epochs} (the loss is no longer a number); "
                 f"lower lr (now {config.lr}) or raise warmup (now {config.warmup})"
@@ -199,7 +199,12 @@ def predict(model: nn.Module, examples: Examples, compute: Compute, *, embedding
 def save_weights(model: nn.Module, path: Path) -> None:
     """All weights and running statistics, as safetensors."""
     safetensors = require("safetensors.torch", "torch")
-    write_bytes(path, safetensors.save({name: value.contiguous() for name, value in model.state_dict().items()}))
+    write_bytes(path, safetensors.save(_state(model)))
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Weights and running statistics, each in memory of its own: a net may use one weight under two names."""
+    return {name: value.clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -213,7 +218,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 def _save(model: nn.Module, optimizer: torch.optim.Optimizer, records: list[EpochRecord], path: Path) -> None:
     safetensors = require("safetensors.torch", "torch")
-    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
+    tensors = {f"model.{name}": value for name, value in _state(model).items()}
     for i, parameter in enumerate(optimizer.param_groups[0]["params"]):
         momentum = optimizer.state[parameter].get("momentum_buffer")
         if momentum is not None:
@@ -225,9 +230,13 @@ def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> l
     """Put model and optimizer where the checkpoint left them; [] where there is none."""
     if not path.exists():
         return []
-    with require("safetensors", "torch").safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
-        records: list[EpochRecord] = json.loads(file.metadata()["records"])
+    safetensors = require("safetensors", "torch")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
+            records: list[EpochRecord] = json.loads(file.metadata()["records"])
+    except (OSError, safetensors.SafetensorError) as error:
+        raise DataError(f"the checkpoint {path} is damaged ({error}); remove it to begin this training again") from None
     model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
     for i, parameter in enumerate(optimizer.param_groups[0]["params"]):
         if f"momentum.{i}" in tensors:

@@ -35,6 +35,7 @@ class NetLearner:
         with compute.active():
             torch.manual_seed(spawn_seed(seed, "init"))
             self._model = compute.place(make(len(dataset.classes), example))
+            _check_outputs(config.model, self._model, example, len(dataset.classes), compute)
         self.gives = frozenset({"signals", "embeddings"} if loop.has_features(self._model) else {"signals"})
 
     def fit(
@@ -45,6 +46,7 @@ class NetLearner:
         if (folder / "history.json").exists():  # killed between the end of training and the done-mark
             self.load(folder)
             finished: list[EpochRecord] = read_json(folder / "history.json")
+            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
             return finished
         examples = self._examples(dataset, ids, labels)
         signals = Signals.create(folder / "signals", self._config.epochs_for(len(ids)), len(ids))
@@ -85,6 +87,23 @@ class NetLearner:
         inputs = torch.from_numpy(np.ascontiguousarray(dataset.inputs[dataset.positions(ids)]))
         numbers = torch.from_numpy(np.zeros(len(ids), np.int64) if labels is None else np.asarray(labels, np.int64))
         return loop.Examples(inputs.to(device), numbers.to(device), ids, self._mean.to(device), self._std.to(device))
+
+
+def _check_outputs(name: str, model: nn.Module, example: Tensor, n_classes: int, compute: Compute) -> None:
+    """Refuse a net that cannot be trained here before anything is: two plain examples must give two rows of logits."""
+    x = torch.stack([example, example]).to(compute.device)
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = loop.forward(model, x, compute)
+            features = model.features(x) if loop.has_features(model) else None
+    except Exception as error:  # whatever a net of somebody's own may raise
+        reason = (str(error).splitlines() or [""])[0]
+        raise SettingError(f"{name} cannot take an example of shape {tuple(example.shape)}: {type(error).__name__}: {reason}") from error
+    if logits.shape != (2, n_classes):
+        raise SettingError(f"{name} gives logits of shape {tuple(logits.shape)} for 2 examples; {n_classes} classes take (2, {n_classes})")
+    if features is not None and features.ndim != 2:
+        raise SettingError(f"{name}: `features` gives shape {tuple(features.shape)} for 2 examples; it must give (2, d), which `head` takes")
 
 
 def _augmentation(config: TrainConfig, dataset: Dataset) -> Augmentation:
