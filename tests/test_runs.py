@@ -1,0 +1,508 @@
+"""Run folders: whole files or none, one process at a time, and refusals that say what changed."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from svp import runs
+from svp.config import CoresetConfig
+from svp.data.base import Dataset
+from svp.errors import DataError, RunChanged, StorageError, SvpError
+from svp.runs import Run, digest, read_array, read_json, write_array, write_bytes, write_json
+
+CODE = ("svp.chance",)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing after it is to be relied on."""
+
+
+@pytest.fixture
+def data() -> Dataset:
+    return Dataset.from_arrays(np.arange(24, dtype=np.uint8).reshape(6, 4), [0, 1] * 3, test=(np.zeros((2, 4), np.uint8), [0, 1]), name="six")
+
+
+def config(**values: Any) -> CoresetConfig:
+    return CoresetConfig.make({"dataset": "six", **values})
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refused(kind: type[SvpError], *words: str) -> Any:
+    class Refused:
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, cls: Any, error: Any, trace: Any) -> bool:
+            assert isinstance(error, kind), f"{error!r} is no {kind.__name__}"
+            assert "\n" not in str(error)
+            for word in words:
+                assert word in str(error), f"{word!r} is not in {error}"
+            return True
+
+    return Refused()
+
+
+# --- files: whole or not at all -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["open", "write", "fsync", "replace", "fsync of the folder"])
+@pytest.mark.parametrize("existing", [b"old", None])
+@pytest.mark.parametrize(
+    "failure", [Killed(), OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "Input/output error")], ids=["kill", "full", "io"]
+)
+def test_a_file_is_old_or_new_whatever_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, existing: bytes | None, failure: BaseException
+) -> None:
+    path = tmp_path / "file"
+    if existing is not None:
+        path.write_bytes(existing)
+    real_open, real_fsync, synced = open, os.fsync, []
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise failure
+
+    class Broken:
+        def __init__(self, file: Any) -> None:
+            self._file = file
+
+        def __enter__(self) -> "Broken":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._file.close()
+
+        def write(self, data: bytes) -> None:
+            self._file.write(data[:3])
+            raise failure
+
+    def fsync(fd: int) -> None:
+        if len(synced) == (1 if step == "fsync of the folder" else 0):
+            raise failure
+        synced.append(fd)
+        real_fsync(fd)
+
+    if step == "open":
+        monkeypatch.setattr(runs, "open", fail, raising=False)
+    elif step == "write":
+        monkeypatch.setattr(runs, "open", lambda *args: Broken(real_open(*args)), raising=False)
+    elif step == "replace":
+        monkeypatch.setattr(os, "replace", fail)
+    else:
+        monkeypatch.setattr(os, "fsync", fsync)
+    if isinstance(failure, Killed):
+        with pytest.raises(Killed):
+            write_bytes(path, b"new content")
+    else:
+        words = ["disk is full", "free some space"] if failure.errno == errno.ENOSPC else ["Input/output error"]
+        with refused(StorageError, str(path), *words):
+            write_bytes(path, b"new content")
+    monkeypatch.undo()
+    replaced = step == "fsync of the folder"
+    content = path.read_bytes() if path.exists() else None
+    assert content == (b"new content" if replaced else existing)
+    assert names(tmp_path) == (["file"] if content is not None else [])
+
+
+def test_a_real_full_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = open
+    monkeypatch.setattr(runs, "open", lambda path, mode: real("/dev/full", mode), raising=False)
+    with refused(StorageError, "disk is full", "it continues where it stopped"):
+        write_bytes(tmp_path / "file", b"x" * 10)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, data: Dataset) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(runs, "open", fail, raising=False)
+    with refused(StorageError, "cannot be written", "--out"):
+        write_bytes(tmp_path / "file", b"x")
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with refused(StorageError, "cannot be written", "--out"):
+        Run.start(tmp_path / "run", config(), data)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "open", fail)
+    with refused(StorageError, "cannot be written", "--out"):
+        Run.start(tmp_path / "run", config(), data)
+
+
+def test_a_file_in_place_of_a_folder(tmp_path: Path, data: Dataset) -> None:
+    (tmp_path / "file").touch()
+    with refused(StorageError, "it is a file", "--out"):
+        Run.start(tmp_path / "file", config(), data)
+    with refused(StorageError, str(tmp_path / "file" / "run")):
+        Run.start(tmp_path / "file" / "run", config(), data)
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(exclude_categories=["Cs"])), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner), max_leaves=8))
+def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
+    path = tmp_path_factory.mktemp("json") / "value.json"
+    write_json(path, value)
+    assert read_json(path) == value
+    assert path.read_bytes().endswith(b"\n")
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with refused(DataError, str(path), "is missing", "run folder"):
+        read_json(path)
+    for content in (b"", b"{", b"\xff"):
+        path.write_bytes(content)
+        with refused(DataError, str(path), "is damaged"):
+            read_json(path)
+    whole = tmp_path / "array.npy"
+    write_array(whole, np.arange(10))
+    assert isinstance(read_array(whole), np.memmap)
+    assert read_array(whole).tolist() == list(range(10))
+    for length in (0, 3, 80, 150):
+        path.write_bytes(whole.read_bytes()[:length])
+        with refused(DataError, f"cannot read {path}"):
+            read_array(path)
+    with pytest.raises(ValueError, match="Object arrays"):
+        write_array(path, np.array([{}], object))
+
+
+def test_digests_notice_any_change() -> None:
+    a = np.arange(6)
+    others = [a[::-1], a.reshape(2, 3), a.astype(np.int32), a.astype(float), np.append(a, 6), a + (a == 3), a[:0], "012345"]
+    assert len({digest(x) for x in [a, *others]}) == len(others) + 1
+    assert digest(a) == digest(a.copy()) == digest(np.repeat(a, 2)[::2])
+
+
+# --- who may work in a folder ---------------------------------------------------------------------------------------------
+
+
+def test_a_new_run_holds_its_settings_and_surroundings(tmp_path: Path, data: Dataset) -> None:
+    with Run.start(tmp_path / "a" / "run", config(budget=3), data) as run:
+        assert CoresetConfig.load(run.folder / "config.toml") == config(budget=3)
+        assert run.environment["dataset"]["fingerprint"] == data.fingerprint
+        assert run.environment["dataset"]["n"] == 6
+        assert run.environment["settings"]["budget"] == 3
+        assert {"numpy", "torch", "selection-via-proxy"} <= run.environment["packages"].keys()
+    assert Run.open(run.folder).environment == run.environment
+
+
+def test_a_second_process_is_refused_until_the_first_is_done(tmp_path: Path, data: Dataset) -> None:
+    with Run.start(tmp_path / "run", config(), data) as run:
+        with refused(StorageError, "in use by another process"):
+            Run.start(run.folder, config(), data)
+        code = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        other = subprocess.run([sys.executable, "-c", code, str(run.folder / ".lock")], capture_output=True, check=False)
+        assert b"BlockingIOError" in other.stderr
+        Run.open(run.folder)  # reading is free
+    with Run.start(run.folder, config(), data), open(run.folder / ".lock") as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_refused_start_leaves_the_folder_free(tmp_path: Path, data: Dataset) -> None:
+    Run.start(tmp_path / "run", config(), data).close()
+    with refused(RunChanged):
+        Run.start(tmp_path / "run", config(seed=1), data)
+    Run.start(tmp_path / "run", config(), data).close()
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, data: Dataset) -> None:
+    (tmp_path / "thesis.tex").write_text("all")
+    (tmp_path / ".notes.tmp").write_text("mine")
+    with refused(StorageError, "thesis.tex", "--out"):
+        Run.start(tmp_path, config(), data)
+    assert (tmp_path / "thesis.tex").read_text() == "all"
+    assert (tmp_path / ".notes.tmp").read_text() == "mine"
+    assert not (tmp_path / "environment.json").exists()
+    with refused(DataError, "run folder"):
+        Run.open(tmp_path)
+
+
+def test_what_a_kill_left_is_swept(tmp_path: Path, data: Dataset) -> None:
+    with Run.start(tmp_path / "run", config(), data) as run:
+        begun, done = run.stage("begun", {}, CODE), run.stage("done", {}, CODE)
+        done.finish()
+    for folder in (run.folder, begun.folder, done.folder):
+        (folder / ".file.4711.tmp").write_bytes(b"half")
+    (done.folder / "kept.npy").touch()
+    with Run.start(run.folder, config(), data) as run:
+        run.stage("begun", {}, CODE)
+        run.stage("done", {}, CODE)
+    assert not (run.folder / ".file.4711.tmp").exists()
+    assert names(begun.folder) == ["begun.json"]
+    assert "kept.npy" in names(done.folder)
+
+
+# --- what may change, and what not ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"seed": 1}, ["seed was 0, is now 1"]),
+        ({"proxy": {"epochs": 3}}, ["proxy.epochs was 15, is now 3"]),
+        ({"proxy": {"options": {"depth": 2}}}, ["proxy.options.depth was not set, is now 2"]),
+        ({"seed": 1, "method": "margin"}, ["seed was 0", "method was forgetting, is now margin"]),
+        ({"budget": "20%"}, ["budget was None, is now 20%"]),
+    ],
+)
+def test_changed_settings_are_refused_by_name(tmp_path: Path, data: Dataset, values: dict[str, Any], words: list[str]) -> None:
+    Run.start(tmp_path / "run", config(), data).close()
+    before = (tmp_path / "run" / "config.toml").read_bytes()
+    with refused(RunChanged, *words, "--out"):
+        Run.start(tmp_path / "run", config(**values), data)
+    assert (tmp_path / "run" / "config.toml").read_bytes() == before
+
+
+def test_changed_data_are_refused(tmp_path: Path, data: Dataset) -> None:
+    Run.start(tmp_path / "run", config(), data).close()
+    other = Dataset.from_arrays(data.inputs, [1, 0] * 3, test=(data.test.inputs, data.test.labels), name="six")
+    with refused(RunChanged, "content of dataset six", other.fingerprint[:12]):
+        Run.start(tmp_path / "run", config(), other)
+
+
+GROW = ("control", "equal", "seeds")
+
+
+def test_controls_and_seeds_may_be_added(tmp_path: Path, data: Dataset) -> None:
+    folder = tmp_path / "run"
+    steps: list[dict[str, Any]] = [
+        {},
+        {"control": ["random"]},
+        {"control": ["full", "random"]},
+        {"control": ["random", "full"], "seeds": 3, "equal": ["steps", "epochs"]},
+    ]
+    for values in steps:
+        Run.start(folder, config(**values), data, may_grow=GROW).close()
+        assert CoresetConfig.load(folder / "config.toml") == config(**values)
+        assert Run.open(folder).environment["settings"] == config(**values).flat()
+
+
+@pytest.mark.parametrize(
+    ("values", "word"),
+    [
+        ({"control": ["random"], "seeds": 2}, "control was ['random', 'full'], is now ['random']"),
+        ({"control": ["random", "full"], "seeds": 1}, "seeds was 2, is now 1"),
+        ({"control": ["random", "full"], "seeds": 2, "equal": ["steps"]}, "equal was ['epochs'], is now ['steps']"),
+    ],
+)
+def test_what_was_there_may_not_be_taken_away(tmp_path: Path, data: Dataset, values: dict[str, Any], word: str) -> None:
+    Run.start(tmp_path / "run", config(control=["random", "full"], seeds=2), data, may_grow=GROW).close()
+    with refused(RunChanged, word):
+        Run.start(tmp_path / "run", config(**values), data, may_grow=GROW)
+
+
+def test_nothing_grows_unless_it_may(tmp_path: Path, data: Dataset) -> None:
+    Run.start(tmp_path / "run", config(), data).close()
+    with refused(RunChanged, "seeds was 1, is now 2"):
+        Run.start(tmp_path / "run", config(seeds=2), data)
+
+
+def test_another_format_is_refused(tmp_path: Path, data: Dataset) -> None:
+    Run.start(tmp_path / "run", config(), data).close()
+    path = tmp_path / "run" / "environment.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+    with refused(RunChanged, "format 99", "reads 1"):
+        Run.start(tmp_path / "run", config(), data)
+
+
+def test_a_decision_is_remembered(tmp_path: Path, data: Dataset) -> None:
+    with Run.start(tmp_path / "run", config(), data) as run:
+        assert run.remember("compute", lambda: {"threads": 3}) == {"threads": 3}
+    with Run.start(run.folder, config(seeds=2), data, may_grow=GROW) as run:
+        assert run.remember("compute", lambda: pytest.fail("decided twice")) == {"threads": 3}
+
+
+# --- stages ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stage_is_begun_done_and_then_read(tmp_path: Path, data: Dataset) -> None:
+    with Run.start(tmp_path / "run", config(), data) as run:
+        stage = run.stage("proxy/seed-0", {"lr": 0.1, "ids": "abc"}, CODE)
+        assert not stage.done
+        assert run.seconds("proxy/seed-0") == 0
+        stage.finish(seconds=2.0, inference_seconds=0.5, n=4)
+        assert stage.done
+    with Run.start(run.folder, config(), data) as run:
+        again = run.stage("proxy/seed-0", {"ids": "abc", "lr": 0.1}, CODE)
+        assert again.done
+        assert again.facts == {"seconds": 2.0, "inference_seconds": 0.5, "n": 4}
+        assert run.seconds("proxy/seed-0") == 2.5
+        with refused(RunChanged, "proxy/seed-0", "lr was 0.1, is now 0.2", "--out"):
+            run.stage("proxy/seed-0", {"ids": "abc", "lr": 0.2}, CODE)
+        with refused(RunChanged, "ids was abc, is now not set"):
+            run.stage("proxy/seed-0", {"lr": 0.1}, CODE)
+
+
+def change_code(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(runs, "code_digest", lambda modules: version)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_changed_code_is_refused_unless_accepted(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    folder = tmp_path / "run"
+    change_code(monkeypatch, "one")
+    with Run.start(folder, config(), data) as run:
+        stage = run.stage("train", {}, CODE)
+        if finished:
+            stage.finish(seconds=1.0)
+    change_code(monkeypatch, "two")
+    with Run.start(folder, config(), data) as run, refused(RunChanged, "the code of stage train", "svp.chance", "--accept-code-change"):
+        run.stage("train", {}, CODE)
+    with Run.start(folder, config(), data, accept_code_change=True) as run:
+        stage = run.stage("train", {}, CODE)
+        assert stage.done == finished
+        if not finished:
+            stage.finish(seconds=1.0)
+    # Both are recorded, and what was accepted stays accepted.
+    record = read_json(folder / "train" / "begun.json")
+    assert (record["made_from"]["code"], record["code_accepted"]) == ("one", ["two"])
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert [(e["before"], e["after"]) for e in events if e["event"] == "accepted code change"] == [("one", "two")]
+    with Run.start(folder, config(), data) as run:
+        assert run.stage("train", {}, CODE).done
+    change_code(monkeypatch, "three")
+    with Run.start(folder, config(), data) as run, refused(RunChanged, "the code of stage train"):
+        run.stage("train", {}, CODE)
+    with Run.start(folder, config(), data, accept_code_change=True) as run:
+        run.stage("train", {}, CODE)
+    assert read_json(folder / "train" / "begun.json")["code_accepted"] == ["two", "three"]
+
+
+def test_an_accepted_change_leaves_later_stages_valid(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+
+    def both(run: Run) -> bool:
+        first = run.stage("train", {}, CODE)
+        if not first.done:
+            first.finish()
+        second = run.stage("select", {"model": digest(json.dumps(first.made_from))}, CODE)
+        done = second.done
+        if not done:
+            second.finish()
+        return done
+
+    change_code(monkeypatch, "one")
+    with Run.start(folder, config(), data) as run:
+        assert not both(run)
+    change_code(monkeypatch, "two")
+    with Run.start(folder, config(), data, accept_code_change=True) as run:
+        assert both(run)
+    with Run.start(folder, config(), data) as run:
+        assert both(run)
+
+
+def test_code_is_what_runs_not_how_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "digested"
+    (package / "inner").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "inner" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def of(source: str, where: str = "a.py") -> str:
+        (package / where).write_text(source)
+        runs.code_digest.cache_clear()
+        return runs.code_digest(("digested",))
+
+    plain = of('def f(x):\n    """Doc."""\n    return x + 1\n')
+    assert of("# comment\n\ndef f(x):\n    return (x + 1)  # more\n") == plain
+    assert of('"""Module."""\ndef f(x):\n    """Other."""\n    return x + 1\n') == plain
+    assert of("def f(x):\n    return x + 2\n") != plain
+    assert of("def f(x):\n    return x + 1\n") == plain
+    assert of("y = 1\n", "inner/deep.py") != plain  # packages are taken whole
+
+
+# --- other folders --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("can_link", [True, False])
+def test_identical_stages_are_taken_from_another_run(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch, can_link: bool) -> None:
+    with Run.start(tmp_path / "old", config(), data) as old:
+        for name, made_from in (("same", {"a": 1}), ("other", {"a": 1}), ("unfinished", {"a": 1})):
+            stage = old.stage(f"s/{name}", made_from, CODE)
+            (stage.folder / "deep").mkdir()
+            (stage.folder / "deep" / "file").write_text(name)
+            if name != "unfinished":
+                stage.finish(seconds=7.0)
+    if not can_link:
+        monkeypatch.setattr(os, "link", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.EXDEV, "Invalid cross-device link")))
+    with Run.start(tmp_path / "new", config(seed=5), data, reuse=[tmp_path / "old"]) as new:
+        same = new.stage("s/same", {"a": 1}, CODE)
+        assert same.done
+        assert same.facts == {"seconds": 7.0}
+        assert (same.folder / "deep" / "file").read_text() == "same"
+        assert ((same.folder / "deep" / "file").stat().st_nlink == 2) == can_link
+        assert not new.stage("s/other", {"a": 2}, CODE).done
+        assert not (tmp_path / "new" / "s" / "other" / "deep").exists()
+        assert not new.stage("s/unfinished", {"a": 1}, CODE).done
+        assert not new.stage("s/else", {"a": 1}, CODE).done
+    assert sorted(names(tmp_path / "new" / "s")) == ["else", "other", "same", "unfinished"]
+    # The old run can go.
+    shutil.rmtree(tmp_path / "old")
+    with Run.start(tmp_path / "new", config(seed=5), data) as new:
+        assert new.stage("s/same", {"a": 1}, CODE).done
+
+
+def test_stages_of_other_or_mixed_code_are_not_taken(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_code(monkeypatch, "one")
+    with Run.start(tmp_path / "old", config(), data) as old:
+        old.stage("mixed", {}, CODE)
+        old.stage("old", {}, CODE).finish()
+    change_code(monkeypatch, "two")
+    with Run.start(tmp_path / "old", config(), data, accept_code_change=True) as old:
+        old.stage("mixed", {}, CODE).finish()
+    with Run.start(tmp_path / "new", config(), data, reuse=[tmp_path / "old"]) as new:
+        assert not new.stage("old", {}, CODE).done
+        assert not new.stage("mixed", {}, CODE).done
+    change_code(monkeypatch, "one")
+    with Run.start(tmp_path / "newer", config(), data, reuse=[tmp_path / "old"]) as new:
+        assert new.stage("old", {}, CODE).done
+        assert not new.stage("mixed", {}, CODE).done
+
+
+def test_the_first_run_that_has_a_stage_gives_it(tmp_path: Path, data: Dataset) -> None:
+    for i in range(2):
+        with Run.start(tmp_path / f"old{i}", config(), data) as old:
+            for name in ["both"] if i == 0 else ["both", "second"]:
+                old.stage(name, {}, CODE).finish(origin=i)
+    with Run.start(tmp_path / "new", config(), data, reuse=[tmp_path / "old0", tmp_path / "old1"]) as new:
+        assert new.stage("both", {}, CODE).facts == {"origin": 0}
+        assert new.stage("second", {}, CODE).facts == {"origin": 1}
+
+
+def test_nothing_to_reuse_is_a_named_error(tmp_path: Path, data: Dataset) -> None:
+    with refused(DataError, str(tmp_path / "none"), "no run to reuse"):
+        Run.start(tmp_path / "new", config(), data, reuse=[tmp_path / "none"])
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_can_be_moved(tmp_path: Path, data: Dataset) -> None:
+    with Run.start(tmp_path / "here", config(), data) as run:
+        stage = run.stage("a/b", {"x": 1}, CODE)
+        write_array(stage.folder / "scores.npy", np.arange(3))
+        stage.finish(seconds=1.0)
+        write_json(run.folder / "metrics.json", {"verdict": []})
+    (tmp_path / "there").mkdir()
+    shutil.move(tmp_path / "here", tmp_path / "there" / "run")
+    with Run.start(tmp_path / "there" / "run", config(), data) as run:
+        stage = run.stage("a/b", {"x": 1}, CODE)
+        assert stage.done
+        assert read_array(stage.folder / "scores.npy").tolist() == [0, 1, 2]
+        assert run.metrics == {"verdict": []}
+    text = "".join(path.read_text() for path in run.folder.rglob("*.json*"))
+    assert str(tmp_path) not in text
