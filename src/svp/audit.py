@@ -74,14 +74,31 @@ def payment(seconds: float, full_seconds: float, no_worse: Verdict) -> Payment:
 
 def words(metrics: dict[str, Any]) -> list[str]:
     """The verdict of a run in sentences, from its metrics; what was not measured is not mentioned."""
-    said = [_outcome(metrics)]
+    said = [*_lead(metrics), _outcome(metrics)]
     said += [_comparison(metrics, found) for found in metrics["comparisons"] if found["arm"] != "proxy model"]
     said += _ranking(metrics["agreement"])
-    said += _time(metrics)
     for found in metrics["comparisons"]:
         if found["arm"] == "proxy model" and found["verdict"] == "shown":
             said.append("The proxy itself is no less accurate than the target: you may not need the target at all.")
     return said
+
+
+def _lead(metrics: dict[str, Any]) -> list[str]:
+    """Does it pay? Or, of active learning, how much faster was it?"""
+    for s in metrics.get("speed_up", [])[-1:]:
+        return [f"The proxy asked for {s['n_labelled']:,} labels {s['ratio']:.1f} times as fast as the target ({s['seconds']:.0f} s against {s['target_seconds']:.0f} s)."]
+    if metrics["workflow"] != "coreset":
+        return []
+    paid = metrics["payment"]
+    if paid is None:
+        return ["Whether it pays was not measured: add --control full."]
+    times = f"{paid['ratio']:.2f} times as fast end to end as training on everything ({paid['seconds']:.0f} s against {paid['full_seconds']:.0f} s)"
+    if paid["verdict"] == "pays":
+        return [f"It pays: {times}, and a loss above {_points(metrics)} is excluded."]
+    if paid["verdict"] == "not shown":
+        return [f"Not shown whether it pays: {times}, but a loss above {_points(metrics)} is not excluded."]
+    why = "choosing and training take longer" if paid["ratio"] <= 1 else f"more than {_points(metrics)} is lost"
+    return [f"It does not pay: {why}; {times}."]
 
 
 def _outcome(metrics: dict[str, Any]) -> str:
@@ -91,39 +108,45 @@ def _outcome(metrics: dict[str, Any]) -> str:
         reached.setdefault((arm["arm"], arm["equal"], arm["n"]), []).append(100 * arm["accuracy"])
     parts = []
     for (arm, equal, n), accuracies in reached.items():
-        times = ", equal steps" if equal == "steps" else ""
-        parts.append(f"{np.mean(accuracies):.2f} % on {n:,} examples ({ARMS[metrics['workflow']].get(arm, arm)}{times})")
+        steps = ", equal steps" if equal == "steps" else ""
+        parts.append(f"{np.mean(accuracies):.2f} % on {n:,} examples ({ARMS[metrics['workflow']].get(arm, arm)}{steps})")
     n_seeds = max(len(values) for values in reached.values())
     model = metrics["arms"][0]["model"]
     return f"Accuracy of {model}, mean of {n_seeds} seed{'s' if n_seeds > 1 else ''}: {'; '.join(parts)}."
 
 
 ARMS = {
-    "coreset": {"proxy": "chosen by the proxy", "random": "chosen at random", "full": "everything", "selection": "an earlier selection"},
-    "active": {"proxy": "asked by the proxy", "random": "asked at random", "target": "asked by the target itself", "selection": "an earlier selection"},
+    "coreset": {
+        "proxy": "the part the proxy chose",
+        "random": "a random part",
+        "full": "everything",
+        "selection": "the part of an earlier selection",
+    },
+    "active": {"proxy": "what the proxy asked for", "random": "what chance asked for", "target": "what the target asked for"},
 }
 
 
 def _comparison(metrics: dict[str, Any], found: dict[str, Any]) -> str:
+    """One difference, what it can carry, and the claim."""
     names = ARMS[metrics["workflow"]]
+    one, other = names.get(found["arm"], found["arm"]), names.get(found["against"], found["against"])
     at = f" at {found['n_labelled']:,} labels" if "n_labelled" in found else " at equal steps" if found["equal"] == "steps" else ""
     if found["low"] is None:
         spread = (
-            f"one seed; other test rows alone could make it {found['rows_low']:+.2f} to {found['rows_high']:+.2f}, "
-            "and what other seeds could do is unknown: repeat with --seeds 3"
+            f"one seed; other test rows could make it {found['rows_low']:+.2f} to {found['rows_high']:+.2f}, "
+            "what other seeds could do is unknown: repeat with --seeds 3"
         )
     else:
         spread = (
             f"95 % interval {found['low']:+.2f} to {found['high']:+.2f}; "
             f"{found['n_seeds']} seeds and {found['n_test']:,} test rows could show {found['smallest']:.2f}"
         )
-    margin = f" by more than {metrics['margin']:g}" if found["question"] == "no worse" else ""
-    claim = {"better": "better", "no worse": "no worse" + margin}[found["question"]]
-    verdict = {"shown": f"{claim} is shown", "not shown": f"{claim} is not shown", "refuted": f"{claim} is refuted"}[found["verdict"]]
-    return (
-        f"What was {names.get(found['arm'], found['arm'])} against what was {names.get(found['against'], found['against'])}{at}: "
-        f"{found['mean']:+.2f} points ({spread}): {verdict}."
-    )
+    margin = f" (margin {_points(metrics)})" if found["question"] == "no worse" else ""
+    return f"{one[0].upper()}{one[1:]} against {other}{at}: {found['mean']:+.2f} points ({spread}). {found['question'].capitalize()}{margin}: {found['verdict']}."
+
+
+def _points(metrics: dict[str, Any]) -> str:
+    return f"{metrics['margin']:g} point{'' if metrics['margin'] == 1 else 's'}"
 
 
 def _ranking(agreements: list[dict[str, Any]]) -> list[str]:
@@ -139,13 +162,3 @@ def _ranking(agreements: list[dict[str, Any]]) -> list[str]:
         who = "Proxy and target rank" if between == "proxy and target" else "Two seeds of the target rank"
         said.append(f"{who} alike to this degree: {rank}{overlap:.0%} of the choice in common (chance: {found[0]['chance']:.0%}).")
     return said
-
-
-def _time(metrics: dict[str, Any]) -> list[str]:
-    if metrics.get("payment"):
-        p = metrics["payment"]
-        return [f"End to end {p['seconds']:.0f} s against {p['full_seconds']:.0f} s for everything, {p['ratio']:.2f} times as fast: {p['verdict']}."]
-    return [
-        f"Selecting {s['n_labelled']:,} took the proxy {s['seconds']:.0f} s and the target {s['target_seconds']:.0f} s: {s['ratio']:.1f} times as fast."
-        for s in metrics.get("speed_up", [])
-    ]

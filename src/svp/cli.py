@@ -6,12 +6,19 @@ import sys
 
 from cyclopts import App, CycloptsError
 
+# name: (what it does, an example)
 COMMANDS = {
-    "demo": "Run both workflows on 1,797 real images that ship with scikit-learn, in about a minute",
-    "coreset": "Choose what to keep of labelled data",
-    "active": "Choose what to label, round by round, with known labels in place of people",
-    "report": "Write the HTML report of a run folder",
-    "list": "Show what is known: methods, models, datasets, recipes",
+    "demo": ("Run both workflows on 1,797 real images that ship with scikit-learn, in about a minute", "svp demo"),
+    "coreset": (
+        "Choose what to keep of labelled data: the proxy scores it, the target is trained on what the proxy chose",
+        "svp coreset photos --budget 50% --method forgetting --control random full --seeds 3",
+    ),
+    "active": (
+        "Choose what to label, round by round: the proxy asks, known labels answer in place of people",
+        "svp active photos --labelled 100 200 400 --method margin --control random target",
+    ),
+    "report": ("Write the HTML report of a run folder", "svp report runs/photos-coreset-1a2b3c4d"),
+    "list": ("Show what is known: methods, models, datasets, recipes", "svp list methods"),
 }
 
 app = App(
@@ -21,8 +28,9 @@ app = App(
     version=lambda: __import__("svp").__version__,
     suppress_keyboard_interrupt=False,
 )
-for _name, _help in COMMANDS.items():
-    app.command(f"svp.commands:{_name if _name != 'list' else 'list_'}", name=_name, help=_help)
+for _name, (_help, _example) in COMMANDS.items():
+    _function = "list_" if _name == "list" else _name
+    app.command(f"svp.commands:{_function}", name=_name, help=_help, help_epilogue=f"Example: {_example}")
 
 
 def main(arguments: list[str] | None = None) -> None:

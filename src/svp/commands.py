@@ -87,9 +87,7 @@ def coreset(
     settings: Annotated[CoresetFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
     common: Common = Common(),
 ) -> None:
-    """Choose what to keep of labelled data: the proxy scores it, the target is trained on what the proxy chose.
-
-    Example: svp coreset cifar10 --data DIR --method forgetting --budget 50% --control random full
+    """Run `svp.coreset`.
 
     Parameters
     ----------
@@ -111,9 +109,7 @@ def active(
     settings: Annotated[ActiveFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
     common: Common = Common(),
 ) -> None:
-    """Choose what to label, round by round: the proxy asks, known labels answer in place of people.
-
-    Example: svp active cifar10 --data DIR --labelled 1000 5000 10000 --control random target
+    """Run `svp.active`.
 
     Parameters
     ----------
@@ -129,7 +125,7 @@ def active(
 
 
 def demo(*, out: Path = Path("runs/demo"), quiet: Annotated[bool, Parameter(negative=())] = False) -> None:
-    """Run both workflows on scikit-learn's digits, 1,797 real images, with a random control beside each; then write the reports.
+    """Run both workflows on scikit-learn's digits, a random control beside each, and write both reports.
 
     Parameters
     ----------

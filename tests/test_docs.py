@@ -1,0 +1,95 @@
+"""The documents are true: every Python example runs, and every command of the README does what it says, on a small slice."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from svp import cli
+from tests.test_data_cifar import write_layout
+
+ROOT = Path(__file__).parents[1]
+
+# What a command of the README gets in place of its own values, so that it takes a second: the fewest epochs, the smallest nets.
+TINY = {
+    "--proxy.epochs": "1",
+    "--proxy.width": "0.25",
+    "--target.epochs": "1",
+    "--target.model": "preact8",
+    "--target.width": "0.25",
+    "--seeds": "1",
+    "--compute.threads": "1",
+}
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks(ROOT / "README.md", "python")
+    exec(compile(block, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "on 673 examples (the part the proxy chose)" in printed
+
+
+def test_adding_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is one story: its blocks share their names; the net is put into the file that the text names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    names: dict[str, object] = {}
+    for block in blocks(ROOT / "docs/adding.md", "python"):
+        if "def small_net" in block:
+            (tmp_path / "mynets.py").write_text(block)
+        exec(compile(block, "adding.md", "exec"), names)
+    run = names["run"]
+    assert len(run.selection.ids) == 60  # type: ignore[attr-defined]
+
+
+COMMANDS = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines() if line.startswith("svp ")]
+
+
+def test_readme_has_the_commands() -> None:
+    """The list is not empty by a slip of the pattern."""
+    assert len(COMMANDS) >= 4
+
+
+def tiny(command: str) -> list[str]:
+    """The arguments of a README command with TINY's values, totals that a tiny pool has, and CIFAR files that need no checksum."""
+    command = re.sub(r"--labelled [\d ]+", "--labelled 4 8 12 ", command)
+    for flag in TINY:
+        command = re.sub(rf"{re.escape(flag)} \S+", "", command)
+    command = re.sub(r"^svp (\w+) +cifar10 ", r"svp \1 svp.data.cifar:read_batches ", command)
+    return [*shlex.split(command)[1:], *(word for pair in TINY.items() for word in pair), "--quiet"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_readme_command_runs(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    arguments = tiny(command)
+    if "photos" in arguments:
+        for name in ("cat", "dog"):
+            (tmp_path / "photos" / name).mkdir(parents=True)
+            for i in range(40):
+                Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "photos" / name / f"{i}.png")
+        arguments += ["--image-size", "16"]
+    else:
+        write_layout(tmp_path / "DIR")
+    cli.main(arguments)
+    assert "Accuracy of preact8" in capsys.readouterr().out
+    assert (next((tmp_path / "runs").iterdir()) / "selection.parquet").exists()
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_has_help_and_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main([name, "--help"])
+    assert not left.value.code
+    printed = " ".join(capsys.readouterr().out.split())
+    for words in cli.COMMANDS[name]:
+        assert words in printed
