@@ -1,0 +1,530 @@
+"""The one training loop: against a slow obvious one, at the edges of its schedule, and across interruptions."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from svp.chance import shuffled, spawn_seed
+from svp.config import TrainConfig
+from svp.errors import DataError, TrainingError
+from svp.learners import loop
+from svp.learners.augment import augment, draw
+from svp.learners.compute import Compute
+from svp.learners.resnet import preact
+from svp.signals import KINDS, Signals
+
+FP32 = Compute("cpu", "fp32", channels_last=False, threads=1)
+TRY = settings(derandomize=True, deadline=None, max_examples=40)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_examples(n: int = 45, n_classes: int = 3, seed: int = 0, ids: np.ndarray | None = None) -> loop.Examples:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, n_classes, n)
+    images = rng.integers(0, 90, (n, 8, 8, 3)) + 50 * labels[:, None, None, None]
+    x = torch.from_numpy(images.astype(np.uint8))
+    flat = x.float().reshape(-1, 3)
+    return loop.Examples(x, torch.from_numpy(labels), np.arange(n) if ids is None else ids, flat.mean(0), flat.std(0))
+
+
+def part(examples: loop.Examples, rows: np.ndarray) -> loop.Examples:
+    return replace(examples, inputs=examples.inputs[rows], labels=examples.labels[rows], ids=examples.ids[rows])
+
+
+def make_net(n_classes: int = 3, seed: int = 1) -> nn.Module:
+    torch.manual_seed(seed)
+    return preact("preact8", n_classes, torch.zeros(3, 8, 8), width=0.25)
+
+
+class Dropping(nn.Module):
+    """A net that draws while it trains, and has no features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def config(**values: Any) -> TrainConfig:
+    return TrainConfig.make({"model": "preact8", "epochs": 3, "batch_size": 16, "lr": 0.4, "augment": "none", **values})
+
+
+def fit(folder: Path, model: nn.Module, examples: loop.Examples, settings_: TrainConfig, **given: Any) -> tuple[list[Any], Signals]:
+    signals = Signals.create(folder / "signals", settings_.epochs_for(len(examples.ids)), len(examples.ids))
+    given = {"seed": 0, "augmentation": "none", "compute": FP32, **given}
+    records = loop.train(model, examples, settings_, signals=signals, checkpoint=folder / "checkpoint.safetensors", **given)
+    return records, signals
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def plain(records: list[Any]) -> list[Any]:
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+
+
+# --- against a slow obvious loop ------------------------------------------------------------------------------------------
+
+
+def obvious(model: nn.Module, examples: loop.Examples, c: TrainConfig, seed: int) -> tuple[list[float], np.ndarray]:
+    """Momentum SGD with weight decay, one-cycle, written out; returns losses an epoch and (5, epochs, n) signals."""
+    n = len(examples.ids)
+    x = ((examples.inputs.float() - examples.mean) / examples.std).permute(0, 3, 1, 2).contiguous()
+    per_epoch = -(-n // c.batch_size)
+    n_steps, step, momenta = c.epochs * per_epoch, 0, {}
+    seen, losses = np.zeros((5, c.epochs, n)), []
+    model.train()
+    for epoch in range(c.epochs):
+        order = shuffled(examples.ids, seed, "order", epoch)
+        epoch_losses = np.zeros(n)
+        for rows in np.array_split(order, per_epoch):
+            rise = c.warmup * n_steps
+            rate = 0.1 + 0.9 * step / rise if step < rise else (n_steps - step) / (n_steps - rise)
+            lr = rate * c.lr * c.batch_size / 128
+            logits = model(x[rows])
+            y = examples.labels[rows]
+            loss = nn.functional.cross_entropy(logits, y)
+            grads = torch.autograd.grad(loss, list(model.parameters()))
+            with torch.no_grad():
+                for parameter, grad in zip(model.parameters(), grads, strict=True):
+                    g = grad + c.weight_decay * parameter
+                    momenta[parameter] = c.momentum * momenta[parameter] + g if parameter in momenta else g
+                    parameter -= lr * momenta[parameter]
+            z = logits.detach().double().numpy()
+            for row, label, logit in zip(rows, y.tolist(), z, strict=True):
+                p = np.exp(logit - logit.max()) / np.exp(logit - logit.max()).sum()
+                margin = logit[label] - np.delete(logit, label).max()
+                onehot = np.eye(len(p))[label]
+                seen[:, epoch, row] = [margin > 0, -np.log(p[label]), p[label], margin, np.linalg.norm(p - onehot)]
+                epoch_losses[row] = -np.log(p[label])
+            step += 1
+        losses.append(epoch_losses.mean())
+    return losses, seen
+
+
+def test_weights_and_signals_are_those_of_the_obvious_loop(tmp_path: Path) -> None:
+    c, examples = config(epochs=4), make_examples()
+    net, slow = make_net(), make_net()
+    records, signals = fit(tmp_path, net, examples, c, seed=3)
+    losses, seen = obvious(slow, examples, c, seed=3)
+    for (name, a), b in zip(net.state_dict().items(), slow.state_dict().values(), strict=True):
+        assert torch.allclose(a.double(), b.double(), rtol=2e-3, atol=2e-4), name
+    assert [r["loss"] for r in records] == pytest.approx(losses, rel=1e-3)
+    assert [r["accuracy"] for r in records] == pytest.approx(seen[0].mean(axis=1).tolist(), abs=0.03)
+    for i, kind in enumerate(KINDS):
+        if kind == "correct":
+            clear = np.abs(seen[3]) > 0.01
+            assert clear.mean() > 0.9
+            assert np.array_equal(signals[kind][clear], seen[i][clear])
+        else:
+            assert np.allclose(signals[kind].astype(float), seen[i], rtol=5e-3, atol=5e-3), kind
+    assert [r["epoch"] for r in records] == [0, 1, 2, 3]
+    assert all(r["seconds"] > 0 for r in records)
+
+
+def test_plain_signals_are_those_of_the_net_after_the_epoch(tmp_path: Path) -> None:
+    examples, shown = make_examples(), []
+    c = config(record="plain", epochs=2)
+    net = make_net()
+    signals = Signals.create(tmp_path / "signals", 2, len(examples.ids))
+
+    def after_epoch(record: Any, n_epochs: int) -> None:
+        probs = loop.predict(net, examples, FP32, embeddings=False).probs
+        shown.append(probs[np.arange(len(examples.ids)), examples.labels.numpy()])
+
+    loop.train(
+        net, examples, c, seed=0, augmentation="crop_flip", compute=FP32, signals=signals, checkpoint=tmp_path / "c", progress=after_epoch
+    )
+    for epoch in range(2):
+        assert np.allclose(signals["p_true"][epoch].astype(float), shown[epoch], atol=1e-3)
+    train = make_net()
+    records, _ = fit(tmp_path / "train", train, examples, config(epochs=2), augmentation="crop_flip")
+    assert same(state(net), state(train))  # recording changes no weight
+
+
+def test_signals_by_hand() -> None:
+    logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 3.0], [-1.0, -2.0, 5.0]])
+    labels = torch.tensor([0, 1, 0])
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+    rows = dict(zip(KINDS, loop.signal_values(logits, labels, losses).numpy(), strict=True))
+    p = np.exp(logits.double().numpy())
+    p /= p.sum(axis=1, keepdims=True)
+    mine = p[np.arange(3), labels.numpy()]
+    assert rows["correct"].tolist() == [1, 0, 0]  # level with another is not right
+    assert rows["loss"] == pytest.approx(-np.log(mine), rel=1e-5)
+    assert rows["p_true"] == pytest.approx(mine, rel=1e-5)
+    assert rows["logit_margin"] == pytest.approx([1, 0, -6])
+    assert rows["el2n"] == pytest.approx(np.linalg.norm(p - np.eye(3)[labels.numpy()], axis=1), rel=1e-5)
+
+
+def test_a_single_class_is_always_right_and_finite() -> None:
+    values = loop.signal_values(torch.tensor([[3.0], [-2.0]]), torch.zeros(2, dtype=torch.int64), torch.zeros(2)).numpy()
+    rows = dict(zip(KINDS, values, strict=True))
+    assert rows["correct"].tolist() == rows["p_true"].tolist() == [1, 1]
+    assert rows["el2n"].tolist() == [0, 0]
+    assert np.isfinite(values.astype(np.float16)).all()
+
+
+# --- the schedule ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_papers_schedule_changes_exactly_between_epochs() -> None:
+    c = TrainConfig(schedule="piecewise", epochs=181, lr=0.1, batch_size=128)
+    steps_per_epoch = 391
+    rates = [[loop.learning_rate(c, e * steps_per_epoch + s, 181 * steps_per_epoch) for s in range(steps_per_epoch)] for e in range(181)]
+    assert all(len(set(epoch)) == 1 for epoch in rates)
+    assert [epoch[0] for epoch in rates] == pytest.approx([0.01] + 90 * [0.1] + 45 * [0.01] + 45 * [0.001])
+
+
+@TRY
+@given(
+    n_steps=st.integers(1, 300),
+    warmup=st.floats(0, 0.9),
+    batch=st.sampled_from([32, 128, 512]),
+)
+def test_one_cycle_rises_once_and_falls_towards_zero(n_steps: int, warmup: float, batch: int) -> None:
+    c = TrainConfig(warmup=warmup, lr=0.2, batch_size=batch)
+    highest = 0.2 * batch / 128
+    rates = np.array([loop.learning_rate(c, step, n_steps) for step in range(n_steps)])
+    assert (rates > 0).all()
+    assert rates.max() <= highest * (1 + 1e-12)
+    top = int(rates.argmax())
+    assert (np.diff(rates[: top + 1]) >= 0).all()
+    assert (np.diff(rates[top:]) <= 0).all()
+    if warmup * n_steps >= 1:
+        assert rates[0] == pytest.approx(highest / 10)
+    if warmup == 0:
+        assert rates == pytest.approx(highest * (1 - np.arange(n_steps) / n_steps))
+    # In a straight line: the last step is one line-step above zero.
+    assert rates[-1] <= highest / max(1, (1 - warmup) * n_steps) + 1e-12 or n_steps == 1
+
+
+@TRY
+@given(phases=st.lists(st.tuples(st.integers(1, 50), st.floats(0.01, 2)), min_size=1, max_size=4), epochs=st.integers(1, 30))
+def test_phases_are_stretched_to_fit(phases: list[tuple[int, float]], epochs: int) -> None:
+    c = TrainConfig(schedule="piecewise", phases=tuple(phases), lr=0.1)
+    n_steps = epochs * sum(length for length, _ in phases)
+    expected = [0.1 * factor for length, factor in phases for _ in range(length * epochs)]
+    assert [loop.learning_rate(c, step, n_steps) for step in range(n_steps)] == pytest.approx(expected)
+
+
+def test_min_steps_raises_the_epochs(tmp_path: Path) -> None:
+    records, signals = fit(tmp_path, make_net(), make_examples(20), config(epochs=1, min_steps=5))
+    assert len(records) == 3  # of 2 steps each
+    assert signals["loss"].shape == (3, 20)
+
+
+@pytest.mark.parametrize(("n", "batch", "sizes"), [(45, 16, [15, 15, 15]), (17, 16, [9, 8]), (16, 16, [16]), (5, 16, [5]), (9, 2, [2, 2, 2, 2, 1])])
+def test_batches_are_of_nearly_equal_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int, batch: int, sizes: list[int]) -> None:
+    seen, real = [], loop.augment
+
+    def counted(images: Tensor, drawn: Tensor, kind: Any) -> Tensor:
+        seen.append(len(images))
+        return real(images, drawn, kind)
+
+    monkeypatch.setattr(loop, "augment", counted)
+    fit(tmp_path, make_net(), make_examples(n), config(epochs=2, batch_size=batch))
+    assert seen == sizes * 2
+
+
+# --- augmentation ---------------------------------------------------------------------------------------------------------
+
+
+def legal(image: np.ndarray, kind: str) -> dict[bytes, tuple[int, int, bool]]:
+    """Every shift and flip of the padded image, by brute force."""
+    h, w, _ = image.shape
+    ph, pw = h // 8, w // 8
+    padded = np.pad(image, ((ph, ph), (pw, pw), (0, 0)))
+    flips = (False, True) if kind == "crop_flip" else (False,)
+    return {
+        np.ascontiguousarray(window[:, ::-1] if flip else window).tobytes(): (i, j, flip)
+        for i in range(2 * ph + 1)
+        for j in range(2 * pw + 1)
+        for window in [padded[i : i + h, j : j + w]]
+        for flip in flips
+    }
+
+
+@pytest.mark.parametrize("kind", ["crop", "crop_flip"])
+@pytest.mark.parametrize("shape", [(8, 8, 1), (16, 8, 3), (33, 20, 3), (5, 5, 1)])
+def test_every_result_is_a_legal_shift_or_flip_and_all_of_them_come(kind: Any, shape: tuple[int, int, int]) -> None:
+    image = np.random.default_rng(0).integers(1, 255, shape).astype(np.uint8)
+    n = 60 * len(legal(image, kind))
+    n = min(n, 4000)
+    batch = torch.from_numpy(np.broadcast_to(image, (n, *shape)).copy())
+    made = augment(batch, draw(np.arange(n), 0, 0), kind).numpy()
+    allowed = legal(image, kind)
+    counts: dict[tuple[int, int, bool], int] = dict.fromkeys(allowed.values(), 0)
+    for result in made:
+        counts[allowed[result.tobytes()]] += 1  # KeyError: not legal
+    assert min(counts.values()) > 0.25 * n / len(counts)
+    assert max(counts.values()) < 2.5 * n / len(counts)
+
+
+def test_no_augmentation_is_none() -> None:
+    images = torch.ones(3, 8, 8, 1)
+    assert augment(images, draw(np.arange(3), 0, 0), "none") is images
+
+
+def test_floats_are_augmented_as_bytes_are() -> None:
+    images, drawn = make_examples(20).inputs, draw(np.arange(20), 3, 1)
+    assert torch.equal(augment(images, drawn, "crop_flip").float(), augment(images.float(), drawn, "crop_flip"))
+
+
+def test_what_happens_to_an_example_is_its_own() -> None:
+    ids = np.array([3, 14, 15, 92, 65, 35])
+    drawn = draw(ids, 1, 2)
+    assert torch.equal(draw(ids[[4, 1]], 1, 2), drawn[[4, 1]])
+    assert not torch.equal(draw(ids, 1, 3), drawn)
+    assert not torch.equal(draw(ids, 2, 2), drawn)
+
+
+def spied(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Any]) -> list[dict[int, bytes]]:
+    """What each example looked like, step by step: its first pixel carries its id."""
+    seen, real = [], loop.augment
+
+    def spy(images: Tensor, drawn: Tensor, kind: Any) -> Tensor:
+        made = real(images, drawn, kind)
+        seen.append({int(image[3, 3, 0]): result.numpy().tobytes() for image, result in zip(images, made, strict=True)})
+        return made
+
+    monkeypatch.setattr(loop, "augment", spy)
+    run()
+    monkeypatch.setattr(loop, "augment", real)
+    return seen
+
+
+def test_a_subset_meets_its_examples_in_the_same_order_and_the_same_crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = make_examples(40)
+    whole.inputs[:, 3, 3, 0] = torch.arange(40)
+    rows = np.random.default_rng(1).permutation(40)[:23]
+    c = config(epochs=2, batch_size=4)
+    seen = [
+        spied(monkeypatch, lambda e=examples, f=folder: fit(f, make_net(), e, c, augmentation="crop_flip"))  # type: ignore[misc]
+        for examples, folder in ((whole, tmp_path / "whole"), (part(whole, np.sort(rows)), tmp_path / "part"))
+    ]
+    for epoch in range(2):
+        steps = [seen[0][10 * epoch : 10 * epoch + 10], seen[1][6 * epoch : 6 * epoch + 6]]
+        merged = [[(id_, image) for step in part_ for id_, image in step.items()] for part_ in steps]
+        assert merged[1] == [(id_, image) for id_, image in merged[0] if id_ in set(rows.tolist())]
+
+
+def test_rows_shuffled_with_their_ids_train_the_same_net(tmp_path: Path) -> None:
+    examples = make_examples(40, ids=np.arange(40) * 3)
+    rows = np.random.default_rng(2).permutation(40)
+    c, nets, found = config(), [make_net(), make_net()], []
+    for i, e in enumerate((examples, part(examples, rows))):
+        found.append(fit(tmp_path / str(i), nets[i], e, c, augmentation="crop_flip"))
+    assert same(state(nets[0]), state(nets[1]))
+    for kind in KINDS:
+        assert np.array_equal(found[0][1][kind][:, rows], found[1][1][kind])
+
+
+def test_scoring_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples, net = make_examples(), make_net()
+    first = loop.predict(net, examples, FP32, embeddings=True)
+    monkeypatch.setattr(loop, "augment", lambda *_: pytest.fail("augmented while scoring"))
+    again = loop.predict(net.train(), examples, FP32, embeddings=True)
+    assert np.array_equal(first.probs, again.probs)
+    assert not net.training  # batch statistics are not those of the pool
+    with torch.no_grad():
+        x = ((examples.inputs.float() - examples.mean) / examples.std).permute(0, 3, 1, 2)
+        assert np.allclose(first.probs, net(x).softmax(1).numpy(), atol=1e-5)
+        assert first.embeddings is not None
+        assert np.allclose(first.embeddings, net.features(x).numpy(), atol=1e-4)  # type: ignore[operator]
+
+
+def test_a_row_is_scored_alike_whatever_else_is_in_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SCORING_BATCH", 16)
+    examples, net = make_examples(45), make_net()
+    whole = loop.predict(net, examples, FP32, embeddings=True)
+    rows = np.random.default_rng(0).permutation(45)[:31]
+    some = loop.predict(net, part(examples, rows), FP32, embeddings=True)
+    assert whole.embeddings is not None
+    assert some.embeddings is not None
+    # By rounding: sums inside a batch may be ordered otherwise for a batch of another size.
+    assert np.allclose(whole.probs[rows], some.probs, atol=1e-6)
+    assert np.allclose(whole.embeddings[rows], some.embeddings, atol=1e-5)
+
+
+# --- interruptions --------------------------------------------------------------------------------------------------------
+
+
+class Stop(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize("make", [make_net, Dropping])
+def test_resuming_from_any_epoch_is_the_same_training(tmp_path: Path, make: Callable[[], nn.Module], momentum: float) -> None:
+    examples, c = make_examples(), config(epochs=4, momentum=momentum)
+    net = make()
+    records, signals = fit(tmp_path / "whole", net, examples, c, augmentation="crop_flip")
+    for stop in range(4):
+        folder = tmp_path / f"stopped{stop}"
+
+        def interrupt(record: Any, n_epochs: int, stop: int = stop) -> None:
+            if record["epoch"] == stop:
+                raise Stop
+
+        with pytest.raises(Stop):
+            fit(folder, make(), examples, c, augmentation="crop_flip", progress=interrupt)
+        torch.manual_seed(99)  # whatever was drawn between
+        other = make()
+        for parameter in other.parameters():
+            nn.init.ones_(parameter)  # all of it must come from the checkpoint
+        epochs: list[float] = []
+        again, resumed = fit(
+            folder, other, examples, c, augmentation="crop_flip", progress=lambda r, n, epochs=epochs: epochs.append(r["epoch"])
+        )
+        assert epochs == list(range(stop + 1, 4))
+        assert same(state(net), state(other))
+        assert plain(again) == plain(records)
+        for kind in KINDS:
+            assert np.array_equal(resumed[kind], signals[kind], equal_nan=kind != "correct")
+
+
+def test_dropout_depends_on_the_seed_and_not_on_what_ran_before(tmp_path: Path) -> None:
+    examples, c = make_examples(), config(epochs=2)
+    states = []
+    for i, (seed, noise) in enumerate([(0, 1), (0, 2), (1, 1)]):
+        net = Dropping()
+        torch.manual_seed(noise)
+        fit(tmp_path / str(i), net, part(examples, np.arange(45)), c, seed=seed)
+        states.append(state(net))
+    assert same(states[0], states[1])
+    assert not same(states[0], states[2])
+
+
+def test_training_that_diverges_says_so(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"diverged in epoch \d of 3 .*lower lr \(now 1e\+30\)"):
+        fit(tmp_path, make_net(), make_examples(), config(lr=1e30))
+
+
+def test_a_last_step_that_diverges_is_noticed(tmp_path: Path) -> None:
+    examples = make_examples(12)
+    with pytest.raises(TrainingError, match="diverged in epoch 1 of 1"):
+        fit(tmp_path, make_net(), examples, config(lr=1e39, epochs=1, warmup=0, batch_size=128))
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    examples = make_examples()
+    fit(tmp_path, make_net(), examples, config(epochs=1))
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match="is damaged") as caught:
+        fit(tmp_path, make_net(), examples, config(epochs=1))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_come_back_from_their_file(tmp_path: Path) -> None:
+    net, other = make_net(seed=1), make_net(seed=2)
+    fit(tmp_path, net, make_examples(), config(epochs=1))
+    loop.save_weights(net, tmp_path / "model.safetensors")
+    loop.load_weights(other, tmp_path / "model.safetensors")
+    assert same(state(net), state(other))
+    with pytest.raises(DataError, match="cannot take weights"):
+        loop.load_weights(make_net(n_classes=4), tmp_path / "model.safetensors")
+    with pytest.raises(DataError, match="cannot take weights"):
+        loop.load_weights(net, tmp_path / "none.safetensors")
+
+
+class Tied(nn.Module):
+    """One weight under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(192, 192), nn.Linear(192, 192)
+        self.b.weight = self.a.weight
+        self.out = nn.Linear(192, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.b(self.a(x.flatten(1)).relu()))
+
+
+def test_a_net_may_use_one_weight_twice(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Tied()
+    fit(tmp_path, net, make_examples(), config(epochs=1, lr=0.01))
+    loop.save_weights(net, tmp_path / "model.safetensors")
+    other = Tied()
+    loop.load_weights(other, tmp_path / "model.safetensors")
+    assert same(state(net), state(other))
+
+
+# --- precision and layout -------------------------------------------------------------------------------------------------
+
+
+def test_the_switches_change_results_by_rounding_only(tmp_path: Path) -> None:
+    examples, c, found = make_examples(), config(epochs=2, lr=0.1), {}
+    for name, compute in {
+        "plain": FP32,
+        "channels_last": replace(FP32, channels_last=True),
+        "bf16": replace(FP32, precision="bf16"),
+    }.items():
+        net = make_net()
+        compute.place(net)
+        _, signals = fit(tmp_path / name, net, examples, c, compute=compute)
+        assert all(p.dtype == torch.float32 for p in net.parameters())
+        outputs = loop.predict(net, examples, compute, embeddings=True)
+        assert outputs.probs.dtype == np.float32
+        assert outputs.embeddings is not None
+        assert outputs.embeddings.dtype == np.float32
+        found[name] = signals["loss"][0].astype(float)
+        stem = net.stem.weight  # type: ignore[union-attr]
+        assert stem.is_contiguous(memory_format=compute.memory_format)  # type: ignore[operator]
+    assert np.allclose(found["plain"], found["channels_last"], atol=0.02)
+    assert np.allclose(found["plain"], found["bf16"], atol=0.3)
+    assert not np.array_equal(found["plain"], found["bf16"])  # the switch does something
+
+
+def test_logits_of_a_net_with_a_head_are_not_rounded_to_bf16() -> None:
+    net, examples = make_net(), make_examples()
+    compute = replace(FP32, precision="bf16")
+    logits = torch.cat([found for _, found, _ in loop.score(net, examples, compute)])
+    assert not torch.equal(logits, logits.bfloat16().float())
+
+
+def test_nothing_of_torchs_own_state_is_left_changed() -> None:
+    torch.manual_seed(7)
+    before, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    with replace(FP32, threads=2).active():
+        assert torch.get_num_threads() == 2
+        torch.manual_seed(spawn_seed(0, "x"))
+        torch.rand(3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+
+
+def test_scores_stay_finite_for_sure_nets() -> None:
+    logits = torch.tensor([[1e9, -1e9], [0.0, 5000.0]])
+    labels = torch.tensor([1, 0])
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+    values = loop.signal_values(logits, labels, losses)
+    assert torch.isfinite(values).all()
+    assert math.isclose(float(values[4, 0]), math.sqrt(2), rel_tol=1e-6)
