@@ -1,0 +1,75 @@
+"""Models of somebody's own, as `package.module:function` names them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin
+from torch import Tensor, nn
+
+fitted: list[int] = []  # how many examples each training of CountingClassifier saw
+
+
+class CountingClassifier(ClassifierMixin):
+    """Says the share of each class among the training labels, and counts its trainings."""
+
+    def fit(self, x: Any, y: Any) -> "CountingClassifier":
+        fitted.append(len(y))
+        self.classes_, counts = np.unique(y, return_counts=True)
+        self._shares = counts / len(y)
+        return self
+
+    def predict_proba(self, x: Any) -> Any:
+        return np.tile(self._shares, (len(x), 1))
+
+    def predict(self, x: Any) -> Any:
+        return self.classes_[self.predict_proba(x).argmax(axis=1)]
+
+
+class MLP(nn.Module):
+    """For rows, without features and head."""
+
+    def __init__(self, num_classes: int, example: Tensor, hidden: int = 8, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(example.numel(), hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Headed(nn.Module):
+    """For rows, with features and head."""
+
+    def __init__(self, num_classes: int, example: Tensor) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(example.numel(), 5), nn.Linear(5, num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x.flatten(1)).relu()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+def too_many(num_classes: int, example: Tensor) -> nn.Module:
+    return MLP(num_classes + 1, example)
+
+
+def wrong_size(num_classes: int, example: Tensor) -> nn.Module:
+    return MLP(num_classes, torch.zeros(example.numel() + 1))
+
+
+def maps_as_features(num_classes: int, example: Tensor) -> nn.Module:
+    net = Headed(num_classes, example)
+    net.features = nn.Unflatten(1, (1, -1))  # type: ignore[assignment]
+    net.head = nn.Sequential(nn.Flatten(), nn.Linear(5, num_classes))  # type: ignore[assignment]
+    return net
+
+
+def no_module(num_classes: int, example: Tensor) -> str:
+    return "a net"
+
+
+NOT_CALLABLE = 3

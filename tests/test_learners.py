@@ -1,0 +1,326 @@
+"""Models by name: the table's, a net of one's own, any scikit-learn classifier; and what each can give."""
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from svp import learners
+from svp.config import ComputeConfig, TrainConfig
+from svp.data.base import Dataset
+from svp.errors import DataError, MissingExtra, MissingInput, SettingError, SvpError, TrainingError, UnknownName
+from svp.learners import find, make_learner
+from svp.learners.compute import Compute, decide
+from svp.signals import Signals
+from tests import own_models
+
+CPU = Compute("cpu", "fp32", channels_last=False, threads=1)
+OWN = "tests.own_models:"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def images() -> Dataset:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    return Dataset.from_arrays((rng.integers(0, 60, (60, 8, 8, 1)) + 60 * labels[:, None, None, None]).astype(np.uint8), labels, name="squares")
+
+
+@pytest.fixture
+def rows() -> Dataset:
+    rng = np.random.default_rng(1)
+    labels = np.arange(80) % 3
+    return Dataset.from_arrays(
+        rng.normal(size=(80, 5)) * [1, 1, 1, 1, 1000] + np.eye(3)[labels] @ np.ones((3, 5)) * labels[:, None], labels, name="rows"
+    )
+
+
+def config(**values: Any) -> TrainConfig:
+    return TrainConfig.make({"model": "preact8", "width": 0.25, "epochs": 2, "batch_size": 16, **values})
+
+
+def own(name: str, **values: Any) -> TrainConfig:
+    return TrainConfig.make({"model": OWN + name, "epochs": 2, "batch_size": 16, **values})
+
+
+def refused(kind: type[SvpError], data: Dataset, train: TrainConfig, *words: str) -> None:
+    with pytest.raises(kind) as caught:
+        make_learner(train, data, seed=0, compute=CPU)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def fit(data: Dataset, train: TrainConfig, folder: Path, ids: Any = None, seed: int = 0) -> Any:
+    learner = make_learner(train, data, seed=seed, compute=CPU)
+    ids = data.ids if ids is None else np.asarray(ids)
+    assert data.labels is not None
+    folder.mkdir(exist_ok=True)
+    learner.fit(data, ids, data.labels[data.positions(ids)], folder=folder)
+    return learner
+
+
+# --- nets -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_net_is_kept_in_plain_files_and_comes_back(images: Dataset, tmp_path: Path) -> None:
+    learner = fit(images, config(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", "model.safetensors", "signals"]
+    assert learner.gives == {"signals", "embeddings"}
+    other = make_learner(config(), images, seed=5, compute=CPU)
+    other.load(tmp_path)
+    for embeddings in (True, False):
+        a, b = (x.predict(images, images.ids[::-2], embeddings=embeddings) for x in (learner, other))
+        assert a.probs.shape == (30, 3)
+        assert a.probs.dtype == np.float32
+        assert np.array_equal(a.probs, b.probs)
+        assert (a.embeddings is not None) == embeddings
+    assert a.probs.sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_rows_of_predictions_are_in_the_order_of_the_ids(images: Dataset, tmp_path: Path) -> None:
+    learner = fit(images, config(), tmp_path)
+    whole = learner.predict(images, images.ids, embeddings=True)
+    some = learner.predict(images, np.array([7, 3, 59]), embeddings=True)
+    assert np.allclose(some.probs, whole.probs[[7, 3, 59]], atol=1e-6)
+    assert np.allclose(some.embeddings, whole.embeddings[[7, 3, 59]], atol=1e-5)
+    assert learner.predict(images, np.zeros(0, np.int64)).probs.shape == (0, 3)
+
+
+def test_the_seed_gives_the_weights_and_two_arms_share_them(images: Dataset, tmp_path: Path) -> None:
+    probs = [make_learner(config(), images, seed=seed, compute=CPU).predict(images, images.ids).probs for seed in (0, 0, 1)]
+    assert np.array_equal(probs[0], probs[1])
+    assert not np.array_equal(probs[0], probs[2])
+
+
+def test_a_training_killed_before_its_mark_is_not_repeated(images: Dataset, tmp_path: Path) -> None:
+    fit(images, config(), tmp_path)
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"left by a kill")
+    learner = make_learner(config(), images, seed=0, compute=CPU)
+    records = learner.fit(images, images.ids, images.labels, folder=tmp_path, progress=lambda *_: pytest.fail("trained again"))
+    assert len(records) == 2
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_one_example_is_not_enough(images: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="cannot be trained on 1 examples"):
+        fit(images, config(), tmp_path, [4])
+    fit(images, config(epochs=1), tmp_path, [4, 5])
+
+
+def test_classes_that_are_missing_in_training_do_not_matter(images: Dataset, tmp_path: Path) -> None:
+    ids = images.ids[images.labels != 1]
+    for i, train in enumerate((config(), TrainConfig(model="logistic"))):
+        probs = fit(images, train, tmp_path / str(i), ids).predict(images, images.ids).probs
+        assert probs.shape == (60, 3)
+        assert probs.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert (probs[:, 1] == 0).all()
+
+
+def test_inputs_are_normalised_by_the_whole_training_part(rows: Dataset, tmp_path: Path) -> None:
+    # A column a thousand times as large as the others must not swamp them; a subset sees the same numbers as the whole.
+    learner = make_learner(own("Headed"), rows, seed=0, compute=CPU)
+    assert learner._mean.numpy() == pytest.approx(rows.inputs.mean(axis=0), rel=1e-4, abs=1e-4)  # type: ignore[attr-defined]
+    assert learner._std.numpy() == pytest.approx(rows.inputs.std(axis=0), rel=1e-4)  # type: ignore[attr-defined]
+    constant = replace(rows, inputs=np.concatenate([rows.inputs[:, :4], np.full((80, 1), 7, np.float32)], axis=1))
+    assert np.isfinite(fit(constant, own("Headed"), tmp_path).predict(constant, constant.ids).probs).all()
+
+
+# --- nets of one's own ----------------------------------------------------------------------------------------------------
+
+
+def test_an_own_net_learns_rows(rows: Dataset, tmp_path: Path) -> None:
+    learner = fit(rows, own("MLP", epochs=30, lr=0.3, options={"hidden": 16}), tmp_path)
+    assert learner.gives == {"signals"}
+    probs = learner.predict(rows, rows.ids).probs
+    assert (probs.argmax(axis=1) == rows.labels).mean() > 0.9
+    assert Signals.open(tmp_path / "signals")["loss"].shape == (30, 80)
+
+
+def test_a_net_without_features_says_what_is_missing_for_embeddings(rows: Dataset, tmp_path: Path) -> None:
+    learner = fit(rows, own("MLP"), tmp_path)
+    with pytest.raises(MissingInput, match=r"gives no embeddings: its net has no `features` and `head`"):
+        learner.predict(rows, rows.ids, embeddings=True)
+    learner = fit(rows, own("Headed"), tmp_path / "headed")
+    assert learner.gives == {"signals", "embeddings"}
+    assert learner.predict(rows, rows.ids, embeddings=True).embeddings.shape == (80, 5)
+
+
+def test_a_net_may_live_in_any_module(rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_nets.py").write_text("from torch import nn\n\ndef linear(n, example, bias=True):\n    return nn.Linear(len(example), n, bias=bias)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    train = TrainConfig(model="my_nets:linear", options={"bias": False}, epochs=1)
+    assert fit(rows, train, tmp_path / "run").predict(rows, rows.ids[:4]).probs.shape == (4, 3)
+    assert find(train).code == ("my_nets",)
+    assert "my_nets" in make_learner(train, rows, seed=0, compute=CPU).code
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "kind", "words"),
+    [
+        (OWN + "MPL", {}, UnknownName, ["did you mean 'MLP'"]),
+        (OWN + "NOT_CALLABLE", {}, SettingError, ["is 3", "torch.nn.Module"]),
+        (OWN + "no_module", {}, SettingError, ["returned str", "torch.nn.Module"]),
+        (OWN + "MLP", {"hiden": 3}, SettingError, ["hiden"]),
+        (OWN + "MLP", {"hidden": 0.5}, TypeError, []),
+        (OWN + "too_many", {}, SettingError, ["logits of shape (2, 4)", "(2, 3)"]),
+        (OWN + "wrong_size", {}, SettingError, ["shape (5,)", "cannot be multiplied"]),
+        (OWN + "maps_as_features", {}, SettingError, ["`features` gives shape (2, 1, 5)"]),
+        ("no_such_package.nets:make", {}, SettingError, ["no_such_package", "Python path"]),
+        (":make", {}, SettingError, ["package.module:function"]),
+        (".own_models:MLP", {}, SettingError, ["package.module:function"]),
+        ("__main__:make", {}, SvpError, []),
+        ("preact20", {"depth": 3}, SettingError, ["takes no options (depth)"]),
+        ("preact8", {}, SettingError, ["takes images"]),
+        ("preact9", {}, SettingError, []),
+    ],
+)
+def test_models_that_cannot_be_are_refused_before_training(
+    rows: Dataset, model: str, options: dict[str, Any], kind: type[Exception], words: list[str]
+) -> None:
+    train = TrainConfig(model=model, options=options)
+    if issubclass(kind, SvpError):
+        refused(kind, rows, train, *words)
+    else:  # an error inside somebody's own function is theirs, and keeps its traceback
+        with pytest.raises(kind):
+            make_learner(train, rows, seed=0, compute=CPU)
+
+
+def test_a_model_in_the_running_script_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("__main__.make", own_models.MLP, raising=False)
+    with pytest.raises(SettingError, match="module of its own"):
+        find(TrainConfig(model="__main__:make"))
+
+
+def test_width_is_for_the_tables_nets() -> None:
+    with pytest.raises(SettingError, match="width is for the nets"):
+        find(own("MLP", width=2)).make(3, torch.zeros(5))
+
+
+def test_augmentation_is_for_images(rows: Dataset, images: Dataset) -> None:
+    refused(SettingError, rows, own("MLP", augment="crop"), "augment 'crop'", "images", "(5,)")
+    make_learner(own("MLP", augment="none"), rows, seed=0, compute=CPU)
+    make_learner(config(augment="crop_flip"), images, seed=0, compute=CPU)
+    refused(SettingError, replace(rows, augmentation="crop"), own("MLP"), "augment 'crop'")
+
+
+def test_torch_is_an_extra(rows: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(module: str, extra: str) -> Any:
+        raise MissingExtra(f"{module} is not installed; install it with: pip install 'selection-via-proxy[{extra}]'")
+
+    monkeypatch.setattr(learners, "require", missing)
+    refused(MissingExtra, rows, own("MLP"), "selection-via-proxy[torch]")
+    make_learner(TrainConfig(model="logistic"), rows, seed=0)  # needs none
+
+
+# --- scikit-learn ---------------------------------------------------------------------------------------------------------
+
+
+def test_logistic_is_logistic_regression_on_flat_inputs(images: Dataset, tmp_path: Path) -> None:
+    learner = fit(images, TrainConfig(model="logistic"), tmp_path)
+    assert learner.gives == frozenset()
+    x = images.inputs.reshape(60, -1) / 255
+    expected = LogisticRegression().fit(x, images.labels).predict_proba(x)
+    assert np.allclose(learner.predict(images, images.ids).probs, expected, atol=1e-3)
+    with pytest.raises(MissingInput, match="gives no embeddings"):
+        learner.predict(images, images.ids, embeddings=True)
+    assert learner.predict(images, images.ids[:0]).probs.shape == (0, 3)
+
+
+@pytest.mark.parametrize("model", ["logistic", "sklearn.ensemble:RandomForestClassifier", OWN + "CountingClassifier"])
+def test_a_classifier_comes_back_without_a_pickle(images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    options = {"n_estimators": 5} if "Forest" in model else {}
+    train = TrainConfig(model=model, options=options)
+    for module in (pickle, __import__("joblib")):
+        monkeypatch.setattr(module, "dump", lambda *_, **__: pytest.fail("a pickle was written"))
+    learner = fit(images, train, tmp_path, images.ids[::2], seed=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", "ids.npy", "labels.npy"]
+    other = make_learner(train, images, seed=3)
+    other.load(tmp_path)
+    assert np.array_equal(learner.predict(images, images.ids).probs, other.predict(images, images.ids).probs)
+
+
+def test_a_forest_depends_on_the_seed_and_not_on_the_order_of_rows(images: Dataset, tmp_path: Path) -> None:
+    train = TrainConfig(model="sklearn.ensemble:RandomForestClassifier", options={"n_estimators": 3, "max_depth": 2})
+    order = np.random.default_rng(0).permutation(60)
+    probs = [
+        fit(images, train, tmp_path / str(i), ids, seed).predict(images, images.ids).probs
+        for i, (ids, seed) in enumerate([(images.ids, 0), (images.ids[order], 0), (images.ids, 1)])
+    ]
+    assert np.array_equal(probs[0], probs[1])
+    assert not np.array_equal(probs[0], probs[2])
+
+
+def test_its_own_random_state_wins(images: Dataset, tmp_path: Path) -> None:
+    train = TrainConfig(model="sklearn.ensemble:RandomForestClassifier", options={"n_estimators": 3, "random_state": 1})
+    learner = make_learner(train, images, seed=0)
+    assert learner._classifier.random_state == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "words"),
+    [
+        ("sklearn.svm:LinearSVC", {}, ["no probabilities", "predict_proba"]),
+        ("sklearn.linear_model:RidgeClassifier", {"alpha": 2}, ["no probabilities", "alpha"]),
+        ("logistic", {"D": 1}, ["'D'"]),
+        ("sklearn.ensemble:RandomForestClassifer", {}, ["did you mean 'RandomForestClassifier'"]),
+    ],
+)
+def test_classifiers_that_cannot_be_are_refused(images: Dataset, model: str, options: dict[str, Any], words: list[str]) -> None:
+    refused(UnknownName if "mean" in words[0] else SettingError, images, TrainConfig(model=model, options=options), *words)
+
+
+@pytest.mark.parametrize(("options", "words"), [({"C": -1.0}, "'C' parameter"), ({"solver": "best"}, "'solver' parameter")])
+def test_options_that_only_the_fit_refuses_are_one_line(images: Dataset, tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingError, match=words) as caught:
+        fit(images, TrainConfig(model="logistic", options=options), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_class_is_not_enough_for_a_classifier(images: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="two classes at least; the 20 given have 1"):
+        fit(images, TrainConfig(model="logistic"), tmp_path, images.ids[images.labels == 1])
+
+
+def test_a_classifier_that_was_never_fitted_cannot_be_loaded(images: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is missing"):
+        make_learner(TrainConfig(model="logistic"), images, seed=0).load(tmp_path)
+
+
+# --- where it runs --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_asked_for_is_what_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("svp.learners.compute._bf16_is_faster", lambda *_: pytest.fail("measured although told"))
+    found = decide(ComputeConfig(device="cpu", precision="bf16", channels_last=False, threads=3))
+    assert found.facts() == {"device": "cpu", "precision": "bf16", "channels_last": False, "threads": 3}
+    assert decide(ComputeConfig(precision="fp32")).threads >= 1
+
+
+@pytest.mark.parametrize(("faster", "precision"), [(2.0, "bf16"), (1.0, "fp32")])
+def test_auto_measures(monkeypatch: pytest.MonkeyPatch, faster: float, precision: str) -> None:
+    monkeypatch.setattr("svp.learners.compute._seconds", lambda conv, x, dtype: 1.0 if dtype is torch.bfloat16 else faster)
+    threads = torch.get_num_threads()
+    assert decide(ComputeConfig(device="cpu", threads=1)).precision == precision
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "mps" if not torch.backends.mps.is_available() else "xpu", "gpu"])
+def test_a_device_that_is_not_there_is_named(device: str) -> None:
+    with pytest.raises(SettingError, match="cannot be used here") as caught:
+        decide(ComputeConfig(device=device))
+    assert repr(device) in str(caught.value)
+    assert "\n" not in str(caught.value)
