@@ -1,0 +1,175 @@
+"""Who may import whom, who trains, who writes: the rules of the layout, read off the source."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import svp
+
+ROOT = Path(svp.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+# What each part may import of svp itself, beside its own part. Sideways: errors, config, chance (numbers) and runs (state).
+SIDEWAYS = {"errors", "config", "chance", "runs"}
+MAY = {
+    "errors": set(),
+    "chance": set(),
+    "config": {"errors"},
+    "data": {"errors", "chance"},
+    "labels": {"errors"},
+    "runs": {"errors", "config", "data", "select", "report"},  # the last two by name, when asked
+    "signals": {"errors", "runs"},
+    "select": {"errors", "chance", "runs"},
+    "learners": SIDEWAYS | {"data", "signals"},
+    "evaluate": {"errors"},
+    "audit": {"chance", "evaluate"},
+    "workflows": SIDEWAYS | {"data", "learners", "signals", "select", "labels", "evaluate", "audit"},
+}
+COMMAND_LINE = {"cli", "commands", "demo", "__main__"}
+
+
+def part_of(path: Path) -> str:
+    first = path.relative_to(ROOT).parts[0]
+    return first.removesuffix(".py")
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(path: Path, *, at_import: bool = False) -> Iterator[str]:
+    """Full names of imported modules; `at_import`: only those that importing the file itself imports."""
+    lazy: set[ast.AST] = set()
+    for node in ast.walk(tree_of(path)):
+        deferred = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if deferred or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            lazy.update(ast.walk(node))
+    package = ["svp", *path.relative_to(ROOT).parts[:-1]]
+    for node in ast.walk(tree_of(path)):
+        if at_import and node in lazy:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[: len(package) - node.level + 1], node.module or ""]).rstrip(".") if node.level else node.module
+            assert base is not None
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and isinstance(node.args[0], ast.Constant):
+            yield node.args[0].value
+
+
+def own_parts(path: Path) -> set[str]:
+    found = {name.split(".")[1] for name in imports(path) if name.startswith("svp.")}
+    return {part for part in found if (ROOT / part).is_dir() or (ROOT / f"{part}.py").exists()}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_parts_import_only_what_they_may(path: Path) -> None:
+    part = part_of(path)
+    if part in COMMAND_LINE | {"__init__", "report", "engine"}:
+        return
+    assert part in MAY, f"{part} is new: say in tests/test_imports.py what it may import"
+    assert own_parts(path) - {part} <= MAY[part]
+
+
+def test_only_the_command_line_knows_the_report_and_nobody_the_command_line() -> None:
+    for path in FILES:
+        part, found = part_of(path), own_parts(path)
+        if part not in COMMAND_LINE:
+            assert not found & COMMAND_LINE, path
+        if part not in COMMAND_LINE | {"report", "runs"}:
+            assert "report" not in found, path
+    # Run.report() names the report, and only when it is called.
+    assert "svp.report" not in set(imports(ROOT / "runs.py", at_import=True))
+
+
+def test_the_report_runs_no_model() -> None:
+    for path in FILES:
+        if part_of(path) == "report":
+            assert not own_parts(path) & {"learners", "signals"}, path
+            assert "torch" not in {name.split(".")[0] for name in imports(path)}, path
+
+
+def test_selection_and_signals_import_no_torch() -> None:
+    for path in FILES:
+        if part_of(path) in {"select", "signals", "config", "chance", "errors", "labels", "runs", "data", "evaluate", "audit", "workflows"}:
+            assert not {name for name in imports(path, at_import=True) if name.split(".")[0] == "torch"}, path
+
+
+def calls(path: Path) -> set[str]:
+    return {ast.unparse(node.func) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)}
+
+
+def test_only_the_loop_trains() -> None:
+    trainers = [path.name for path in FILES if any(name.endswith((".backward", "autograd.backward")) for name in calls(path))]
+    assert trainers == ["loop.py"]
+    steppers = [path.name for path in FILES if "optimizer.step" in calls(path)]
+    assert steppers == ["loop.py"]
+
+
+WRITES = {"write_text", "write_bytes", "savez", "tofile", "open_memmap", "rename", "save_file", "makedirs", "mkdir"}
+
+
+def writers(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(tree_of(path)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        last = name.rpartition(".")[2]
+        if (last in WRITES and name != "write_bytes") or name in {"np.save", "torch.save", "pickle.dump", "os.replace", "shutil.move"}:
+            found.add(name)  # bare write_bytes is that of runs.py
+        if last == "open" and name in {"open", "os.fdopen", "gzip.open", "path.open"}:
+            modes = [a.value for a in [*node.args[1:], *(k.value for k in node.keywords if k.arg == "mode")] if isinstance(a, ast.Constant)]
+            if any(isinstance(mode, str) and set(mode) & set("wax+") for mode in modes):
+                found.add(f"{name}({modes[0]!r})")
+    return found
+
+
+def test_only_runs_labels_and_signals_write() -> None:
+    allowed = {"runs.py", "labels.py", "signals.py"}
+    # Fetching a dataset keeps the archive; the report is a file that people asked for.
+    allowed |= {"data/cifar.py"}
+    for path in FILES:
+        name = str(path.relative_to(ROOT))
+        if name not in allowed and part_of(path) not in COMMAND_LINE | {"report"}:
+            assert not writers(path), name
+    assert writers(ROOT / "runs.py")  # the test can see a writer
+
+
+def loaded_after(code: str) -> set[str]:
+    script = f"{code}\nimport sys; print(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import svp",
+        "import svp.select",
+        "import svp.config",
+        "import svp; svp.select; svp.CoresetConfig; svp.SvpError; dir(svp)",
+        "import svp.workflows.coreset, svp.workflows.active, svp.labels, svp.signals",
+        "import svp; svp.select('margin', 1, probs=[[0.5, 0.5], [0.9, 0.1]])",
+    ],
+)
+def test_nothing_heavy_is_loaded_before_it_is_used(code: str) -> None:
+    heavy = {"torch", "pandas", "pyarrow", "sklearn", "altair", "numba", "ray"}
+    if "workflows" in code:
+        heavy -= {"sklearn"}
+    assert not loaded_after(code) & heavy
+
+
+def test_every_public_name_is_there() -> None:
+    for name in svp.__all__:
+        assert getattr(svp, name) is not None
+        assert name in dir(svp)
+    with pytest.raises(AttributeError, match="has no attribute 'selct'"):
+        _ = svp.selct
