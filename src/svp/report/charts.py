@@ -48,7 +48,7 @@ def accuracy(rows: list[Json]) -> Json:
     y, colour = _rows_axis(labels), _colour(rows)
     ends = [each[end] for each in means for end in ("low", "high")] + [each["accuracy"] for each in dots]
     pad = max(0.05 * (max(ends) - min(ends)), 0.1)
-    scale = alt.Scale(domain=[min(ends) - pad, min(100.0, max(ends) + pad)], nice=False)
+    scale = alt.Scale(domain=[min(ends) - pad, min(100.0, max(ends) + pad)], nice=False, zero=False)
     x = alt.X("accuracy:Q", title="test accuracy, %", scale=scale, axis=alt.Axis(tickCount=6))
     drawn = (
         alt.Chart(_data(dots))
@@ -65,13 +65,15 @@ def accuracy(rows: list[Json]) -> Json:
         )
     )
     spread = (
-        alt.Chart(_data(means)).mark_rule(strokeWidth=1.5, clip=True).encode(x="low:Q", x2="high:Q", y=y, color=colour)
+        alt.Chart(_data(means))
+        .mark_rule(strokeWidth=1.5, clip=True)
+        .encode(x=alt.X("low:Q", scale=scale), x2="high:Q", y=y, color=colour)
     )
     mean = (
         alt.Chart(_data(means))
         .mark_tick(thickness=3, size=18)
         .encode(
-            x="mean:Q",
+            x=alt.X("mean:Q", scale=scale),
             y=y,
             color=colour,
             tooltip=[alt.Tooltip("row:N", title="arm"), alt.Tooltip("mean:Q", format=".2f", title="mean, %")],
@@ -175,7 +177,7 @@ def costs(table: Json) -> Json:
         alt.Chart(_data(data))
         .mark_bar(size=18)
         .encode(
-            x=alt.X("seconds:Q", title="seconds", stack="zero"),
+            x=alt.X("seconds:Q", title="seconds", stack="zero", axis=alt.Axis(tickCount=6)),
             y=_rows_axis([row["label"] for row in table["rows"]]),
             color=alt.Color("stage:N", scale=alt.Scale(domain=stages, range=list(colours)), legend=None),
             order=alt.Order("order:Q"),
@@ -200,9 +202,13 @@ def balance(rows: list[Json]) -> Json:
     ]
     base = alt.Chart(_data(data))
     bar = base.mark_bar(size=12, color="var(--proxy)").encode(
-        x=alt.X("chosen_share:Q", title="share of the examples", axis=alt.Axis(format=".0%")), y=y, tooltip=tooltip
+        x=alt.X("chosen_share:Q", title="share of the examples", axis=alt.Axis(format=".0%", tickCount=6)),
+        y=y,
+        tooltip=tooltip,
     )
-    tick = base.mark_tick(thickness=2.5, size=20, color="var(--ink)").encode(x="whole_share:Q", y=y, tooltip=tooltip)
+    tick = base.mark_tick(thickness=2.5, size=20, opacity=1, color="var(--ink)").encode(
+        x="whole_share:Q", y=y, tooltip=tooltip
+    )
     known = any(row["whole_share"] is not None for row in data)
     return _finish(
         bar + tick if known else bar,

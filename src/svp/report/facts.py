@@ -36,6 +36,7 @@ class Shown:
     taken   how many of them were chosen
     round   of an active run: the last one, to which all of this belongs; else None
     ranked  whether the rest has scores of its own, lowest first; else it is drawn at random
+    by_lot  how many of the chosen score no higher than some of the rest, so that a draw decided between them
     """
 
     chosen: list[Example]
@@ -44,6 +45,7 @@ class Shown:
     taken: int
     round: int | None
     ranked: bool
+    by_lot: int
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def _shown(stage: Path | None, selection: Selection, dataset: Dataset | None, ab
     ranked = stage is not None and not np.array_equal(of_taken, -np.arange(len(taken), dtype=float))
     is_rest = ~np.isin(ids, selection.ids)
     ids, scores = ids[is_rest], scores[is_rest]
+    by_lot = int((of_taken <= scores.max()).sum()) if ranked and len(ids) else 0
     order = np.lexsort((hash_ids(ids, taken.seed, "report"), scores))[:N_SHOWN]
     return Shown(
         chosen=_examples(taken.ids[:N_SHOWN], taken.gains, dataset, taken, about["classes"]),
@@ -133,6 +136,7 @@ def _shown(stage: Path | None, selection: Selection, dataset: Dataset | None, ab
         taken=len(taken),
         round=int(stage.parent.name) if stage is not None and stage.parent.parent.name == "rounds" else None,
         ranked=ranked,
+        by_lot=by_lot,
     )
 
 

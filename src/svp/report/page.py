@@ -79,6 +79,7 @@ def _shown(facts: Facts) -> Json:
         "taken": shown.taken,
         "round": shown.round,
         "ranked": shown.ranked,
+        "by_lot": shown.by_lot,
         "images": images,
         "tiny": dataset is not None and images and pictures.are_tiny(dataset),
     }

@@ -215,7 +215,9 @@ def _active_costs(metrics: Json) -> Json:
     for row in sorted(arms(metrics), key=lambda row: row["n"]):
         found = [arm for arm in metrics["arms"] if (arm["arm"], arm["n"]) == (row["arm"], row["n"])]
         parts = [_mean(arm["selection_seconds"] for arm in found), _mean(arm["seconds"]["train"] for arm in found)]
-        rows.append({**_cost(f"{row['label']}, {row['n']:,}", parts), "ratio": None, "arm": row["arm"], "n": row["n"]})
+        rows.append(
+            {**_cost(f"{row['label']}, {row['n']:,} labels", parts), "ratio": None, "arm": row["arm"], "n": row["n"]}
+        )
     by_n = {speed["n_labelled"]: speed["ratio"] for speed in metrics["speed_up"]}
     for row in rows:
         row["ratio"] = by_n.get(row["n"]) if row["arm"] == "proxy" else None
