@@ -1,7 +1,8 @@
-"""CIFAR-10: the half that preact8 chooses by forgetting, for preact20 (recipe cifar10-coreset), against a random half and everything.
+"""CIFAR-10: the half that preact8 chooses by forgetting, for preact20, against a random half and everything (cifar10-coreset).
 
-A unit is one training of the target (and, first, of the proxy) under one seed, in a run folder of its own that takes what it needs
-from those of the units before it. Result: accuracy, steps, seconds, and which test images were right (one bit each), from which intervals are made.
+A unit is one training of the target (and, first, of the proxy) under one seed, in a run folder of its own that takes what it
+needs from those of the units before it. Result: accuracy, steps, seconds, and which test images were right (one bit each), of
+which intervals are made.
 """
 
 import base64
@@ -32,12 +33,17 @@ def run_arm(seed: int, arm: str, equal: str, data: Path, work: Path) -> dict[str
     control, equals = STEPS[arm, equal]
     recipe = Path(svp.__file__).parent / "recipes" / "cifar10-coreset.toml"
     settings = {**read_toml(recipe), "data": data, "seed": seed, "control": control, "equal": equals}
-    run = svp.coreset(CoresetConfig.make(settings), out=work / f"seed{seed}-{arm}-{equal}", reuse=_earlier(work, seed), show=show)
+    run = svp.coreset(
+        CoresetConfig.make(settings), out=work / f"seed{seed}-{arm}-{equal}", reuse=_earlier(work, seed), show=show
+    )
     facts = next(a for a in run.metrics["arms"] if (a["arm"], a["equal"]) == (arm, equal))
     folder = "target/full" if arm == "full" else f"target/{arm}-{equal}"
     dataset = svp.load_dataset("cifar10", root=data)
     assert dataset.test is not None
-    correct = np.asarray(read_array(run.folder / folder / f"seed-{seed}/test/probs.npy")).argmax(axis=1) == dataset.test.labels
+    correct = (
+        np.asarray(read_array(run.folder / folder / f"seed-{seed}/test/probs.npy")).argmax(axis=1)
+        == dataset.test.labels
+    )
     found = {**facts, "correct": base64.b64encode(np.packbits(correct).tobytes()).decode()}
     if arm == "full":
         found["agreement"] = run.metrics["agreement"]
@@ -55,4 +61,6 @@ def _earlier(work: Path, seed: int) -> list[Path]:
     return sorted(mark.parent for mark in work.glob(f"seed{seed}-*/metrics.json"))
 
 
-UNITS = [Unit(f"seed{seed}-{arm}-{equal}", partial(run_arm, seed, arm, equal)) for seed in SEEDS for arm, equal in STEPS]
+UNITS = [
+    Unit(f"seed{seed}-{arm}-{equal}", partial(run_arm, seed, arm, equal)) for seed in SEEDS for arm, equal in STEPS
+]

@@ -21,10 +21,25 @@ assert worked.returncode == 0, worked.stderr
 assert "k_center" in worked.stdout
 worked = run("python", "-c", SELECT)
 assert worked.returncode == 0, worked.stderr
-worked = run("svp", "coreset", "digits", "--proxy.model", "logistic", "--target.model", "logistic", "--method", "margin", "--out", f"{bin_}/../run", "--quiet")
+worked = run(
+    "svp",
+    "coreset",
+    "digits",
+    "--proxy.model",
+    "logistic",
+    "--target.model",
+    "logistic",
+    "--method",
+    "margin",
+    "--out",
+    f"{bin_}/../run",
+    "--quiet",
+)
 assert worked.returncode == 0, worked.stderr
 for command in (["svp", "demo"], ["svp", "coreset", "digits"]):
     refused = run(*command)
     assert refused.returncode == 1, refused
-    assert len(refused.stderr.splitlines()) == 1 and "pip install 'selection-via-proxy[torch" in refused.stderr, refused.stderr
+    assert len(refused.stderr.splitlines()) == 1 and "pip install 'selection-via-proxy[torch" in refused.stderr, (
+        refused.stderr
+    )
 print("bare install: ok")

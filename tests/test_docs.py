@@ -29,7 +29,9 @@ def blocks(path: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     (block,) = blocks(ROOT / "README.md", "python")
     exec(compile(block, "README.md", "exec"), {})
@@ -50,7 +52,9 @@ def test_adding_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(run.selection.ids) == 60  # type: ignore[attr-defined]
 
 
-COMMANDS = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines() if line.startswith("svp ")]
+COMMANDS = [
+    line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines() if line.startswith("svp ")
+]
 
 
 def test_readme_has_the_commands() -> None:
@@ -68,7 +72,9 @@ def tiny(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_readme_command_runs(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_command_runs(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     arguments = tiny(command)
@@ -76,7 +82,9 @@ def test_readme_command_runs(command: str, tmp_path: Path, monkeypatch: pytest.M
         for name in ("cat", "dog"):
             (tmp_path / "photos" / name).mkdir(parents=True)
             for i in range(40):
-                Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(tmp_path / "photos" / name / f"{i}.png")
+                Image.fromarray(rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(
+                    tmp_path / "photos" / name / f"{i}.png"
+                )
         arguments += ["--image-size", "16"]
     else:
         write_layout(tmp_path / "DIR")

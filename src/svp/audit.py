@@ -4,10 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from svp.chance import hash_ids
 from svp.evaluate import Verdict
 
 
@@ -16,7 +15,8 @@ class Agreement:
     """How alike two models rank the same examples.
 
     spearman  rank correlation, ties sharing their mean rank; None where one side ranks all alike
-    overlap   share of one side's first `budget` that the other side's first `budget` holds too
+    overlap   share of one side's first `budget` that the other side's first `budget` holds too, as expected where each side
+              breaks its own ties by lot: two rankings that tie everything agree by chance, whatever rule they share
     chance    the overlap that two unrelated rankings would have
     """
 
@@ -30,8 +30,8 @@ class Agreement:
         return asdict(self)
 
 
-def agreement(scores: ArrayLike, other: ArrayLike, budget: int, *, ids: ArrayLike | None = None, seed: int = 0) -> Agreement:
-    """Compare two (n,) rankings, higher = taken first. Ties at the edge of the budget go by the hash of the id, as in selection."""
+def agreement(scores: ArrayLike, other: ArrayLike, budget: int) -> Agreement:
+    """Compare two (n,) rankings of the same examples, higher = taken first. Cost: n log n operations, a few rows of n floats."""
     a, b = np.asarray(scores, float), np.asarray(other, float)
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"both rankings must be of the same examples; got shapes {a.shape} and {b.shape}")
@@ -39,10 +39,16 @@ def agreement(scores: ArrayLike, other: ArrayLike, budget: int, *, ids: ArrayLik
     spearman = None
     if n > 1 and np.ptp(a) > 0 and np.ptp(b) > 0:
         spearman = float(stats.spearmanr(a, b).statistic)
-    ties = hash_ids(np.arange(n) if ids is None else ids, seed, "ties").astype(np.int64)  # signed, as svp.select orders them
-    tops = [np.lexsort((ties, -values))[:budget] for values in (a, b)]
-    overlap = len(np.intersect1d(*tops)) / budget if budget else 1.0
+    overlap = float(_taken(a, budget) @ _taken(b, budget)) / budget if budget else 1.0
     return Agreement(spearman, overlap, budget / n if n else 1.0, n, budget)
+
+
+def _taken(values: NDArray[np.float64], budget: int) -> NDArray[np.float64]:
+    """(n,) chance of each to be among the first `budget` (1 to n), when equals are taken by lot."""
+    edge = np.partition(values, len(values) - budget)[len(values) - budget]
+    above, tied = values > edge, values == edge
+    share: float = (budget - above.sum()) / tied.sum()
+    return np.where(tied, share, above.astype(float))
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,8 @@ def payment(seconds: float, full_seconds: float, no_worse: Verdict) -> Payment:
     """Judge a selection: time by the ratio, accuracy by the verdict of `evaluate.no_worse`."""
     ratio = full_seconds / seconds if seconds > 0 else float("inf")
     if ratio <= 1 or no_worse == "refuted":
-        verdict = "does not pay"
-    else:
-        verdict = "pays" if no_worse == "shown" else "not shown"
-    return Payment(seconds, full_seconds, ratio, verdict)
+        return Payment(seconds, full_seconds, ratio, "does not pay")
+    return Payment(seconds, full_seconds, ratio, "pays" if no_worse == "shown" else "not shown")
 
 
 def words(metrics: dict[str, Any]) -> list[str]:
@@ -86,13 +90,17 @@ def words(metrics: dict[str, Any]) -> list[str]:
 def _lead(metrics: dict[str, Any]) -> list[str]:
     """Does it pay? Or, of active learning, how much faster was it?"""
     for s in metrics.get("speed_up", [])[-1:]:
-        return [f"The proxy asked for {s['n_labelled']:,} labels {s['ratio']:.1f} times as fast as the target ({s['seconds']:.0f} s against {s['target_seconds']:.0f} s)."]
+        seconds = f"{s['seconds']:.0f} s against {s['target_seconds']:.0f} s"
+        return [
+            f"The proxy asked for {s['n_labelled']:,} labels {s['ratio']:.1f} times as fast as the target ({seconds})."
+        ]
     if metrics["workflow"] != "coreset":
         return []
     paid = metrics["payment"]
     if paid is None:
         return ["Whether it pays was not measured: add --control full."]
-    times = f"{paid['ratio']:.2f} times as fast end to end as training on everything ({paid['seconds']:.0f} s against {paid['full_seconds']:.0f} s)"
+    seconds = f"{paid['seconds']:.0f} s against {paid['full_seconds']:.0f} s"
+    times = f"{paid['ratio']:.2f} times as fast end to end as training on everything ({seconds})"
     if paid["verdict"] == "pays":
         return [f"It pays: {times}, and a loss above {_points(metrics)} is excluded."]
     if paid["verdict"] == "not shown":
@@ -109,7 +117,9 @@ def _outcome(metrics: dict[str, Any]) -> str:
     parts = []
     for (arm, equal, n), accuracies in reached.items():
         steps = ", equal steps" if equal == "steps" else ""
-        parts.append(f"{np.mean(accuracies):.2f} % on {n:,} examples ({ARMS[metrics['workflow']].get(arm, arm)}{steps})")
+        parts.append(
+            f"{np.mean(accuracies):.2f} % on {n:,} examples ({ARMS[metrics['workflow']].get(arm, arm)}{steps})"
+        )
     n_seeds = max(len(values) for values in reached.values())
     model = metrics["arms"][0]["model"]
     return f"Accuracy of {model}, mean of {n_seeds} seed{'s' if n_seeds > 1 else ''}: {'; '.join(parts)}."
@@ -122,7 +132,11 @@ ARMS = {
         "full": "everything",
         "selection": "the part of an earlier selection",
     },
-    "active": {"proxy": "what the proxy asked for", "random": "what chance asked for", "target": "what the target asked for"},
+    "active": {
+        "proxy": "what the proxy asked for",
+        "random": "what chance asked for",
+        "target": "what the target asked for",
+    },
 }
 
 
@@ -130,7 +144,13 @@ def _comparison(metrics: dict[str, Any], found: dict[str, Any]) -> str:
     """One difference, what it can carry, and the claim."""
     names = ARMS[metrics["workflow"]]
     one, other = names.get(found["arm"], found["arm"]), names.get(found["against"], found["against"])
-    at = f" at {found['n_labelled']:,} labels" if "n_labelled" in found else " at equal steps" if found["equal"] == "steps" else ""
+    at = (
+        f" at {found['n_labelled']:,} labels"
+        if "n_labelled" in found
+        else " at equal steps"
+        if found["equal"] == "steps"
+        else ""
+    )
     if found["low"] is None:
         spread = (
             f"one seed; other test rows could make it {found['rows_low']:+.2f} to {found['rows_high']:+.2f}, "
@@ -142,7 +162,8 @@ def _comparison(metrics: dict[str, Any], found: dict[str, Any]) -> str:
             f"{found['n_seeds']} seeds and {found['n_test']:,} test rows could show {found['smallest']:.2f}"
         )
     margin = f" (margin {_points(metrics)})" if found["question"] == "no worse" else ""
-    return f"{one[0].upper()}{one[1:]} against {other}{at}: {found['mean']:+.2f} points ({spread}). {found['question'].capitalize()}{margin}: {found['verdict']}."
+    claim = f"{found['question'].capitalize()}{margin}: {found['verdict']}."
+    return f"{one[0].upper()}{one[1:]} against {other}{at}: {found['mean']:+.2f} points ({spread}). {claim}"
 
 
 def _points(metrics: dict[str, Any]) -> str:
@@ -160,5 +181,7 @@ def _ranking(agreements: list[dict[str, Any]]) -> list[str]:
         rhos = [a["spearman"] for a in found if a["spearman"] is not None]
         rank = f"Spearman {np.mean(rhos):.2f}, " if rhos else ""
         who = "Proxy and target rank" if between == "proxy and target" else "Two seeds of the target rank"
-        said.append(f"{who} alike to this degree: {rank}{overlap:.0%} of the choice in common (chance: {found[0]['chance']:.0%}).")
+        said.append(
+            f"{who} alike to this degree: {rank}{overlap:.0%} of the choice in common (chance: {found[0]['chance']:.0%})."
+        )
     return said

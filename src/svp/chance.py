@@ -22,7 +22,7 @@ def _words(seed: int, path: tuple[Word, ...]) -> list[int]:
 def generator(seed: int, *path: Word) -> np.random.Generator:
     """The random stream of one stage, round or shard: `generator(0, "start")`, `generator(0, "augment", epoch)`.
 
-    Numbers at the end of a path that are 0 count for nothing (numpy's seeding pads with zeros): where ("x", i) is used, ("x",) is not.
+    Zeros at the end of a path count for nothing (numpy's seeding pads with them): where ("x", i) is used, ("x",) is not.
     """
     return np.random.default_rng(np.random.SeedSequence(_words(seed, path)))
 

@@ -24,7 +24,7 @@ C = TypeVar("C", bound=Config)
 
 
 def flags_of(config: type[Config], defaults: Config | None = None) -> type[BaseModel]:
-    """A model with the settings of `config` as flags that may all be left out; help shows the defaults, which stay with `config`."""
+    """The settings of `config` as flags that may all be left out; help shows the defaults, which stay with `config`."""
     fields: dict[str, Any] = {}
     for name, info in config.model_fields.items():
         default = getattr(defaults, name) if defaults is not None else info.default
@@ -37,14 +37,21 @@ def flags_of(config: type[Config], defaults: Config | None = None) -> type[BaseM
         known = "" if info.is_required() or default in (None, (), {}) else f" [default: {_plain(default)}]"
         several = str(kind).startswith("tuple[")
         fields[name] = (
-            Annotated[kind | None, Parameter(consume_multiple=several, negative=() if kind is not bool else None, show_default=False)],
+            Annotated[
+                kind | None,
+                Parameter(consume_multiple=several, negative=() if kind is not bool else None, show_default=False),
+            ],
             Field(None, description=f"{info.description or ''}{known}".strip() or None),
         )
     return create_model(f"{config.__name__}Flags", __config__=ConfigDict(extra="forbid"), **fields)
 
 
 def _plain(default: Any) -> str:
-    return " ".join(map(str, default)) if isinstance(default, tuple) and not any(isinstance(d, tuple) for d in default) else str(default)
+    return (
+        " ".join(map(str, default))
+        if isinstance(default, tuple) and not any(isinstance(d, tuple) for d in default)
+        else str(default)
+    )
 
 
 CoresetFlags = flags_of(CoresetConfig)
@@ -98,7 +105,9 @@ def coreset(
 
     config = configure(CoresetConfig, dataset, settings, common)
     with progress(common) as show:
-        run = run_coreset(config, out=common.out, reuse=common.reuse, accept_code_change=common.accept_code_change, show=show)
+        run = run_coreset(
+            config, out=common.out, reuse=common.reuse, accept_code_change=common.accept_code_change, show=show
+        )
     finish(run, common)
 
 
@@ -120,7 +129,9 @@ def active(
 
     config = configure(ActiveConfig, dataset, settings, common)
     with progress(common) as show:
-        run = run_active(config, out=common.out, reuse=common.reuse, accept_code_change=common.accept_code_change, show=show)
+        run = run_active(
+            config, out=common.out, reuse=common.reuse, accept_code_change=common.accept_code_change, show=show
+        )
     finish(run, common)
 
 
@@ -152,7 +163,9 @@ def demo(*, out: Path = Path("runs/demo"), quiet: Annotated[bool, Parameter(nega
         for sentence in run.metrics["verdict"]:
             print(f"  {sentence}")
         print(f"  Report: {run.report()}")
-    print(f"\nDone in {time.perf_counter() - begin:.0f} s. On your own images: svp coreset FOLDER (one folder a class inside)")
+    print(
+        f"\nDone in {time.perf_counter() - begin:.0f} s. On your own images: svp coreset FOLDER (one folder a class inside)"
+    )
 
 
 def report(run: Path, /) -> None:
@@ -166,7 +179,12 @@ def report(run: Path, /) -> None:
     print(Run.open(run).report())
 
 
-def list_(what: Literal["methods", "models", "datasets", "recipes"], /, *, json_: Annotated[bool, Parameter(name="--json", negative=())] = False) -> None:
+def list_(
+    what: Literal["methods", "models", "datasets", "recipes"],
+    /,
+    *,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
     """Show what is known.
 
     Parameters
@@ -190,7 +208,9 @@ def _known(what: str) -> dict[str, str]:
     if what == "methods":
         from svp.select import METHODS
 
-        return {name: f"{method.summary} (needs {', '.join(method.needs) or 'nothing'})" for name, method in METHODS.items()}
+        return {
+            name: f"{method.summary} (needs {', '.join(method.needs) or 'nothing'})" for name, method in METHODS.items()
+        }
     if what == "models":
         from svp.learners import LEARNERS
 
@@ -246,9 +266,14 @@ def progress(common: Common) -> Iterator[Any]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=console, transient=True,
-    ) as bars:  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    ) as bars:
         task = bars.add_task("starting", total=None, note="")
         shown = ""
 
@@ -271,7 +296,9 @@ def _lines(what: str, done: int, total: int, note: str = "") -> None:
 def finish(run: Run, common: Common) -> None:
     """Print what came out, and write the report where its extra is installed."""
     if common.json:
-        print(json.dumps({"folder": str(run.folder), "selection": str(run.folder / "selection.parquet"), **run.metrics}))
+        print(
+            json.dumps({"folder": str(run.folder), "selection": str(run.folder / "selection.parquet"), **run.metrics})
+        )
         return
     for sentence in run.metrics["verdict"]:
         print(sentence)

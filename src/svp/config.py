@@ -29,7 +29,9 @@ def _keepable(value: Any) -> Any:
         try:
             str(value).encode()
         except UnicodeEncodeError:
-            raise ValueError("this text is no valid Unicode, and cannot be kept in a configuration; rename it") from None
+            raise ValueError(
+                "this text is no valid Unicode, and cannot be kept in a configuration; rename it"
+            ) from None
     return value
 
 
@@ -39,7 +41,9 @@ def _option(value: Any) -> Any:
         return [_option(item) for item in value]
     plain = isinstance(value, str | int | dict) or (isinstance(value, float) and math.isfinite(value))
     if not plain or (isinstance(value, dict) and not all(isinstance(name, str) for name in value)):
-        raise ValueError(f"{value!r} cannot be kept in a configuration; give text, finite numbers, true, false, arrays or tables (or leave it out)")
+        raise ValueError(
+            f"{value!r} cannot be kept in a configuration; give text, finite numbers, true, false, arrays or tables"
+        )
     return _keepable(value)
 
 
@@ -55,7 +59,11 @@ class Config(BaseModel):
         if not isinstance(values, dict):
             return values
         defaults = {name: info.default for name, info in cls.model_fields.items() if isinstance(info.default, Config)}
-        parts = {name: merge(default.model_dump(), values[name]) for name, default in defaults.items() if isinstance(values.get(name), dict)}
+        parts = {
+            name: merge(default.model_dump(), values[name])
+            for name, default in defaults.items()
+            if isinstance(values.get(name), dict)
+        }
         return {**values, **parts}
 
     @field_validator("*")
@@ -99,7 +107,9 @@ class TrainConfig(Config):
     epochs: Count = Field(40, description="passes over the training examples")
     min_steps: int = Field(0, ge=0, description="raise the epochs until there are at least this many steps")
     batch_size: Count = Field(128, description="examples a step")
-    lr: float = Field(0.1, gt=0, description="highest learning rate, for a batch of 128 (scaled in proportion to the batch)")
+    lr: float = Field(
+        0.1, gt=0, description="highest learning rate, for a batch of 128 (scaled in proportion to the batch)"
+    )
     schedule: Literal["one_cycle", "piecewise"] = Field("one_cycle", description="how the learning rate moves")
     warmup: float = Field(0.15, ge=0, lt=1, description="one_cycle: share of the steps in which the rate rises")
     phases: tuple[tuple[float, float], ...] = Field(
@@ -139,7 +149,9 @@ class ComputeConfig(Config):
 class DataConfig(Config):
     """Which examples."""
 
-    dataset: str = Field(description="a name from `svp list datasets`, a folder, a .npz file, or package.module:function")
+    dataset: str = Field(
+        description="a name from `svp list datasets`, a folder, a .npz file, or package.module:function"
+    )
     data: Path | None = Field(None, description="folder that holds (or will hold) the files of a named dataset")
     image_size: Count | None = Field(None, description="side in pixels that a folder's images are brought to")
     on_error: Literal["refuse", "skip"] = Field("refuse", description="what an unreadable example leads to")
@@ -174,11 +186,13 @@ class CoresetConfig(RunConfig):
 
     method: str = Field("forgetting", description="a name from `svp list methods`")
     budget: int | float | str | None = Field(
-        None, description="how many to keep: a count, or a share such as 0.5 or 50%; default: half, or the whole of an earlier selection"
+        None,
+        description="how many to keep: a count or a share (0.5, 50%); default: half, or the whole of an earlier selection",
     )
     control: tuple[Literal["random", "full"], ...] = Field((), description="train the target on these as well")
     equal: tuple[Literal["epochs", "steps"], ...] = Field(
-        ("epochs",), description="train the target on a subset for as many epochs as on all data, as many steps, or both"
+        ("epochs",),
+        description="train the target on a subset for as many epochs as on all data, as many steps, or both",
     )
     selection: Path | None = Field(None, description="an earlier selection file, in place of a proxy")
 
@@ -191,8 +205,12 @@ class CoresetConfig(RunConfig):
 class ActiveConfig(RunConfig):
     """Choose what to label, round by round."""
 
-    labelled: tuple[int | float | str, ...] = Field(description="totals after each round, counts or shares of the pool; the first is random")
-    evaluate: tuple[int | float | str, ...] = Field((), description="totals at which the target is trained; default: the last")
+    labelled: tuple[int | float | str, ...] = Field(
+        description="totals after each round, counts or shares of the pool; the first is random"
+    )
+    evaluate: tuple[int | float | str, ...] = Field(
+        (), description="totals at which the target is trained; default: the last"
+    )
     control: tuple[Literal["random", "target"], ...] = Field(
         (), description="other selectors beside the proxy: chance, and the target itself"
     )
@@ -253,7 +271,9 @@ def _count_or_share(value: Any) -> Any:
 
 
 def _toml(values: dict[str, Any], table: str = "") -> str:
-    lines = [f"{_toml_key(name)} = {_toml_value(value)}" for name, value in values.items() if not isinstance(value, dict)]
+    lines = [
+        f"{_toml_key(name)} = {_toml_value(value)}" for name, value in values.items() if not isinstance(value, dict)
+    ]
     text = "\n".join(lines) + "\n" if lines else ""
     for name, value in values.items():
         if isinstance(value, dict):

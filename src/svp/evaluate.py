@@ -33,15 +33,18 @@ class Difference:
 
     def facts(self) -> dict[str, Any]:
         """As JSON, which has no infinity: an open end is None."""
-        return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in asdict(self).items()}
+        return {
+            key: None if isinstance(value, float) and not np.isfinite(value) else value
+            for key, value in asdict(self).items()
+        }
 
 
 def difference(correct: ArrayLike, other: ArrayLike) -> Difference:
     """Compare two arms by their (s, n) answers: right or wrong on the same n test rows, row i of both from the same seed.
 
-    The seeds give s paired differences, whose spread gives a Student-t half-length; the test rows give another, from the spread of
-    the mean answer per row. Seeds share the test rows, so the second does not shrink with s: the two are independent and are added
-    in squares. With one seed the first is unknown and the interval has no ends.
+    The seeds give s paired differences, whose spread gives a Student-t half-length; the test rows give another, from the
+    spread of the mean answer per row. Seeds share the test rows, so the second does not shrink with s: the two are
+    independent and are added in squares. With one seed the first is unknown and the interval has no ends.
     """
     a, b = np.atleast_2d(np.asarray(correct, float)), np.atleast_2d(np.asarray(other, float))
     if a.shape != b.shape or a.size == 0:
@@ -61,7 +64,7 @@ def difference(correct: ArrayLike, other: ArrayLike) -> Difference:
 
 
 def no_worse(arm_minus_reference: Difference, margin: float) -> Verdict:
-    """Is the arm at most `margin` points worse? Shown if even the unlucky end of the interval says so; refuted if neither end does."""
+    """Is the arm at most `margin` points worse? Shown if even the lower end of the interval is; refuted if not even the upper."""
     if arm_minus_reference.low > -margin:
         return "shown"
     return "refuted" if arm_minus_reference.high < -margin else "not shown"

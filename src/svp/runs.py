@@ -162,7 +162,9 @@ def _with_submodules(module: str) -> Iterable[str]:
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
             node.body = node.body[1:]
     return tree
 
@@ -192,7 +194,9 @@ class Stage:
     def finish(self, **facts: Any) -> None:
         """Mark the stage complete. Nothing in it changes after this."""
         accepted = {"code_accepted": list(self.code_accepted)} if self.code_accepted else {}
-        write_json(self.folder / "done.json", {"format": FORMAT, "made_from": self.made_from, **accepted, "facts": facts})
+        write_json(
+            self.folder / "done.json", {"format": FORMAT, "made_from": self.made_from, **accepted, "facts": facts}
+        )
 
 
 class Run:
@@ -254,18 +258,24 @@ class Run:
         if not path.exists():
             leftovers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
             if leftovers:
-                raise StorageError(f"{self.folder} holds other files ({', '.join(sorted(leftovers)[:3])}); choose another with --out")
+                raise StorageError(
+                    f"{self.folder} holds other files ({', '.join(sorted(leftovers)[:3])}); choose another with --out"
+                )
             write_json(path, {**environment(dataset), "settings": settings})
             return
         before = read_json(path)
         if before["format"] != FORMAT:
-            raise RunChanged(f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; choose another --out")
+            raise RunChanged(
+                f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; choose another --out"
+            )
         grown = [name for name in may_grow if _grew(before["settings"].get(name), settings.get(name))]
         changed = changes(_drop(before["settings"], grown), _drop(settings, grown))
         if before["dataset"]["fingerprint"] != dataset.fingerprint:
             changed.append(f"the content of dataset {dataset.name} is another (fingerprint {dataset.fingerprint[:12]})")
         if changed:
-            raise RunChanged(f"{self.folder} was made with other settings: {'; '.join(changed)}. Undo that, or choose another --out")
+            raise RunChanged(
+                f"{self.folder} was made with other settings: {'; '.join(changed)}. Undo that, or choose another --out"
+            )
         if grown:
             write_json(path, {**before, "settings": settings})
 
@@ -276,7 +286,9 @@ class Run:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self.close()
-            raise StorageError(f"{self.folder} is in use by another process; wait for it, or choose another --out") from None
+            raise StorageError(
+                f"{self.folder} is in use by another process; wait for it, or choose another --out"
+            ) from None
 
     def __enter__(self) -> Self:
         return self
@@ -335,7 +347,9 @@ class Run:
             before, accepted = record["made_from"], record.get("code_accepted", [])
             changed = changes(_drop(before, ["code"]), _drop(made, ["code"]))
             if changed:
-                raise RunChanged(f"stage {name} of {self.folder} was made from other things: {'; '.join(changed)}. Choose another --out")
+                raise RunChanged(
+                    f"stage {name} of {self.folder} was made from other things: {'; '.join(changed)}. Choose another --out"
+                )
             if made["code"] not in (before["code"], *accepted):
                 if not self._accept_code_change:
                     raise RunChanged(
@@ -352,7 +366,7 @@ class Run:
             return stage
         if any(self._link(stage, other / name) for other in self._reuse):
             return stage
-        make_folder(stage.folder)
+        _sweep(make_folder(stage.folder))
         write_json(mark, {"format": FORMAT, "made_from": made})
         self.event("begun", stage=name)
         return stage

@@ -58,7 +58,9 @@ class Signals:
     def open(cls, folder: Path) -> Self:
         """The signals a finished training left, read-only."""
         try:
-            return cls(folder, {kind: np.load(folder / f"{kind}.npy", mmap_mode="r", allow_pickle=False) for kind in KINDS})
+            return cls(
+                folder, {kind: np.load(folder / f"{kind}.npy", mmap_mode="r", allow_pickle=False) for kind in KINDS}
+            )
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{folder} has no readable signals: {error}") from None
 
@@ -92,7 +94,9 @@ def _write_unseen(path: Path, shape: tuple[int, int], dtype: type[np.generic]) -
 
 def _continued(path: Path, shape: tuple[int, int], dtype: type[np.generic]) -> NDArray[Any] | None:
     try:
-        np.load(path, mmap_mode="r", allow_pickle=False)  # refuses a file that is too short; mapping to write would lengthen it
+        np.load(
+            path, mmap_mode="r", allow_pickle=False
+        )  # refuses a file that is too short; mapping to write would lengthen it
         array: NDArray[Any] = np.load(path, mmap_mode="r+", allow_pickle=False)
     except (OSError, ValueError, EOFError):  # missing, or cut off by a kill
         return None

@@ -41,7 +41,11 @@ LEARNERS: dict[str, Row] = {
         "pre-activation ResNet of any depth 6n + 2 (basic blocks) or 9n + 2 (-bottleneck); any width",
     ),
     "logistic": Row(
-        "logistic", "sklearn.linear_model:LogisticRegression", ("logistic",), "logistic regression on the flattened inputs", is_net=False
+        "logistic",
+        "sklearn.linear_model:LogisticRegression",
+        ("logistic",),
+        "logistic regression on the flattened inputs",
+        is_net=False,
     ),
 }
 
@@ -66,10 +70,14 @@ def find(config: TrainConfig) -> Found:
         raise UnknownName("model", config.model, known_models(), hint="svp list models, or package.module:function")
     made = _import(config.model)
     if not callable(made):
-        raise SettingError(f"{config.model} is {made!r}; name a function (num_classes, example) -> torch.nn.Module, or a scikit-learn classifier")
+        raise SettingError(
+            f"{config.model} is {made!r}; name a function (num_classes, example) -> torch.nn.Module, or a scikit-learn classifier"
+        )
     modules = {config.model.partition(":")[0], getattr(made, "__module__", None) or ""} - {""}
     if "__main__" in modules:
-        raise SettingError(f"{config.model} stands in the script that is running, where a later run cannot find it; put it into a module of its own")
+        raise SettingError(
+            f"{config.model} stands in the running script, where a later run cannot find it; put it into a module of its own"
+        )
     code = tuple(sorted(module for module in modules if module.partition(".")[0] not in ("sklearn", "torch")))
     # A classifier is told from a net by what it can do; nothing is called to find out.
     if inspect.isclass(made) and hasattr(made, "fit") and hasattr(made, "predict"):
@@ -103,7 +111,9 @@ def known_models() -> list[str]:
 
 def _named_net(maker: str, config: TrainConfig, num_classes: int, example: Any) -> Any:
     if config.options:
-        raise SettingError(f"{config.model} takes no options ({', '.join(config.options)}); its settings are depth (in the name) and width")
+        raise SettingError(
+            f"{config.model} takes no options ({', '.join(config.options)}); its settings are depth (in the name) and width"
+        )
     return _import(maker)(config.model, num_classes, example, width=config.width)
 
 
@@ -111,11 +121,15 @@ def _own_net(made: Callable[..., Any], config: TrainConfig, num_classes: int, ex
     from torch import nn
 
     if config.width != 1.0:
-        raise SettingError(f"width is for the nets of `svp list models`; give {config.model} its width as an option of its own")
+        raise SettingError(
+            f"width is for the nets of `svp list models`; give {config.model} its width as an option of its own"
+        )
     try:
         inspect.signature(made).bind(num_classes, example, **config.options)
     except TypeError as error:
-        raise SettingError(f"{config.model} cannot be called with (num_classes, example) and these options: {error}") from None
+        raise SettingError(
+            f"{config.model} cannot be called with (num_classes, example) and these options: {error}"
+        ) from None
     net = made(num_classes, example, **config.options)
     if not isinstance(net, nn.Module):
         raise SettingError(f"{config.model} returned {type(net).__name__}; it must return a torch.nn.Module")

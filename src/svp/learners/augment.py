@@ -21,7 +21,7 @@ def draw(ids: NDArray[np.int64], seed: int, epoch: int) -> Tensor:
 
 
 def augment(images: Tensor, drawn: Tensor, kind: Augmentation) -> Tensor:
-    """(b, h, w, c) images to the same, shifted by up to an eighth of the side (black beyond the edge) and, with "crop_flip", mirrored."""
+    """(b, h, w, c) images, shifted by up to an eighth of the side (black beyond the edge) and, with "crop_flip", mirrored."""
     if kind == "none":
         return images
     b, h, w, c = images.shape

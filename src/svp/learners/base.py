@@ -33,7 +33,13 @@ class Learner(Protocol):
     code: tuple[str, ...]
 
     def fit(
-        self, dataset: Dataset, ids: NDArray[np.int64], labels: NDArray[np.int64], *, folder: Path, progress: Progress | None = None
+        self,
+        dataset: Dataset,
+        ids: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        *,
+        folder: Path,
+        progress: Progress | None = None,
     ) -> list[EpochRecord]:
         """Train on (m,) ids with their labels; keep checkpoints, signals and the fitted model in `folder`.
 

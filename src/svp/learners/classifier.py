@@ -27,7 +27,9 @@ class ClassifierLearner:
 
     gives: frozenset[str] = frozenset()
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, seed: int, make: Callable[..., Any], code: tuple[str, ...]) -> None:
+    def __init__(
+        self, config: TrainConfig, dataset: Dataset, seed: int, make: Callable[..., Any], code: tuple[str, ...]
+    ) -> None:
         self.code = ("svp.chance", "svp.learners.classifier", *code)
         self._config, self._dataset, self._seed = config, dataset, seed
         options = dict(config.options)
@@ -38,22 +40,34 @@ class ClassifierLearner:
         except TypeError as error:
             raise SettingError(f"{config.model} does not take these options: {error}") from None
         if not hasattr(self._classifier, "predict_proba"):
-            raise SettingError(f"{config.model} with {options or 'no options'} gives no probabilities; choose a classifier with predict_proba")
+            raise SettingError(
+                f"{config.model} with {options or 'no options'} gives no probabilities; choose a classifier with predict_proba"
+            )
 
     def fit(
-        self, dataset: Dataset, ids: NDArray[np.int64], labels: NDArray[np.int64], *, folder: Path, progress: Progress | None = None
+        self,
+        dataset: Dataset,
+        ids: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        *,
+        folder: Path,
+        progress: Progress | None = None,
     ) -> list[EpochRecord]:
         begin = time.perf_counter()
         # By hash of the id: neither the order of the file nor that of the selection decides what a stochastic fit does.
         order = shuffled(ids, self._seed, "order")
         ids, labels = ids[order], labels[order]
         if len(np.unique(labels)) < 2:
-            raise TrainingError(f"{self._config.model} needs examples of two classes at least; the {len(ids)} given have {len(np.unique(labels))}")
+            raise TrainingError(
+                f"{self._config.model} needs examples of two classes at least; the {len(ids)} given have {len(np.unique(labels))}"
+            )
         try:
             self._classifier.fit(_rows(dataset, ids), labels)
         except ValueError as error:
             reason = " ".join(str(error).split())
-            raise SettingError(f"{self._config.model} cannot be fitted with {self._config.options or 'no options'}: {reason}") from error
+            raise SettingError(
+                f"{self._config.model} cannot be fitted with {self._config.options or 'no options'}: {reason}"
+            ) from error
         record = {
             "epoch": 0,
             "accuracy": float(self._classifier.score(_rows(dataset, ids), labels)),
@@ -68,7 +82,9 @@ class ClassifierLearner:
 
     def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
         if embeddings:
-            raise MissingInput(f"{self._config.model} gives no embeddings; choose a method that needs none (svp list methods) or a net as proxy")
+            raise MissingInput(
+                f"{self._config.model} gives no embeddings; choose a method that needs none (svp list methods) or a net as proxy"
+            )
         probs = np.zeros((len(ids), len(dataset.classes)), np.float32)
         if len(ids):
             # Classes that were not among the training labels have probability 0.

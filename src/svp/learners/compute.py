@@ -65,7 +65,11 @@ def decide(config: ComputeConfig) -> Compute:
     except (RuntimeError, AssertionError) as error:
         first_line = str(error).splitlines()[0]
         raise SettingError(f"compute.device {device!r} cannot be used here ({first_line}); use auto or cpu") from None
-    threads = config.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else config.threads or os.cpu_count() or 1
+    threads = (
+        config.threads or len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else config.threads or os.cpu_count() or 1
+    )
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if _bf16_is_faster(device, threads) else "fp32"
@@ -75,13 +79,13 @@ def decide(config: ComputeConfig) -> Compute:
 def _bf16_is_faster(device: str, threads: int) -> bool:
     """Time one small training convolution both ways; the best of several runs, so that a busy machine does not decide."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if torch.device(device).type != "cpu":
         return False
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        conv = nn.Conv2d(32, 32, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
+        conv = nn.Conv2d(32, 32, 3, padding=1, bias=False)
         x = torch.ones(64, 32, 16, 16).contiguous(memory_format=torch.channels_last)
         return _seconds(conv, x, torch.float32) > WORTHWHILE * _seconds(conv, x, torch.bfloat16)
     finally:

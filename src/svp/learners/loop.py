@@ -1,4 +1,4 @@
-"""The one training loop: proxies and targets, images and rows, every net passes through it. The only `.backward()` of the project."""
+"""The one training loop: proxies and targets, images and rows, every net passes through it. The only `.backward()` there is."""
 
 import json
 import math
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -69,7 +70,9 @@ def train(
     n_epochs = config.epochs_for(n)
     steps_per_epoch = math.ceil(n / config.batch_size)
     # fused: one call updates all weights; with many small convolutions the calls would cost more than the arithmetic.
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+    )
     records = _resume(model, optimizer, checkpoint)
     for epoch in range(len(records), n_epochs):
         begin = time.perf_counter()
@@ -84,7 +87,7 @@ def train(
                 group["lr"] = learning_rate(config, epoch * steps_per_epoch + step, n_epochs * steps_per_epoch)
             images = augment(examples.inputs[rows], drawn[rows], augmentation)
             labels = examples.labels[rows]
-            logits = forward(model, prepare(images, examples, compute), compute)  # (b, c) float32
+            logits, _ = forward(model, prepare(images, examples, compute), compute)  # (b, c) float32
             losses = F.cross_entropy(logits, labels, reduction="none")  # (b,)
             losses.mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -92,7 +95,9 @@ def train(
             # Before this step's update, on what the net was shown: forgetting is counted so (paper, section 3).
             seen[:, rows] = signal_values(logits.detach(), labels, losses.detach())
         record = {"epoch": epoch, "loss": float(seen[LOSS].mean()), "accuracy": float(seen[CORRECT].mean())}
-        if not (math.isfinite(record["loss"]) and all(bool(parameter.isfinite().all()) for parameter in model.parameters())):
+        if not (
+            math.isfinite(record["loss"]) and all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+        ):
             raise TrainingError(
                 f"training {config.model} diverged in epoch {epoch + 1} of {n_epochs} (the loss is no longer a number); "
                 f"lower lr (now {config.lr}) or raise warmup (now {config.warmup})"
@@ -129,7 +134,7 @@ def learning_rate(config: TrainConfig, step: int, n_steps: int) -> float:
 
 
 def prepare(images: Tensor, examples: Examples, compute: Compute) -> Tensor:
-    """Raw inputs as the net takes them: float32, normalised; images (b, h, w, c) become (b, c, h, w) in the chosen memory layout."""
+    """Raw inputs as the net takes them: float32, normalised; images (b, h, w, c) become (b, c, h, w) in the chosen layout."""
     x = (images.float() - examples.mean) / examples.std
     if x.ndim == 4:
         x = x.permute(0, 3, 1, 2)  # channels last in memory, as it is
@@ -138,21 +143,31 @@ def prepare(images: Tensor, examples: Examples, compute: Compute) -> Tensor:
     return x
 
 
-def forward(model: nn.Module, x: Tensor, compute: Compute) -> Tensor:
-    """(b, c) float32 logits. A net with `features` and `head` has its last product in float32: bf16 logits tie too often to rank."""
-    if has_features(model):
-        with compute.autocast():
-            features = model.features(x)
-        logits: Tensor = model.head(features.float())
-        return logits
+class SplitNet(Protocol):
+    """A net that shows its embeddings: `forward(x)` is `head(features(x))`, features being (b, d)."""
+
+    def features(self, x: Tensor) -> Tensor: ...
+
+    def head(self, features: Tensor) -> Tensor: ...
+
+
+def split(model: nn.Module) -> SplitNet | None:
+    """The net as one that gives embeddings, if it is."""
+    return cast(SplitNet, model) if hasattr(model, "features") and hasattr(model, "head") else None
+
+
+def forward(model: nn.Module, x: Tensor, compute: Compute) -> tuple[Tensor, Tensor | None]:
+    """(b, c) float32 logits and (b, d) float32 features, if the net has any.
+
+    A net that has takes its last product in float32: bf16 logits tie too often to rank by.
+    """
+    net = split(model)
     with compute.autocast():
-        out = model(x)
-    return out.float()
-
-
-def has_features(model: nn.Module) -> bool:
-    """Can this net give embeddings?"""
-    return hasattr(model, "features") and hasattr(model, "head")
+        out = model(x) if net is None else net.features(x)
+    if net is None:
+        return out.float(), None
+    features = out.float()
+    return net.head(features), features
 
 
 def signal_values(logits: Tensor, labels: Tensor, losses: Tensor) -> Tensor:
@@ -169,17 +184,12 @@ def signal_values(logits: Tensor, labels: Tensor, losses: Tensor) -> Tensor:
 
 @torch.no_grad()
 def score(model: nn.Module, examples: Examples, compute: Compute) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-    """Plain passes in evaluation mode: for each slice of rows its (b, c) float32 logits and (b, d) features, if the net has any."""
+    """Plain passes in evaluation mode: for each slice of rows what `forward` gives."""
     model.eval()
     for start in range(0, len(examples.ids), SCORING_BATCH):
         rows = slice(start, start + SCORING_BATCH)
-        x = prepare(examples.inputs[rows], examples, compute)
-        if has_features(model):
-            with compute.autocast():
-                features = model.features(x)
-            yield rows, model.head(features.float()), features.float()
-        else:
-            yield rows, forward(model, x, compute), None
+        logits, features = forward(model, prepare(examples.inputs[rows], examples, compute), compute)
+        yield rows, logits, features
 
 
 def predict(model: nn.Module, examples: Examples, compute: Compute, *, embeddings: bool) -> Outputs:
@@ -237,7 +247,9 @@ def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> l
             records: list[EpochRecord] = json.loads(file.metadata()["records"])
     except (OSError, safetensors.SafetensorError) as error:
         raise DataError(f"the checkpoint {path} is damaged ({error}); remove it to begin this training again") from None
-    model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
+    model.load_state_dict(
+        {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    )
     for i, parameter in enumerate(optimizer.param_groups[0]["params"]):
         if f"momentum.{i}" in tensors:
             # In the layout of the weight itself, which the fused update wants.

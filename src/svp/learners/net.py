@@ -24,9 +24,18 @@ MakeNet = Callable[[int, Tensor], nn.Module]
 class NetLearner:
     """A torch net as a `Learner`. Files: model.safetensors, history.json, signals/; while training, checkpoint.safetensors."""
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, seed: int, compute: Compute, make: MakeNet, code: tuple[str, ...]) -> None:
+    def __init__(
+        self, config: TrainConfig, dataset: Dataset, seed: int, compute: Compute, make: MakeNet, code: tuple[str, ...]
+    ) -> None:
         """make: (num_classes, example) -> net, the example being zeros (channels, height, width) or (d,)."""
-        self.code = ("svp.chance", "svp.learners.net", "svp.learners.loop", "svp.learners.augment", "svp.signals", *code)
+        self.code = (
+            "svp.chance",
+            "svp.learners.net",
+            "svp.learners.loop",
+            "svp.learners.augment",
+            "svp.signals",
+            *code,
+        )
         self._config, self._seed, self._compute = config, seed, compute
         self._augmentation = _augmentation(config, dataset)
         self._mean, self._std = _statistics(dataset)
@@ -36,10 +45,16 @@ class NetLearner:
             torch.manual_seed(spawn_seed(seed, "init"))
             self._model = compute.place(make(len(dataset.classes), example))
             _check_outputs(config.model, self._model, example, len(dataset.classes), compute)
-        self.gives = frozenset({"signals", "embeddings"} if loop.has_features(self._model) else {"signals"})
+        self.gives = frozenset({"signals", "embeddings"} if loop.split(self._model) is not None else {"signals"})
 
     def fit(
-        self, dataset: Dataset, ids: NDArray[np.int64], labels: NDArray[np.int64], *, folder: Path, progress: Progress | None = None
+        self,
+        dataset: Dataset,
+        ids: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        *,
+        folder: Path,
+        progress: Progress | None = None,
     ) -> list[EpochRecord]:
         if len(ids) < 2:
             raise TrainingError(f"{self._config.model} cannot be trained on {len(ids)} examples; it takes 2 at least")
@@ -95,21 +110,28 @@ def _check_outputs(name: str, model: nn.Module, example: Tensor, n_classes: int,
     model.eval()
     try:
         with torch.no_grad():
-            logits = loop.forward(model, x, compute)
-            features = model.features(x) if loop.has_features(model) else None
+            logits, features = loop.forward(model, x, compute)
     except Exception as error:  # whatever a net of somebody's own may raise
         reason = (str(error).splitlines() or [""])[0]
-        raise SettingError(f"{name} cannot take an example of shape {tuple(example.shape)}: {type(error).__name__}: {reason}") from error
+        raise SettingError(
+            f"{name} cannot take an example of shape {tuple(example.shape)}: {type(error).__name__}: {reason}"
+        ) from error
     if logits.shape != (2, n_classes):
-        raise SettingError(f"{name} gives logits of shape {tuple(logits.shape)} for 2 examples; {n_classes} classes take (2, {n_classes})")
+        raise SettingError(
+            f"{name} gives logits of shape {tuple(logits.shape)} for 2 examples; {n_classes} classes take (2, {n_classes})"
+        )
     if features is not None and features.ndim != 2:
-        raise SettingError(f"{name}: `features` gives shape {tuple(features.shape)} for 2 examples; it must give (2, d), which `head` takes")
+        raise SettingError(
+            f"{name}: `features` gives shape {tuple(features.shape)} for 2 examples; it must give (2, d), which `head` takes"
+        )
 
 
 def _augmentation(config: TrainConfig, dataset: Dataset) -> Augmentation:
     kind = dataset.augmentation if config.augment == "auto" else config.augment
     if kind != "none" and dataset.inputs.ndim != 4:
-        raise SettingError(f"augment {kind!r} is for images; one example of {dataset.name} has shape {dataset.inputs.shape[1:]}")
+        raise SettingError(
+            f"augment {kind!r} is for images; one example of {dataset.name} has shape {dataset.inputs.shape[1:]}"
+        )
     return kind
 
 

@@ -1,6 +1,7 @@
 """Pre-activation residual nets for small images (He et al. 2016, "Identity mappings in deep residual networks")."""
 
 import re
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,9 +30,9 @@ class Block(nn.Module):
         out = F.relu(self.norms[0](x), inplace=True)
         shortcut = x if self.shortcut is None else self.shortcut(out)
         out = self.convs[0](out)
-        for norm, conv in zip(self.norms[1:], self.convs[1:], strict=True):  # type: ignore[arg-type]
+        for norm, conv in zip(self.norms[1:], self.convs[1:], strict=True):
             out = conv(F.relu(norm(out), inplace=True))
-        return out + shortcut
+        return cast(Tensor, out + shortcut)
 
 
 def basic(n_in: int, channels: int, stride: int) -> Block:
@@ -82,9 +83,13 @@ def preact(name: str, num_classes: int, example: Tensor, *, width: float = 1.0) 
     """
     match = re.fullmatch(r"preact(\d+)(?:-(basic|bottleneck))?", name)
     if match is None:
-        raise SettingError(f"{name!r} is no pre-activation net; write preact and a depth, such as preact20 or preact164-basic")
+        raise SettingError(
+            f"{name!r} is no pre-activation net; write preact and a depth, such as preact20 or preact164-basic"
+        )
     if example.ndim != 3:
-        raise SettingError(f"{name} takes images (channels, height, width); one example here has shape {tuple(example.shape)}")
+        raise SettingError(
+            f"{name} takes images (channels, height, width); one example here has shape {tuple(example.shape)}"
+        )
     depth, kind = int(match[1]), match[2]
     fits = {"basic": depth >= 8 and (depth - 2) % 6 == 0, "bottleneck": depth >= 11 and (depth - 2) % 9 == 0}
     if kind is None:
@@ -92,7 +97,9 @@ def preact(name: str, num_classes: int, example: Tensor, *, width: float = 1.0) 
     if not fits[kind]:
         step = 6 if kind == "basic" else 9
         below = max(1, (depth - 2) // step)
-        raise SettingError(f"{name}: {kind} blocks make a depth of {step}n + 2; the nearest are {step * below + 2} and {step * (below + 1) + 2}")
+        raise SettingError(
+            f"{name}: {kind} blocks make a depth of {step}n + 2; the nearest are {step * below + 2} and {step * (below + 1) + 2}"
+        )
     expansion, step = (1, 6) if kind == "basic" else (4, 9)
     return PreActResNet((depth - 2) // step, expansion, num_classes, example.shape[0], width)
 

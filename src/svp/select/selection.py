@@ -21,9 +21,14 @@ FORMAT_VERSION = 1
 class DatasetLike(Protocol):
     """What a selection asks of a dataset."""
 
-    name: str
-    labels: NDArray[np.int64] | None
-    keys: tuple[str, ...] | None
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None: ...
+
+    @property
+    def keys(self) -> tuple[str, ...] | None: ...
 
     @property
     def fingerprint(self) -> str: ...

@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,9 @@ def active(
     totals = _totals(config.labelled, len(dataset), "labelled")
     at = _totals(config.evaluate or config.labelled[-1:], len(dataset), "evaluate")
     if unknown := sorted(set(at) - set(totals)):
-        raise SettingError(f"evaluate asks for {unknown[0]:,} labels, which is none of the totals ({', '.join(map(str, totals))})")
+        raise SettingError(
+            f"evaluate asks for {unknown[0]:,} labels, which is none of the totals ({', '.join(map(str, totals))})"
+        )
     _check_needs(config)
     with Run.start(
         folder_for(config, dataset, "active", MAY_GROW, out),
@@ -100,7 +103,8 @@ def active(
             "n": len(dataset),
             "margin": config.margin,
             "arms": [
-                {**arm_facts(dataset, arm), "selection_seconds": seconds[arm.name, arm.seed, arm.fitted.n]} for arm in arms
+                {**arm_facts(dataset, arm), "selection_seconds": seconds[arm.name, arm.seed, arm.fitted.n]}
+                for arm in arms
             ],
             "comparisons": _comparisons(config, arms, at),
             "agreement": _agreements(run, config, dataset, totals),
@@ -114,7 +118,9 @@ def active(
 
 def _sessions(config: ActiveConfig, seed: int) -> dict[str, RunConfig]:
     """The settings of each arm's session: they differ in who chooses."""
-    common = RunConfig.make({name: value for name, value in config.model_dump().items() if name in RunConfig.model_fields})
+    common = RunConfig.make(
+        {name: value for name, value in config.model_dump().items() if name in RunConfig.model_fields}
+    )
     common = common.model_copy(update={"seed": seed, "seeds": 1})
     arms = {"proxy": common}
     if "random" in config.control:
@@ -150,7 +156,9 @@ def _comparisons(config: ActiveConfig, arms: list[Arm], at: list[int]) -> list[J
         if random is not None:
             found.append({**compare(("proxy", "random", "epochs"), "better", own, random, better), "n_labelled": n})
         if target is not None:
-            judged = compare(("proxy", "target", "epochs"), "no worse", own, target, lambda d: no_worse(d, config.margin))
+            judged = compare(
+                ("proxy", "target", "epochs"), "no worse", own, target, lambda d: no_worse(d, config.margin)
+            )
             found.append({**judged, "n_labelled": n})
     return found
 
@@ -162,8 +170,7 @@ def _agreements(run: Run, config: ActiveConfig, dataset: Dataset, totals: list[i
         for seed in config.run_seeds:
             stages = [run.folder / f"sessions/{name}-seed-{seed}/rounds/001/selection" for name in ("proxy", "target")]
             own, target = (np.asarray(read_array(stage / "scores.npy")) for stage in stages)
-            ids = np.asarray(read_array(stages[0] / "ids.npy"))
-            agreed = audit.agreement(own, target, totals[1] - totals[0], ids=ids, seed=seed)
+            agreed = audit.agreement(own, target, totals[1] - totals[0])
             found.append({"between": "proxy and target", "seeds": [seed, seed], **agreed.facts()})
     return found
 
@@ -176,7 +183,14 @@ def _speed_up(config: ActiveConfig, seconds: dict[tuple[str, int, int], float], 
         target = [seconds[key] for key in seconds if key[0] == "target" and key[2] == n]
         if target and sum(own) > 0:
             ratio = float(np.sum(target) / np.sum(own))
-            found.append({"n_labelled": n, "seconds": float(np.mean(own)), "target_seconds": float(np.mean(target)), "ratio": ratio})
+            found.append(
+                {
+                    "n_labelled": n,
+                    "seconds": float(np.mean(own)),
+                    "target_seconds": float(np.mean(target)),
+                    "ratio": ratio,
+                }
+            )
     return found
 
 
@@ -188,7 +202,7 @@ def _totals(asked: tuple[int | float | str, ...], n: int, setting: str) -> list[
             totals.append(resolve_budget(total, n))
         except BudgetError as error:
             raise BudgetError(f"{setting}: {error}") from None
-    if totals[0] < 2 or any(b <= a for a, b in zip(totals, totals[1:], strict=False)):
+    if totals[0] < 2 or any(b <= a for a, b in pairwise(totals)):
         raise BudgetError(f"{setting}: totals must rise, from 2 at least; got {', '.join(map(str, totals))}")
     return totals
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from svp.data.base import Dataset
 from svp.evaluate import Difference, Verdict, difference, per_class
 from svp.runs import Json
-from svp.workflows.work import Fitted, Tested
+from svp.workflows.work import Fitted, Tested, labels_of, test_part
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,7 @@ class Arm:
 
 def arm_facts(dataset: Dataset, arm: Arm) -> Json:
     """One arm as metrics.json keeps it."""
-    test = dataset.test
-    assert test is not None and test.labels is not None  # the workflow has checked
+    test = test_part(dataset)
     epochs = int(arm.fitted.stage.facts["epochs"])
     return {
         "arm": arm.name,
@@ -42,7 +41,7 @@ def arm_facts(dataset: Dataset, arm: Arm) -> Json:
         "epochs": epochs,
         "steps": epochs * ceil(arm.fitted.n / arm.fitted.config.batch_size),
         "accuracy": float(arm.tested.correct.mean()),
-        "class_accuracy": per_class(arm.tested.correct, test.labels, len(dataset.classes)),
+        "class_accuracy": per_class(arm.tested.correct, labels_of(test), len(dataset.classes)),
         "seconds": {"train": arm.fitted.seconds, "test": arm.tested.seconds},
     }
 
@@ -63,4 +62,11 @@ def compare(
     """One comparison as metrics.json keeps it; of = (arm, the arm it is held against, equal)."""
     assert own is not None
     found = difference(own, reference)
-    return {"arm": of[0], "against": of[1], "equal": of[2], "question": question, "verdict": judge(found), **found.facts()}
+    return {
+        "arm": of[0],
+        "against": of[1],
+        "equal": of[2],
+        "question": question,
+        "verdict": judge(found),
+        **found.facts(),
+    }

@@ -15,15 +15,27 @@ from pathlib import Path
 
 import numpy as np
 
-from svp import audit, select
+from svp import audit
 from svp.config import CoresetConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import BudgetError, MissingInput
 from svp.evaluate import better, no_worse
 from svp.runs import FORMAT, Json, Run, write_json
-from svp.select import Selection, resolve_budget
+from svp.select import Selection, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare
-from svp.workflows.work import Fitted, Ranked, Show, Tested, Work, check, folder_for, labels_of, load, model_seed, silent
+from svp.workflows.work import (
+    Fitted,
+    Ranked,
+    Show,
+    Tested,
+    Work,
+    check,
+    folder_for,
+    labels_of,
+    load,
+    model_seed,
+    silent,
+)
 
 MAY_GROW = ("control", "equal", "seeds")
 
@@ -52,7 +64,7 @@ def coreset(
     out      the run folder; default runs/DATASET-coreset-DIGEST, so that the same settings find the same folder
     reuse    other run folders, to take stages from that were made from exactly the same things
     Called again after an interruption, it continues inside the stage and ends in the same ids and metrics.
-    Cost: the trainings. Files: docs/run_folder.md. Raises the errors of svp.errors, each before anything is trained where it can be.
+    Cost: the trainings. Files: docs/run_folder.md. Raises the errors of svp.errors, before anything is trained where it can.
     """
     dataset = dataset or load(config)
     check(config, dataset)
@@ -88,7 +100,8 @@ def _select(work: Work, config: CoresetConfig, budget: int, seed: int) -> Chosen
     """Train the proxies of one run seed on everything, and let them choose."""
     ids, labels = work.dataset.ids, labels_of(work.dataset)
     fitted = [
-        work.train(f"proxy/seed-{seed}/model-{i}", config.proxy, ids, labels, model_seed(seed, i)) for i in range(config.proxy.seeds)
+        work.train(f"proxy/seed-{seed}/model-{i}", config.proxy, ids, labels, model_seed(seed, i))
+        for i in range(config.proxy.seeds)
     ]
     ranked = _rank(work, config, f"selection/seed-{seed}", fitted, budget, seed)
     return Chosen(fitted, ranked, work.test(f"proxy/seed-{seed}/test", fitted[0]))
@@ -99,7 +112,7 @@ def _train_targets(work: Work, config: CoresetConfig, selection: Selection, seed
     ids, labels = work.dataset.ids, labels_of(work.dataset)
     parts = {_first_arm(config): np.sort(selection.ids)}
     if "random" in config.control:
-        parts["random"] = np.sort(select.select("random", len(selection), ids=ids, seed=seed).ids)
+        parts["random"] = np.sort(select("random", len(selection), ids=ids, seed=seed).ids)
     arms = []
     for name, part in parts.items():
         for equal in config.equal:
@@ -147,7 +160,11 @@ def _metrics(work: Work, config: CoresetConfig, budget: int, chosen: dict[int, C
 
 def _proxy_facts(work: Work, seed: int, made: Chosen) -> Json:
     facts = arm_facts(work.dataset, Arm("proxy model", "epochs", seed, made.proxies[0], made.tested))
-    facts["seconds"] = {"train": sum(f.seconds for f in made.proxies), "select": made.ranked.seconds, "test": made.tested.seconds}
+    facts["seconds"] = {
+        "train": sum(f.seconds for f in made.proxies),
+        "select": made.ranked.seconds,
+        "test": made.tested.seconds,
+    }
     return facts
 
 
@@ -164,27 +181,35 @@ def _comparisons(config: CoresetConfig, chosen: dict[int, Chosen], arms: list[Ar
             found.append(compare((first, "full", equal), "no worse", own, full, lambda d: no_worse(d, config.margin)))
     if full is not None and chosen and config.proxy != config.target:
         proxy_itself = np.stack([made.tested.correct for made in chosen.values()])
-        found.append(compare(("proxy model", "full", "epochs"), "no worse", proxy_itself, full, lambda d: no_worse(d, config.margin)))
+        found.append(
+            compare(
+                ("proxy model", "full", "epochs"), "no worse", proxy_itself, full, lambda d: no_worse(d, config.margin)
+            )
+        )
     return found
 
 
-def _agreements(work: Work, config: CoresetConfig, budget: int, chosen: dict[int, Chosen], arms: list[Arm]) -> list[Json]:
+def _agreements(
+    work: Work, config: CoresetConfig, budget: int, chosen: dict[int, Chosen], arms: list[Arm]
+) -> list[Json]:
     """Does the proxy rank as the target would; and, where there are two targets, as a second target would?"""
     rankings: dict[int, Ranked] = {}
     for arm in arms:
         if arm.name != "full" or not chosen:
             continue
         try:
-            rankings[arm.seed] = _rank(work, config, f"target/full/seed-{arm.seed}/ranking", [arm.fitted], budget, arm.seed)
+            rankings[arm.seed] = _rank(
+                work, config, f"target/full/seed-{arm.seed}/ranking", [arm.fitted], budget, arm.seed
+            )
         except MissingInput:
             return []  # a target that cannot rank by this method has no ranking to agree with
     found = []
     if config.proxy != config.target:
         for seed, ranking in rankings.items():
-            agreed = audit.agreement(chosen[seed].ranked.scores, ranking.scores, budget, ids=work.dataset.ids, seed=seed)
+            agreed = audit.agreement(chosen[seed].ranked.scores, ranking.scores, budget)
             found.append({"between": "proxy and target", "seeds": [seed, seed], **agreed.facts()})
     for (seed, ranking), (other, another) in combinations(rankings.items(), 2):
-        agreed = audit.agreement(ranking.scores, another.scores, budget, ids=work.dataset.ids, seed=seed)
+        agreed = audit.agreement(ranking.scores, another.scores, budget)
         found.append({"between": "target and target", "seeds": [seed, other], **agreed.facts()})
     return found
 
@@ -192,7 +217,9 @@ def _agreements(work: Work, config: CoresetConfig, budget: int, chosen: dict[int
 def _payment(config: CoresetConfig, metrics: Json) -> Json | None:
     """Seconds end to end against the full training; None without a full control."""
     first, equal = _first_arm(config), config.equal[0]
-    judged = next((c for c in metrics["comparisons"] if (c["arm"], c["against"], c["equal"]) == (first, "full", equal)), None)
+    judged = next(
+        (c for c in metrics["comparisons"] if (c["arm"], c["against"], c["equal"]) == (first, "full", equal)), None
+    )
     if judged is None:
         return None
     selecting = [p["seconds"]["train"] + p["seconds"]["select"] for p in metrics["proxies"]] or [0.0]
@@ -218,5 +245,7 @@ def _budget(config: CoresetConfig, dataset: Dataset, earlier: Selection | None) 
     else:
         budget = resolve_budget("50%" if config.budget is None else config.budget, len(dataset))
     if budget < 2:
-        raise BudgetError(f"a budget of {budget} leaves nothing to train on; {dataset.name} has {len(dataset):,} examples, keep 2 at least")
+        raise BudgetError(
+            f"a budget of {budget} leaves nothing to train on; {dataset.name} has {len(dataset):,} examples, keep 2 at least"
+        )
     return budget

@@ -7,21 +7,20 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from svp import select
 from svp.config import RunConfig
 from svp.data.base import Dataset
 from svp.errors import BudgetError, DataError
 from svp.labels import Answer, Batch, LabelStore, Round
 from svp.runs import Run
-from svp.select import Selection
+from svp.select import Cover, Selection, find_method, resolve_budget, select
 from svp.workflows.work import Fitted, Show, Work, load, model_seed, silent
 
 
 class Session:
     """A folder with the label store (labels.sqlite) and the models of each round.
 
-    `ask` and `tell` are all there is to the loop; a simulation answers with an oracle, people with their own words. A session that
-    was closed or killed goes on where it stopped: an open question is asked again, a round's training continues.
+    `ask` and `tell` are all there is to the loop; a simulation answers with an oracle, people with their own words. A session
+    that was closed or killed goes on where it stopped: an open question is asked again, a round's training continues.
     The dataset is taken without its labels, so nothing here can peek.
     """
 
@@ -80,17 +79,17 @@ class Session:
         ids, labels = self._store.labels()
         pool = np.setdiff1d(self.dataset.ids, ids, assume_unique=True)
         try:
-            budget = select.resolve_budget(n, len(pool))
+            budget = resolve_budget(n, len(pool))
         except BudgetError as error:
             raise BudgetError(f"{error} ({len(ids):,} of {len(self.dataset):,} are labelled already)") from None
         if not budget:
             raise BudgetError(f"ask for one example at least; {len(pool):,} are unlabelled")
         round_ = len(self._store.rounds())
         if not len(ids):
-            start = select.select("random", budget, ids=pool, seed=self.config.seed)
+            start = select("random", budget, ids=pool, seed=self.config.seed)
             return self._store.ask(start.ids, round=round_, origin="random start")
-        _, row = select.find_method(self.config.method)
-        covers = isinstance(row, select.Cover)
+        _, row = find_method(self.config.method)
+        covers = isinstance(row, Cover)
         chosen = self._work.choose(
             f"rounds/{round_:03d}/selection",
             self._fit(round_, ids, labels) if row.needs else [],
@@ -102,7 +101,9 @@ class Session:
             seed=self.config.seed,
             already=ids if covers else (),
         )
-        return self._store.ask(chosen.selection.ids, round=round_, scores=chosen.selection.gains, origin=self.config.method)
+        return self._store.ask(
+            chosen.selection.ids, round=round_, scores=chosen.selection.gains, origin=self.config.method
+        )
 
     def tell(self, answers: Mapping[int, int] | Sequence[Answer], *, who: str = "oracle", replace: bool = False) -> int:
         """Store answers, all of them or (on an error) none; returns how many were new. They are safe once this returns."""
@@ -133,7 +134,7 @@ class Session:
         )
 
     def fit(self, n: int | None = None) -> Fitted:
-        """The session's own model trained on the labels so far, or on the first `n`; a round's model is used where it is the same."""
+        """The session's own model, trained on the labels so far or on the first `n`; a round's model where it is the same."""
         ids, labels = self.labelled(n)
         total, round_ = 0, 0
         for asked in self._store.rounds():
@@ -143,7 +144,7 @@ class Session:
         return self._fit(round_, ids, labels)[0]
 
     def selection_seconds(self, n: int) -> float:
-        """Seconds to train and select up to `n` labels, counted as Coleman et al. 2020 do: repeated training and selecting, without
+        """Seconds to train and select up to `n` labels, counted as Coleman et al. 2020 do: all training and selecting, without
         the training that would follow the last answer."""
         seconds, total = 0.0, 0
         for asked in self._store.rounds():
@@ -166,11 +167,15 @@ class Session:
             "unlabelled": len(self.dataset) - len(ids),
             "open": 0 if open_question is None else len(open_question),
             "per_class": {name: int((labels == c).sum()) for c, name in enumerate(self.dataset.classes)},
-            "rounds": [{"round": r.round, "asked": r.asked, "answered": r.answered, "origin": r.origin} for r in rounds],
+            "rounds": [
+                {"round": r.round, "asked": r.asked, "answered": r.answered, "origin": r.origin} for r in rounds
+            ],
         }
 
     def _fit(self, round_: int, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> list[Fitted]:
         return [
-            self._work.train(f"rounds/{round_:03d}/model-{i}", self.config.proxy, ids, labels, model_seed(self.config.seed, i))
+            self._work.train(
+                f"rounds/{round_:03d}/model-{i}", self.config.proxy, ids, labels, model_seed(self.config.seed, i)
+            )
             for i in range(self.config.proxy.seeds)
         ]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from svp import select
 from svp.chance import spawn_seed
 from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data import load_dataset
@@ -19,7 +18,7 @@ from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError
 from svp.learners import EpochRecord, Learner, Outputs, find, make_learner
 from svp.runs import Run, Stage, digest, read_array, read_json, write_array
-from svp.select import Selection
+from svp.select import Method, Rank, Selection, find_method, score, select
 from svp.signals import KINDS, Signals
 
 if TYPE_CHECKING:
@@ -69,14 +68,15 @@ class Fitted:
     def signals(self) -> Signals:
         if "signals" not in self.learner.gives:
             raise MissingInput(
-                f"{self.config.model} records no signals while it trains; choose a method that needs none (svp list methods), or a net as proxy"
+                f"{self.config.model} records no signals while it trains; "
+                "choose a method that needs none (svp list methods), or a net as proxy"
             )
         return Signals.open(self.stage.folder / "signals")
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """What a model's outputs made of a pool: the selection, and for each of the pool's ids a value that is higher the earlier it is taken."""
+    """What a model made of a pool: the selection, and for each of the pool's ids a value, higher the earlier it is taken."""
 
     selection: Selection
     ids: NDArray[np.int64]
@@ -109,7 +109,9 @@ class Work:
     def learner(self, config: TrainConfig, seed: int) -> Learner:
         return make_learner(config, self.dataset, seed=seed, compute=self.compute if find(config).is_net else None)
 
-    def train(self, name: str, config: TrainConfig, ids: NDArray[np.int64], labels: NDArray[np.int64], seed: int) -> Fitted:
+    def train(
+        self, name: str, config: TrainConfig, ids: NDArray[np.int64], labels: NDArray[np.int64], seed: int
+    ) -> Fitted:
         """Stage: fit a new model on (m,) ids, given in ascending order, with their labels."""
         learner = self.learner(config, seed)
         made_from = {
@@ -151,7 +153,7 @@ class Work:
         With several models their scores are averaged. A method that covers (k-center) is shown `already` chosen examples too,
         so these must be among `ids`; a method that ranks is not, and its pool holds candidates only.
         """
-        _, row = select.find_method(method)
+        _, row = find_method(method)
         made_from = {
             "models": [f.origin for f in fitted],
             "method": method,
@@ -189,10 +191,8 @@ class Work:
 
     def test(self, name: str, fitted: Fitted) -> Tested:
         """Stage: the one look at the test part."""
-        test = self.dataset.test
-        if test is None or test.labels is None:
-            raise DataError(f"{self.dataset.name} has no labelled test part to measure on; give it one, or a test_share above 0")
-        stage = self.run.stage(name, {"model": fitted.origin}, ("svp.evaluate",))
+        test = test_part(self.dataset)
+        stage = self.run.stage(name, {"model": fitted.origin}, fitted.learner.code)
         if not stage.done:
             self.show(f"testing {fitted.config.model} on {len(test):,} examples", 0, 0)
             begin = time.perf_counter()
@@ -200,9 +200,11 @@ class Work:
             write_array(stage.folder / "probs.npy", probs)
             stage.finish(seconds=time.perf_counter() - begin)
         probs = read_array(stage.folder / "probs.npy")
-        return Tested(probs.argmax(axis=1) == test.labels, stage.facts["seconds"])
+        return Tested(probs.argmax(axis=1) == labels_of(test), stage.facts["seconds"])
 
-    def _arrays(self, fitted: Fitted, needs: Sequence[str], ids: NDArray[np.int64], labels: NDArray[np.int64] | None) -> dict[str, Any]:
+    def _arrays(
+        self, fitted: Fitted, needs: Sequence[str], ids: NDArray[np.int64], labels: NDArray[np.int64] | None
+    ) -> dict[str, Any]:
         """What a method needs of one model, for the pool."""
         given: dict[str, Any] = {}
         if "probs" in needs or "embeddings" in needs:
@@ -224,7 +226,7 @@ class Work:
 
 def _select(
     method: str,
-    row: select.Method,
+    row: Method,
     arrays: list[dict[str, Any]],
     ids: NDArray[np.int64],
     budget: int,
@@ -233,13 +235,13 @@ def _select(
     options: dict[str, Any],
 ) -> tuple[Selection, NDArray[np.float64]]:
     """The selection, and (n,) values that rank the whole pool: scores, or for a method that covers minus the order of choice."""
-    if isinstance(row, select.Rank):
-        scores = np.mean([select.score(method, ids=ids, seed=seed, **given, **options) for given in arrays], axis=0)
-        selection = select.select(_Given(scores), budget, ids=ids, already=already, seed=seed)
+    if isinstance(row, Rank):
+        scores = np.mean([score(method, ids=ids, seed=seed, **given, **options) for given in arrays], axis=0)
+        selection = select(_Given(scores), budget, ids=ids, already=already, seed=seed)
         return replace(selection, method=method, options=row.settle(method, options)), scores
     if len(arrays) > 1:
         raise SettingError(f"{method} gives no scores to average over several proxies; set proxy.seeds to 1")
-    selection = select.select(method, budget, ids=ids, already=already, seed=seed, **arrays[0], **options)
+    selection = select(method, budget, ids=ids, already=already, seed=seed, **arrays[0], **options)
     order = np.full(len(ids), -float(len(ids)))
     order[np.searchsorted(ids, selection.ids)] = -np.arange(len(selection.ids), dtype=float)
     return selection, order
@@ -263,7 +265,11 @@ class _Given:
 def load(config: RunConfig) -> Dataset:
     """The dataset that a configuration names."""
     return load_dataset(
-        config.dataset, root=config.data, image_size=config.image_size, on_error=config.on_error, test_share=config.test_share
+        config.dataset,
+        root=config.data,
+        image_size=config.image_size,
+        on_error=config.on_error,
+        test_share=config.test_share,
     )
 
 
@@ -275,13 +281,12 @@ def check(config: RunConfig, dataset: Dataset) -> None:
             f"{dataset.name}: {len(missing)} of {len(dataset.classes)} classes have no training example, the first: "
             f"{', '.join(missing[:3])}; add some, or take these classes out"
         )
-    if dataset.test is None or not len(dataset.test):
-        raise DataError(f"{dataset.name} has no test part to measure on; give it one, or a test_share above 0")
+    test_part(dataset)
     for train in (config.proxy, config.target):
         find(train)
-    _, method = select.find_method(config.method)
+    _, method = find_method(config.method)
     method.settle(config.method, config.options)
-    if config.proxy.seeds > 1 and not isinstance(method, select.Rank):
+    if config.proxy.seeds > 1 and not isinstance(method, Rank):
         raise SettingError(f"{config.method} gives no scores to average over several proxies; set proxy.seeds to 1")
 
 
@@ -292,12 +297,21 @@ def labels_of(dataset: Dataset) -> NDArray[np.int64]:
     return dataset.labels
 
 
+def test_part(dataset: Dataset) -> Dataset:
+    """The labelled test part, or a DataError that says there is none."""
+    if dataset.test is None or not len(dataset.test) or dataset.test.labels is None:
+        raise DataError(f"{dataset.name} has no labelled test part to measure on; give it one, or a test_share above 0")
+    return dataset.test
+
+
 def model_seed(seed: int, i: int) -> int:
     """Seed of the i-th proxy of a run seed. The first shares it with the target, so that equal settings are the same training."""
     return seed if i == 0 else spawn_seed(seed, "model", i)
 
 
-def folder_for(config: RunConfig, dataset: Dataset, workflow: str, may_grow: Sequence[str], out: str | Path | None) -> Path:
+def folder_for(
+    config: RunConfig, dataset: Dataset, workflow: str, may_grow: Sequence[str], out: str | Path | None
+) -> Path:
     """The run folder: as asked, or one that the same settings find again."""
     if out is not None:
         return Path(out)
