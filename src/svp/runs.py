@@ -268,8 +268,9 @@ class Run:
             raise RunChanged(
                 f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; choose another --out"
             )
-        grown = [name for name in may_grow if _grew(before["settings"].get(name), settings.get(name))]
-        changed = changes(_drop(before["settings"], grown), _drop(settings, grown))
+        was = before["settings"]
+        grown = [name for name in may_grow if was.get(name) != settings.get(name) and _grew(was.get(name), settings.get(name))]
+        changed = changes(_drop(was, grown), _drop(settings, grown))
         if before["dataset"]["fingerprint"] != dataset.fingerprint:
             changed.append(f"the content of dataset {dataset.name} is another (fingerprint {dataset.fingerprint[:12]})")
         if changed:
