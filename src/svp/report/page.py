@@ -43,7 +43,6 @@ def context(facts: Facts) -> Json:
     return {
         "story": tables.story(facts),
         "answer": tables.answer(facts),
-        "verdict": [tables.typeset(sentence) for sentence in metrics["verdict"]],
         "arms": arms,
         "curve": curve,
         "digits": tables.digits(facts.environment["dataset"]["n_test"]),

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from svp.audit import ARMS
 from svp.evaluate import mean_and_spread
 from svp.report.facts import Facts
 from svp.runs import Json
@@ -91,7 +90,6 @@ def arms(metrics: Json) -> list[Json]:
                 "equal": equal,
                 "n": n,
                 "label": _label(name, equal),
-                "long": ARMS[metrics["workflow"]].get(name, "the proxy’s own model"),
                 "model": found[0]["model"],
                 "epochs": found[0]["epochs"],
                 "seeds": [{"seed": arm["seed"], "accuracy": a} for arm, a in zip(found, accuracies, strict=True)],
@@ -236,62 +234,34 @@ def _cost(label: str, parts: list[float]) -> Json:
 
 
 def answer(facts: Facts) -> Json:
-    """Did it pay: a line that can be read from across the room, and a sentence that says why."""
-    metrics, settings = facts.metrics, facts.settings
-    if metrics["workflow"] == "active":
-        return _active_answer(metrics, proxy_is_target=_trains(settings, "proxy") == _trains(settings, "target"))
-    return _coreset_answer(metrics)
+    """Did it pay: a line to be read from across the room, the sentence of the verdict that says more, and all the others."""
+    metrics = facts.metrics
+    line, hint = _active_answer(facts) if metrics["workflow"] == "active" else (_coreset_answer(metrics), "")
+    said = [typeset(sentence) for sentence in metrics["verdict"]]
+    # Of an active run the verdict begins with a sentence for each total; the last total is what counts.
+    lead = said.pop(max(len(metrics.get("speed_up", [])) - 1, 0))
+    rest = lead.removeprefix(line.rstrip(".")).lstrip(":, ")  # not to say it twice
+    return {"line": line, "lead": rest[:1].upper() + rest[1:], "others": said, "hint": hint}
 
 
-def _coreset_answer(metrics: Json) -> Json:
-    payment = metrics["payment"]
-    if payment is None:
-        return {
-            "line": "Whether it pays was not measured.",
-            "why": "For that, the target has to learn from everything too: run the same command with --control full.",
-        }
-    lines = {"pays": "It pays.", "does not pay": "It does not pay.", "not shown": "That it pays is not shown."}
-    judged = next(c for c in metrics["comparisons"] if c["against"] == "full" and c["arm"] != "proxy model")
-    margin = points(metrics["margin"])
-    accuracy = {
-        "shown": f"it is no worse in accuracy by more than {margin}",
-        "refuted": f"it is worse in accuracy by more than {margin}",
-        "not shown": f"that it is no worse in accuracy by more than {margin} is not shown",
-    }[judged["verdict"]]
-    joint = "and" if (payment["ratio"] > 1) == (judged["verdict"] == "shown") else "but"
+def _coreset_answer(metrics: Json) -> str:
+    if metrics["payment"] is None:
+        return "Whether it pays was not measured."
     return {
-        "line": lines[payment["verdict"]],
-        "why": f"End to end it took {seconds(payment['seconds'])} where training on everything takes "
-        f"{seconds(payment['full_seconds'])} ({times(payment['ratio'])} times as fast), {joint} {accuracy}.",
-    }
+        "pays": "It pays.",
+        "does not pay": "It does not pay.",
+        "not shown": "Not shown whether it pays.",
+    }[metrics["payment"]["verdict"]]
 
 
-def _active_answer(metrics: Json, *, proxy_is_target: bool) -> Json:
-    if proxy_is_target:
-        return {
-            "line": "The target chose for itself.",
-            "why": "Proxy and target are the same model here, so there is no speed-up to measure.",
-        }
-    if not metrics["speed_up"]:
-        return {
-            "line": "How much faster the proxy chose was not measured.",
-            "why": "For that, the target has to choose for itself too: run the same command with --control target.",
-        }
-    speed = metrics["speed_up"][-1]
-    ratio, n, margin = times(speed["ratio"]), speed["n_labelled"], points(metrics["margin"])
-    accuracy = {
-        "shown": f"What it asked for was no worse for the target by more than {margin}.",
-        "refuted": f"What it asked for was worse for the target by more than {margin}.",
-        "not shown": f"That what it asked for is no worse for the target by more than {margin} is not shown.",
-    }
-    judged = [c for c in metrics["comparisons"] if c["against"] == "target" and c["n_labelled"] == n]
-    took = f"choosing took the proxy {seconds(speed['seconds'])}, the target {seconds(speed['target_seconds'])}."
-    fast = f"The proxy chose {ratio} times as fast as the target itself."
-    slow = f"The proxy chose no faster than the target itself ({ratio} times as fast)."
-    return {
-        "line": fast if speed["ratio"] > 1 else slow,
-        "why": " ".join([f"Up to {n:,} labels, {took}", *(accuracy[c["verdict"]] for c in judged)]),
-    }
+def _active_answer(facts: Facts) -> tuple[str, str]:
+    if trains(facts, "proxy") == trains(facts, "target"):
+        return "The target chose for itself.", "Proxy and target are the same model: there is no speed-up to measure."
+    if not facts.metrics["speed_up"]:
+        hint = "To know, let the target choose for itself too: run the same command with --control target."
+        return "How much faster the proxy chose was not measured.", hint
+    ratio = facts.metrics["speed_up"][-1]["ratio"]
+    return f"{times(ratio)} times as fast." if ratio > 1 else f"No faster: {times(ratio)} times as fast.", ""
 
 
 # --- what was done ----------------------------------------------------------------------------------------------------
@@ -311,7 +281,7 @@ def story(facts: Facts) -> Json:
         "proxy_epochs": settings["proxy.epochs"],
         "target": settings["target.model"],
         "target_epochs": settings["target.epochs"],
-        "same": _trains(settings, "proxy") == _trains(settings, "target"),
+        "same": trains(facts, "proxy") == trains(facts, "target"),
         "n": metrics["n"],
         "n_test": about["n_test"],
         "budget": metrics.get("budget"),
@@ -321,8 +291,9 @@ def story(facts: Facts) -> Json:
     }
 
 
-def _trains(settings: Json, role: str) -> Json:
-    return {name.partition(".")[2]: value for name, value in settings.items() if name.startswith(f"{role}.")}
+def trains(facts: Facts, role: str) -> Json:
+    """The settings of "proxy" or "target"."""
+    return {name.partition(".")[2]: value for name, value in facts.settings.items() if name.startswith(f"{role}.")}
 
 
 def settings(facts: Facts) -> list[tuple[str, str]]:
