@@ -47,10 +47,14 @@ COMMON = {
 }
 RUNS: dict[str, Callable[[svp.Dataset, Path], Any]] = {
     "coreset": lambda data, out: coreset(
-        CoresetConfig.make({**COMMON, "method": "forgetting", "budget": 40, "control": ["random", "full"]}), data, out=out
+        CoresetConfig.make({**COMMON, "method": "forgetting", "budget": 40, "control": ["random", "full"]}),
+        data,
+        out=out,
     ),
     "active": lambda data, out: active(
-        ActiveConfig.make({**COMMON, "method": "margin", "labelled": [16, 28, 40], "control": ["random"]}), data, out=out
+        ActiveConfig.make({**COMMON, "method": "margin", "labelled": [16, 28, 40], "control": ["random"]}),
+        data,
+        out=out,
     ),
 }
 
@@ -124,7 +128,11 @@ def main() -> None:
                 sys.stderr.flush()
                 os._exit(code)
         _, status = os.waitpid(child, 0)
-        ended = KILLED if os.WIFSIGNALED(status) else {0: "finished", 130: INTERRUPTED}.get(os.waitstatus_to_exitcode(status), "failed")
+        ended = (
+            KILLED
+            if os.WIFSIGNALED(status)
+            else {0: "finished", 130: INTERRUPTED}.get(os.waitstatus_to_exitcode(status), "failed")
+        )
         print(json.dumps(ended), flush=True)
 
 

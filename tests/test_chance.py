@@ -60,7 +60,9 @@ def test_ranges_have_no_collisions_and_are_uniform() -> None:
 
 @TRY
 @given(IDS, SEEDS, PATHS, st.data())
-def test_the_order_of_a_subset_is_the_subset_of_the_order(ids: np.ndarray, seed: int, path: tuple[int | str, ...], data: st.DataObject) -> None:
+def test_the_order_of_a_subset_is_the_subset_of_the_order(
+    ids: np.ndarray, seed: int, path: tuple[int | str, ...], data: st.DataObject
+) -> None:
     keep = np.array(data.draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids))), bool)
     whole = ids[shuffled(ids, seed, *path)]
     part = ids[keep][shuffled(ids[keep], seed, *path)]

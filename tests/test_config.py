@@ -64,7 +64,9 @@ CORESET = st.fixed_dictionaries(
         "seed": st.integers(0, 2**40),
     },
 )
-ACTIVE = st.fixed_dictionaries({"dataset": TEXT, "labelled": st.lists(AMOUNT, min_size=1, max_size=3)}, optional={"proxy": TRAIN})
+ACTIVE = st.fixed_dictionaries(
+    {"dataset": TEXT, "labelled": st.lists(AMOUNT, min_size=1, max_size=3)}, optional={"proxy": TRAIN}
+)
 
 
 @TRY
@@ -96,7 +98,12 @@ def test_overrides_win_table_by_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "No such file"), (b"a = ", "not valid TOML"), (b"\xff\xfe", "cannot read"), (b"a = 1\na = 2\n", "not valid TOML")],
+    [
+        (None, "No such file"),
+        (b"a = ", "not valid TOML"),
+        (b"\xff\xfe", "cannot read"),
+        (b"a = 1\na = 2\n", "not valid TOML"),
+    ],
 )
 def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "config.toml"
@@ -173,7 +180,9 @@ def test_settings_are_values() -> None:
     assert TrainConfig() == TrainConfig()
     assert TrainConfig(epochs=3) != TrainConfig()
     assert config.proxy != config.target
-    same = CoresetConfig.make({"dataset": "digits", "proxy": {"model": "preact20", "epochs": 40, "seeds": 3}, "target": {"seeds": 3}})
+    same = CoresetConfig.make(
+        {"dataset": "digits", "proxy": {"model": "preact20", "epochs": 40, "seeds": 3}, "target": {"seeds": 3}}
+    )
     assert same.proxy == same.target  # selection by the target itself, averaged over three
 
 

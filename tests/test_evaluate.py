@@ -24,7 +24,9 @@ def test_by_hand() -> None:
     rows = 1.959963984540054 * np.std([50, 50, 0, 0], ddof=1) / np.sqrt(4)
     seeds = 0.0  # both seeds differ by 25
     assert (d.rows_low, d.rows_high) == pytest.approx((25 - rows, 25 + rows))
-    assert (d.low, d.high, d.smallest) == pytest.approx((25 - np.hypot(rows, seeds), 25 + np.hypot(rows, seeds), np.hypot(rows, seeds)))
+    assert (d.low, d.high, d.smallest) == pytest.approx(
+        (25 - np.hypot(rows, seeds), 25 + np.hypot(rows, seeds), np.hypot(rows, seeds))
+    )
     assert (d.n_seeds, d.n_test) == (2, 4)
 
 
@@ -85,7 +87,9 @@ def test_one_seed_has_no_ends() -> None:
 def test_turning_the_arms_round_turns_the_answer_round(n_seeds: int, n_test: int, seed: int) -> None:
     a, b = np.random.default_rng(seed).random((2, n_seeds, n_test)) < 0.6
     one, other = difference(a, b), difference(b, a)
-    assert (one.mean, one.low, one.high, one.smallest) == pytest.approx((-other.mean, -other.high, -other.low, other.smallest))
+    assert (one.mean, one.low, one.high, one.smallest) == pytest.approx(
+        (-other.mean, -other.high, -other.low, other.smallest)
+    )
     assert one.low <= one.rows_low <= one.mean <= one.rows_high <= one.high
     assert better(one) == {"shown": "refuted", "refuted": "shown", "not shown": "not shown"}[better(other)]
     if n_seeds > 1:  # which seed comes first is nothing
@@ -94,7 +98,11 @@ def test_turning_the_arms_round_turns_the_answer_round(n_seeds: int, n_test: int
 
 
 def test_arms_must_be_paired() -> None:
-    for a, b in ((np.ones((2, 5)), np.ones((3, 5))), (np.ones((2, 5)), np.ones((2, 4))), (np.ones((1, 0)), np.ones((1, 0)))):
+    for a, b in (
+        (np.ones((2, 5)), np.ones((3, 5))),
+        (np.ones((2, 5)), np.ones((2, 4))),
+        (np.ones((1, 0)), np.ones((1, 0))),
+    ):
         with pytest.raises(ValueError, match="share seeds and test rows"):
             difference(a, b)
 
@@ -116,7 +124,8 @@ def test_no_worse_at_the_edges(low: float, high: float, margin: float, said: str
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"), [(0.01, 1, "shown"), (0, 1, "not shown"), (-1, 0, "not shown"), (-1, -0.01, "refuted"), (0, 0, "not shown")]
+    ("low", "high", "said"),
+    [(0.01, 1, "shown"), (0, 1, "not shown"), (-1, 0, "not shown"), (-1, -0.01, "refuted"), (0, 0, "not shown")],
 )
 def test_better_at_the_edges(low: float, high: float, said: str) -> None:
     assert better(made(low, high)) == said

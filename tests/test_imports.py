@@ -56,11 +56,19 @@ def imports(path: Path, *, at_import: bool = False) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join([*package[: len(package) - node.level + 1], node.module or ""]).rstrip(".") if node.level else node.module
+            base = (
+                ".".join([*package[: len(package) - node.level + 1], node.module or ""]).rstrip(".")
+                if node.level
+                else node.module
+            )
             assert base is not None
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and isinstance(node.args[0], ast.Constant):
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).endswith("import_module")
+            and isinstance(node.args[0], ast.Constant)
+        ):
             yield node.args[0].value
 
 
@@ -98,7 +106,19 @@ def test_the_report_runs_no_model() -> None:
 
 def test_selection_and_signals_import_no_torch() -> None:
     for path in FILES:
-        if part_of(path) in {"select", "signals", "config", "chance", "errors", "labels", "runs", "data", "evaluate", "audit", "workflows"}:
+        if part_of(path) in {
+            "select",
+            "signals",
+            "config",
+            "chance",
+            "errors",
+            "labels",
+            "runs",
+            "data",
+            "evaluate",
+            "audit",
+            "workflows",
+        }:
             assert not {name for name in imports(path, at_import=True) if name.split(".")[0] == "torch"}, path
 
 
@@ -107,7 +127,9 @@ def calls(path: Path) -> set[str]:
 
 
 def test_only_the_loop_trains() -> None:
-    trainers = [path.name for path in FILES if any(name.endswith((".backward", "autograd.backward")) for name in calls(path))]
+    trainers = [
+        path.name for path in FILES if any(name.endswith((".backward", "autograd.backward")) for name in calls(path))
+    ]
     assert trainers == ["loop.py"]
     steppers = [path.name for path in FILES if "optimizer.step" in calls(path)]
     assert steppers == ["loop.py"]
@@ -123,10 +145,20 @@ def writers(path: Path) -> set[str]:
             continue
         name = ast.unparse(node.func)
         last = name.rpartition(".")[2]
-        if (last in WRITES and name != "write_bytes") or name in {"np.save", "torch.save", "pickle.dump", "os.replace", "shutil.move"}:
+        if (last in WRITES and name != "write_bytes") or name in {
+            "np.save",
+            "torch.save",
+            "pickle.dump",
+            "os.replace",
+            "shutil.move",
+        }:
             found.add(name)  # bare write_bytes is that of runs.py
         if last == "open" and name in {"open", "os.fdopen", "gzip.open", "path.open"}:
-            modes = [a.value for a in [*node.args[1:], *(k.value for k in node.keywords if k.arg == "mode")] if isinstance(a, ast.Constant)]
+            modes = [
+                a.value
+                for a in [*node.args[1:], *(k.value for k in node.keywords if k.arg == "mode")]
+                if isinstance(a, ast.Constant)
+            ]
             if any(isinstance(mode, str) and set(mode) & set("wax+") for mode in modes):
                 found.add(f"{name}({modes[0]!r})")
     return found

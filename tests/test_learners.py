@@ -36,7 +36,9 @@ def one_thread() -> Iterator[None]:
 def images() -> Dataset:
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
-    return Dataset.from_arrays((rng.integers(0, 60, (60, 8, 8, 1)) + 60 * labels[:, None, None, None]).astype(np.uint8), labels, name="squares")
+    return Dataset.from_arrays(
+        (rng.integers(0, 60, (60, 8, 8, 1)) + 60 * labels[:, None, None, None]).astype(np.uint8), labels, name="squares"
+    )
 
 
 @pytest.fixture
@@ -44,7 +46,9 @@ def rows() -> Dataset:
     rng = np.random.default_rng(1)
     labels = np.arange(80) % 3
     return Dataset.from_arrays(
-        rng.normal(size=(80, 5)) * [1, 1, 1, 1, 1000] + np.eye(3)[labels] @ np.ones((3, 5)) * labels[:, None], labels, name="rows"
+        rng.normal(size=(80, 5)) * [1, 1, 1, 1, 1000] + np.eye(3)[labels] @ np.ones((3, 5)) * labels[:, None],
+        labels,
+        name="rows",
     )
 
 
@@ -101,7 +105,9 @@ def test_rows_of_predictions_are_in_the_order_of_the_ids(images: Dataset, tmp_pa
 
 
 def test_the_seed_gives_the_weights_and_two_arms_share_them(images: Dataset, tmp_path: Path) -> None:
-    probs = [make_learner(config(), images, seed=seed, compute=CPU).predict(images, images.ids).probs for seed in (0, 0, 1)]
+    probs = [
+        make_learner(config(), images, seed=seed, compute=CPU).predict(images, images.ids).probs for seed in (0, 0, 1)
+    ]
     assert np.array_equal(probs[0], probs[1])
     assert not np.array_equal(probs[0], probs[2])
 
@@ -110,7 +116,9 @@ def test_a_training_killed_before_its_mark_is_not_repeated(images: Dataset, tmp_
     fit(images, config(), tmp_path)
     (tmp_path / "checkpoint.safetensors").write_bytes(b"left by a kill")
     learner = make_learner(config(), images, seed=0, compute=CPU)
-    records = learner.fit(images, images.ids, images.labels, folder=tmp_path, progress=lambda *_: pytest.fail("trained again"))
+    records = learner.fit(
+        images, images.ids, images.labels, folder=tmp_path, progress=lambda *_: pytest.fail("trained again")
+    )
     assert len(records) == 2
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
@@ -160,7 +168,9 @@ def test_a_net_without_features_says_what_is_missing_for_embeddings(rows: Datase
 
 
 def test_a_net_may_live_in_any_module(rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_nets.py").write_text("from torch import nn\n\ndef linear(n, example, bias=True):\n    return nn.Linear(len(example), n, bias=bias)\n")
+    (tmp_path / "my_nets.py").write_text(
+        "from torch import nn\n\ndef linear(n, example, bias=True):\n    return nn.Linear(len(example), n, bias=bias)\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     train = TrainConfig(model="my_nets:linear", options={"bias": False}, epochs=1)
     assert fit(rows, train, tmp_path / "run").predict(rows, rows.ids[:4]).probs.shape == (4, 3)
@@ -241,7 +251,9 @@ def test_logistic_is_logistic_regression_on_flat_inputs(images: Dataset, tmp_pat
 
 
 @pytest.mark.parametrize("model", ["logistic", "sklearn.ensemble:RandomForestClassifier", OWN + "CountingClassifier"])
-def test_a_classifier_comes_back_without_a_pickle(images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+def test_a_classifier_comes_back_without_a_pickle(
+    images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
     options = {"n_estimators": 5} if "Forest" in model else {}
     train = TrainConfig(model=model, options=options)
     for module in (pickle, __import__("joblib")):
@@ -279,12 +291,20 @@ def test_its_own_random_state_wins(images: Dataset, tmp_path: Path) -> None:
         ("sklearn.ensemble:RandomForestClassifer", {}, ["did you mean 'RandomForestClassifier'"]),
     ],
 )
-def test_classifiers_that_cannot_be_are_refused(images: Dataset, model: str, options: dict[str, Any], words: list[str]) -> None:
-    refused(UnknownName if "mean" in words[0] else SettingError, images, TrainConfig(model=model, options=options), *words)
+def test_classifiers_that_cannot_be_are_refused(
+    images: Dataset, model: str, options: dict[str, Any], words: list[str]
+) -> None:
+    refused(
+        UnknownName if "mean" in words[0] else SettingError, images, TrainConfig(model=model, options=options), *words
+    )
 
 
-@pytest.mark.parametrize(("options", "words"), [({"C": -1.0}, "'C' parameter"), ({"solver": "best"}, "'solver' parameter")])
-def test_options_that_only_the_fit_refuses_are_one_line(images: Dataset, tmp_path: Path, options: dict[str, Any], words: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "words"), [({"C": -1.0}, "'C' parameter"), ({"solver": "best"}, "'solver' parameter")]
+)
+def test_options_that_only_the_fit_refuses_are_one_line(
+    images: Dataset, tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(SettingError, match=words) as caught:
         fit(images, TrainConfig(model="logistic", options=options), tmp_path)
     assert "\n" not in str(caught.value)
@@ -312,7 +332,9 @@ def test_what_is_asked_for_is_what_is_used(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(("faster", "precision"), [(2.0, "bf16"), (1.0, "fp32")])
 def test_auto_measures(monkeypatch: pytest.MonkeyPatch, faster: float, precision: str) -> None:
-    monkeypatch.setattr("svp.learners.compute._seconds", lambda conv, x, dtype: 1.0 if dtype is torch.bfloat16 else faster)
+    monkeypatch.setattr(
+        "svp.learners.compute._seconds", lambda conv, x, dtype: 1.0 if dtype is torch.bfloat16 else faster
+    )
     threads = torch.get_num_threads()
     assert decide(ComputeConfig(device="cpu", threads=1)).precision == precision
     assert torch.get_num_threads() == threads

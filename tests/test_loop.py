@@ -68,10 +68,14 @@ def config(**values: Any) -> TrainConfig:
     return TrainConfig.make({"model": "preact8", "epochs": 3, "batch_size": 16, "lr": 0.4, "augment": "none", **values})
 
 
-def fit(folder: Path, model: nn.Module, examples: loop.Examples, settings_: TrainConfig, **given: Any) -> tuple[list[Any], Signals]:
+def fit(
+    folder: Path, model: nn.Module, examples: loop.Examples, settings_: TrainConfig, **given: Any
+) -> tuple[list[Any], Signals]:
     signals = Signals.create(folder / "signals", settings_.epochs_for(len(examples.ids)), len(examples.ids))
     given = {"seed": 0, "augmentation": "none", "compute": FP32, **given}
-    records = loop.train(model, examples, settings_, signals=signals, checkpoint=folder / "checkpoint.safetensors", **given)
+    records = loop.train(
+        model, examples, settings_, signals=signals, checkpoint=folder / "checkpoint.safetensors", **given
+    )
     return records, signals
 
 
@@ -157,7 +161,15 @@ def test_plain_signals_are_those_of_the_net_after_the_epoch(tmp_path: Path) -> N
         shown.append(probs[np.arange(len(examples.ids)), examples.labels.numpy()])
 
     loop.train(
-        net, examples, c, seed=0, augmentation="crop_flip", compute=FP32, signals=signals, checkpoint=tmp_path / "c", progress=after_epoch
+        net,
+        examples,
+        c,
+        seed=0,
+        augmentation="crop_flip",
+        compute=FP32,
+        signals=signals,
+        checkpoint=tmp_path / "c",
+        progress=after_epoch,
     )
     for epoch in range(2):
         assert np.allclose(signals["p_true"][epoch].astype(float), shown[epoch], atol=1e-3)
@@ -182,7 +194,9 @@ def test_signals_by_hand() -> None:
 
 
 def test_a_single_class_is_always_right_and_finite() -> None:
-    values = loop.signal_values(torch.tensor([[3.0], [-2.0]]), torch.zeros(2, dtype=torch.int64), torch.zeros(2)).numpy()
+    values = loop.signal_values(
+        torch.tensor([[3.0], [-2.0]]), torch.zeros(2, dtype=torch.int64), torch.zeros(2)
+    ).numpy()
     rows = dict(zip(KINDS, values, strict=True))
     assert rows["correct"].tolist() == rows["p_true"].tolist() == [1, 1]
     assert rows["el2n"].tolist() == [0, 0]
@@ -195,7 +209,10 @@ def test_a_single_class_is_always_right_and_finite() -> None:
 def test_the_papers_schedule_changes_exactly_between_epochs() -> None:
     c = TrainConfig(schedule="piecewise", epochs=181, lr=0.1, batch_size=128)
     steps_per_epoch = 391
-    rates = [[loop.learning_rate(c, e * steps_per_epoch + s, 181 * steps_per_epoch) for s in range(steps_per_epoch)] for e in range(181)]
+    rates = [
+        [loop.learning_rate(c, e * steps_per_epoch + s, 181 * steps_per_epoch) for s in range(steps_per_epoch)]
+        for e in range(181)
+    ]
     assert all(len(set(epoch)) == 1 for epoch in rates)
     assert [epoch[0] for epoch in rates] == pytest.approx([0.01] + 90 * [0.1] + 45 * [0.01] + 45 * [0.001])
 
@@ -224,7 +241,10 @@ def test_one_cycle_rises_once_and_falls_towards_zero(n_steps: int, warmup: float
 
 
 @TRY
-@given(phases=st.lists(st.tuples(st.integers(1, 50), st.floats(0.01, 2)), min_size=1, max_size=4), epochs=st.integers(1, 30))
+@given(
+    phases=st.lists(st.tuples(st.integers(1, 50), st.floats(0.01, 2)), min_size=1, max_size=4),
+    epochs=st.integers(1, 30),
+)
 def test_phases_are_stretched_to_fit(phases: list[tuple[int, float]], epochs: int) -> None:
     c = TrainConfig(schedule="piecewise", phases=tuple(phases), lr=0.1)
     n_steps = epochs * sum(length for length, _ in phases)
@@ -238,8 +258,13 @@ def test_min_steps_raises_the_epochs(tmp_path: Path) -> None:
     assert signals["loss"].shape == (3, 20)
 
 
-@pytest.mark.parametrize(("n", "batch", "sizes"), [(45, 16, [15, 15, 15]), (17, 16, [9, 8]), (16, 16, [16]), (5, 16, [5]), (9, 2, [2, 2, 2, 2, 1])])
-def test_batches_are_of_nearly_equal_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int, batch: int, sizes: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("n", "batch", "sizes"),
+    [(45, 16, [15, 15, 15]), (17, 16, [9, 8]), (16, 16, [16]), (5, 16, [5]), (9, 2, [2, 2, 2, 2, 1])],
+)
+def test_batches_are_of_nearly_equal_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int, batch: int, sizes: list[int]
+) -> None:
     seen, real = [], loop.augment
 
     def counted(images: Tensor, drawn: Tensor, kind: Any) -> Tensor:
@@ -318,7 +343,9 @@ def spied(monkeypatch: pytest.MonkeyPatch, run: Callable[[], Any]) -> list[dict[
     return seen
 
 
-def test_a_subset_meets_its_examples_in_the_same_order_and_the_same_crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subset_meets_its_examples_in_the_same_order_and_the_same_crops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = make_examples(40)
     whole.inputs[:, 3, 3, 0] = torch.arange(40)
     rows = np.random.default_rng(1).permutation(40)[:23]
@@ -380,7 +407,9 @@ class Stop(BaseException):
 
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 @pytest.mark.parametrize("make", [make_net, Dropping])
-def test_resuming_from_any_epoch_is_the_same_training(tmp_path: Path, make: Callable[[], nn.Module], momentum: float) -> None:
+def test_resuming_from_any_epoch_is_the_same_training(
+    tmp_path: Path, make: Callable[[], nn.Module], momentum: float
+) -> None:
     examples, c = make_examples(), config(epochs=4, momentum=momentum)
     net = make()
     records, signals = fit(tmp_path / "whole", net, examples, c, augmentation="crop_flip")
@@ -399,7 +428,12 @@ def test_resuming_from_any_epoch_is_the_same_training(tmp_path: Path, make: Call
             nn.init.ones_(parameter)  # all of it must come from the checkpoint
         epochs: list[float] = []
         again, resumed = fit(
-            folder, other, examples, c, augmentation="crop_flip", progress=lambda r, n, epochs=epochs: epochs.append(r["epoch"])
+            folder,
+            other,
+            examples,
+            c,
+            augmentation="crop_flip",
+            progress=lambda r, n, epochs=epochs: epochs.append(r["epoch"]),
         )
         assert epochs == list(range(stop + 1, 4))
         assert same(state(net), state(other))

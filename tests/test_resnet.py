@@ -27,7 +27,13 @@ def test_sizes_are_those_of_the_paper(name: str, n_parameters: int) -> None:
 
 
 def test_depth_counts_the_layers_on_the_longest_path() -> None:
-    for name, depth in (("preact8", 8), ("preact20", 20), ("preact164", 164), ("preact164-basic", 164), ("preact20-bottleneck", 20)):
+    for name, depth in (
+        ("preact8", 8),
+        ("preact20", 20),
+        ("preact164", 164),
+        ("preact164-basic", 164),
+        ("preact20-bottleneck", 20),
+    ):
         net = preact(name, 10, IMAGE)
         convolutions = [m for block in net.blocks for m in block.convs]
         assert 2 + len(convolutions) == depth  # the stem, and the head
@@ -118,7 +124,9 @@ def test_every_depth_is_built_or_refused_with_depths_that_build() -> None:
                 try:
                     preact(f"preact{depth}{suffix}", 10, IMAGE)
                 except SettingError as error:
-                    named |= {f"preact{near}{suffix}" for near in str(error).rsplit("nearest are ", 1)[1].split(" and ")}
+                    named |= {
+                        f"preact{near}{suffix}" for near in str(error).rsplit("nearest are ", 1)[1].split(" and ")
+                    }
         assert len(named) > 6
         for name in named:
             preact(name, 10, IMAGE)

@@ -77,14 +77,19 @@ def left(out: Path) -> dict[str, Any]:
             found[name] = path.read_bytes()
         elif path.name == "labels.sqlite":
             with LabelStore.open(path) as store:
-                found[name] = [array.tolist() for array in store.labels()], [(r.round, r.asked, r.origin) for r in store.rounds()]
+                found[name] = (
+                    [array.tolist() for array in store.labels()],
+                    [(r.round, r.asked, r.origin) for r in store.rounds()],
+                )
         elif path.name == "done.json":
             facts = json.loads(path.read_text())
             facts["facts"] = {name: value for name, value in facts["facts"].items() if not name.endswith("seconds")}
             found[name] = facts
         elif path.suffix == ".json":
             found[name] = without_times(json.loads(path.read_text()))
-        elif path.is_file() and path.name not in {"events.jsonl", ".lock"} and not path.name.startswith("labels.sqlite-"):
+        elif (
+            path.is_file() and path.name not in {"events.jsonl", ".lock"} and not path.name.startswith("labels.sqlite-")
+        ):
             found[name] = "a file"
     return found
 
@@ -103,7 +108,12 @@ POINTS = [
 
 @pytest.mark.parametrize(("workflow", "point", "at"), POINTS)
 def test_a_killed_run_ends_as_if_it_had_not_been(
-    server: Server, whole: dict[str, tuple[dict[str, Any], dict[str, int]]], tmp_path: Path, workflow: str, point: str, at: float
+    server: Server,
+    whole: dict[str, tuple[dict[str, Any], dict[str, int]]],
+    tmp_path: Path,
+    workflow: str,
+    point: str,
+    at: float,
 ) -> None:
     expected, counts = whole[workflow]
     out = tmp_path / "run"

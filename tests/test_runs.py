@@ -30,7 +30,9 @@ class Killed(BaseException):
 
 @pytest.fixture
 def data() -> Dataset:
-    return Dataset.from_arrays(np.arange(24, dtype=np.uint8).reshape(6, 4), [0, 1] * 3, test=(np.zeros((2, 4), np.uint8), [0, 1]), name="six")
+    return Dataset.from_arrays(
+        np.arange(24, dtype=np.uint8).reshape(6, 4), [0, 1] * 3, test=(np.zeros((2, 4), np.uint8), [0, 1]), name="six"
+    )
 
 
 def config(**values: Any) -> CoresetConfig:
@@ -62,7 +64,9 @@ def refused(kind: type[SvpError], *words: str) -> Any:
 @pytest.mark.parametrize("step", ["open", "write", "fsync", "replace", "fsync of the folder"])
 @pytest.mark.parametrize("existing", [b"old", None])
 @pytest.mark.parametrize(
-    "failure", [Killed(), OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "Input/output error")], ids=["kill", "full", "io"]
+    "failure",
+    [Killed(), OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "Input/output error")],
+    ids=["kill", "full", "io"],
 )
 def test_a_file_is_old_or_new_whatever_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, existing: bytes | None, failure: BaseException
@@ -126,7 +130,9 @@ def test_a_real_full_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
-def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, data: Dataset) -> None:
+def test_a_folder_that_cannot_be_written_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, data: Dataset
+) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise OSError(code, os.strerror(code))
 
@@ -152,7 +158,17 @@ def test_a_file_in_place_of_a_folder(tmp_path: Path, data: Dataset) -> None:
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(exclude_categories=["Cs"])), lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner), max_leaves=8))
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(st.characters(exclude_categories=["Cs"])),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
+        max_leaves=8,
+    )
+)
 def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     path = tmp_path_factory.mktemp("json") / "value.json"
     write_json(path, value)
@@ -182,7 +198,16 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 
 def test_digests_notice_any_change() -> None:
     a = np.arange(6)
-    others = [a[::-1], a.reshape(2, 3), a.astype(np.int32), a.astype(float), np.append(a, 6), a + (a == 3), a[:0], "012345"]
+    others = [
+        a[::-1],
+        a.reshape(2, 3),
+        a.astype(np.int32),
+        a.astype(float),
+        np.append(a, 6),
+        a + (a == 3),
+        a[:0],
+        "012345",
+    ]
     assert len({digest(x) for x in [a, *others]}) == len(others) + 1
     assert digest(a) == digest(a.copy()) == digest(np.repeat(a, 2)[::2])
 
@@ -205,7 +230,9 @@ def test_a_second_process_is_refused_until_the_first_is_done(tmp_path: Path, dat
         with refused(StorageError, "in use by another process"):
             Run.start(run.folder, config(), data)
         code = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
-        other = subprocess.run([sys.executable, "-c", code, str(run.folder / ".lock")], capture_output=True, check=False)
+        other = subprocess.run(
+            [sys.executable, "-c", code, str(run.folder / ".lock")], capture_output=True, check=False
+        )
         assert b"BlockingIOError" in other.stderr
         Run.open(run.folder)  # reading is free
     with Run.start(run.folder, config(), data), open(run.folder / ".lock") as lock, pytest.raises(BlockingIOError):
@@ -259,7 +286,9 @@ def test_what_a_kill_left_is_swept(tmp_path: Path, data: Dataset) -> None:
         ({"budget": "20%"}, ["budget was None, is now 20%"]),
     ],
 )
-def test_changed_settings_are_refused_by_name(tmp_path: Path, data: Dataset, values: dict[str, Any], words: list[str]) -> None:
+def test_changed_settings_are_refused_by_name(
+    tmp_path: Path, data: Dataset, values: dict[str, Any], words: list[str]
+) -> None:
     Run.start(tmp_path / "run", config(), data).close()
     before = (tmp_path / "run" / "config.toml").read_bytes()
     with refused(RunChanged, *words, "--out"):
@@ -362,7 +391,10 @@ def test_changed_code_is_refused_unless_accepted(
         if finished:
             stage.finish(seconds=1.0)
     change_code(monkeypatch, "two")
-    with Run.start(folder, config(), data) as run, refused(RunChanged, "the code of stage train", "svp.chance", "--accept-code-change"):
+    with (
+        Run.start(folder, config(), data) as run,
+        refused(RunChanged, "the code of stage train", "svp.chance", "--accept-code-change"),
+    ):
         run.stage("train", {}, CODE)
     with Run.start(folder, config(), data, accept_code_change=True) as run:
         stage = run.stage("train", {}, CODE)
@@ -384,7 +416,9 @@ def test_changed_code_is_refused_unless_accepted(
     assert read_json(folder / "train" / "begun.json")["code_accepted"] == ["two", "three"]
 
 
-def test_an_accepted_change_leaves_later_stages_valid(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_accepted_change_leaves_later_stages_valid(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "run"
 
     def both(run: Run) -> bool:
@@ -431,7 +465,9 @@ def test_code_is_what_runs_not_how_it_looks(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("can_link", [True, False])
-def test_identical_stages_are_taken_from_another_run(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch, can_link: bool) -> None:
+def test_identical_stages_are_taken_from_another_run(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch, can_link: bool
+) -> None:
     with Run.start(tmp_path / "old", config(), data) as old:
         for name, made_from in (("same", {"a": 1}), ("other", {"a": 1}), ("unfinished", {"a": 1})):
             stage = old.stage(f"s/{name}", made_from, CODE)
@@ -440,7 +476,9 @@ def test_identical_stages_are_taken_from_another_run(tmp_path: Path, data: Datas
             if name != "unfinished":
                 stage.finish(seconds=7.0)
     if not can_link:
-        monkeypatch.setattr(os, "link", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.EXDEV, "Invalid cross-device link")))
+        monkeypatch.setattr(
+            os, "link", lambda *a, **k: (_ for _ in ()).throw(OSError(errno.EXDEV, "Invalid cross-device link"))
+        )
     with Run.start(tmp_path / "new", config(seed=5), data, reuse=[tmp_path / "old"]) as new:
         same = new.stage("s/same", {"a": 1}, CODE)
         assert same.done
@@ -458,7 +496,9 @@ def test_identical_stages_are_taken_from_another_run(tmp_path: Path, data: Datas
         assert new.stage("s/same", {"a": 1}, CODE).done
 
 
-def test_stages_of_other_or_mixed_code_are_not_taken(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_of_other_or_mixed_code_are_not_taken(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     change_code(monkeypatch, "one")
     with Run.start(tmp_path / "old", config(), data) as old:
         old.stage("mixed", {}, CODE)

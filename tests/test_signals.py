@@ -17,7 +17,9 @@ from svp.signals import KINDS, UNSEEN, Signals
 
 def values(n: int, seed: int = 0) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
-    return {kind: rng.integers(0, 2, n) if kind == "correct" else rng.normal(size=n).astype(np.float32) for kind in KINDS}
+    return {
+        kind: rng.integers(0, 2, n) if kind == "correct" else rng.normal(size=n).astype(np.float32) for kind in KINDS
+    }
 
 
 def test_all_is_unseen_at_first(tmp_path: Path) -> None:

@@ -1,0 +1,671 @@
+"""Both workflows end to end on tiny data: what is trained, on what, how often, and what is refused before."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import svp
+from svp.audit import agreement
+from svp.config import ActiveConfig, CoresetConfig, TrainConfig
+from svp.data.base import Dataset
+from svp.errors import BudgetError, DataError, MissingInput, RunChanged, SettingError, SvpError, UnknownName
+from svp.labels import LabelStore
+from svp.learners import loop
+from svp.runs import Run, read_array, read_json
+from svp.select import Selection
+from svp.signals import Signals
+from svp.workflows import active as active_module
+from svp.workflows.active import active
+from svp.workflows.coreset import as_many_steps, coreset
+from svp.workflows.session import Session
+from tests import own_models
+
+RECORDED = Path(__file__).parent / "recorded" / "digits.json"
+NET = {"model": "preact8", "width": 0.25, "epochs": 2, "batch_size": 16}
+PROXY, TARGET = NET, {**NET, "width": 0.5}
+COMPUTE = {"device": "cpu", "precision": "fp32", "threads": 1}
+LOGISTIC = {"model": "logistic", "options": {"max_iter": 2000}}
+
+
+@dataclass(frozen=True)
+class Training:
+    """One call of the training loop."""
+
+    n: int
+    epochs: int
+    seed: int
+    start: dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
+    """Every training of a net, as it happens."""
+    calls, real = [], loop.train
+
+    def counted(model: Any, examples: Any, config: Any, *, seed: int, **given: Any) -> Any:
+        start = {name: value.clone() for name, value in model.state_dict().items()}
+        calls.append(Training(len(examples.ids), config.epochs_for(len(examples.ids)), seed, start))
+        return real(model, examples, config, seed=seed, **given)
+
+    monkeypatch.setattr(loop, "train", counted)
+    return calls
+
+
+def make_data(n: int = 64, seed: int = 0, labels: Any = None) -> Dataset:
+    """Squares of four shades with noise, ids with gaps, keys."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 4
+    x = (rng.integers(0, 120, (n, 8, 8, 1)) + 30 * y[:, None, None, None]).astype(np.uint8)
+    y_test = np.arange(24) % 4
+    x_test = (rng.integers(0, 120, (24, 8, 8, 1)) + 30 * y_test[:, None, None, None]).astype(np.uint8)
+    ids = 3 * np.arange(n) + 5
+    return Dataset.from_arrays(
+        x,
+        y if labels is None else labels,
+        ids=ids,
+        keys=[f"k{i}" for i in ids],
+        test=(x_test, y_test),
+        name="shades",
+        classes=list("abcd"),
+    )
+
+
+@pytest.fixture
+def data() -> Dataset:
+    return make_data()
+
+
+def core(**values: Any) -> CoresetConfig:
+    return CoresetConfig.make(
+        {"dataset": "shades", "proxy": PROXY, "target": TARGET, "budget": 24, "compute": COMPUTE, **values}
+    )
+
+
+def act(**values: Any) -> ActiveConfig:
+    return ActiveConfig.make(
+        {"dataset": "shades", "proxy": PROXY, "target": TARGET, "labelled": [12, 20, 28], "compute": COMPUTE, **values}
+    )
+
+
+def refused(kind: type[SvpError], *words: str) -> Any:
+    class Refused:
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, cls: Any, error: Any, trace: Any) -> bool:
+            assert isinstance(error, kind), f"{error!r} is no {kind.__name__}"
+            assert "\n" not in str(error)
+            for word in words:
+                assert word in str(error), f"{word!r} is not in {error}"
+            return True
+
+    return Refused()
+
+
+def arms(run: Run) -> dict[tuple[str, str, int, int], dict[str, Any]]:
+    found = {(a["arm"], a["equal"], a["seed"], a["n"]): a for a in run.metrics["arms"]}
+    assert len(found) == len(run.metrics["arms"])
+    return found
+
+
+def ids_of(run: Run, stage: str) -> list[int]:
+    ids: list[int] = Selection.load(run.folder / stage / "selection.parquet").ids.tolist()
+    return ids
+
+
+# --- core-set -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_coreset_is_what_its_parts_say(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    run = coreset(core(control=["random", "full"]), data, out=tmp_path / "run")
+    assert [t.n for t in trained] == [64, 24, 24, 64]
+    signals = Signals.open(run.folder / "proxy/seed-0/model-0/signals")
+    expected = svp.select("forgetting", 24, signals=signals.kinds(), ids=data.ids, seed=0)
+    assert run.selection.ids.tolist() == expected.ids.tolist() == ids_of(run, "selection/seed-0")
+    assert run.selection.method == "forgetting"
+    run.selection.verify(data)
+    assert run.selection.keys == tuple(f"k{i}" for i in expected.ids)
+    assert run.selection.labels.tolist() == data.labels[data.positions(expected.ids)].tolist()
+    assert set(arms(run)) == {("proxy", "epochs", 0, 24), ("random", "epochs", 0, 24), ("full", "epochs", 0, 64)}
+    for arm in run.metrics["arms"]:
+        probs = read_array(
+            run.folder / f"target/{'full' if arm['arm'] == 'full' else arm['arm'] + '-epochs'}/seed-0/test/probs.npy"
+        )
+        correct = probs.argmax(axis=1) == data.test.labels
+        assert arm["accuracy"] == correct.mean()
+        assert arm["class_accuracy"] == [correct[data.test.labels == c].mean() for c in range(4)]
+        assert arm["epochs"] == 2
+        assert arm["steps"] == 2 * -(-arm["n"] // 16)
+    questions = [(c["arm"], c["against"], c["question"]) for c in run.metrics["comparisons"]]
+    assert questions == [
+        ("proxy", "random", "better"),
+        ("proxy", "full", "no worse"),
+        ("proxy model", "full", "no worse"),
+    ]
+    by_arm = {a["arm"]: a["accuracy"] for a in run.metrics["arms"]}
+    assert run.metrics["comparisons"][0]["mean"] == pytest.approx(100 * (by_arm["proxy"] - by_arm["random"]))
+    (agreed,) = run.metrics["agreement"]
+    assert agreed["between"] == "proxy and target"
+    target = Signals.open(run.folder / "target/full/seed-0/model/signals")
+    scores = [svp.score("forgetting", signals=s.kinds()) for s in (signals, target)]
+    assert agreed["overlap"] == agreement(*scores, 24).overlap
+    assert agreed["spearman"] == agreement(*scores, 24).spearman
+    json.dumps(run.metrics, allow_nan=False)
+    assert all(isinstance(sentence, str) for sentence in run.metrics["verdict"])
+
+
+def test_arms_of_a_seed_are_paired(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    run = coreset(core(control=["random", "full"], seeds=2), data, out=tmp_path / "run")
+    assert [t.seed for t in trained] == [0, 0, 0, 0, 1, 1, 1, 1]
+    for seed in range(2):
+        targets = trained[4 * seed + 1 : 4 * seed + 4]
+        for name, value in targets[0].start.items():
+            assert all(torch.equal(value, other.start[name]) for other in targets)
+    assert not torch.equal(trained[1].start["stem.weight"], trained[5].start["stem.weight"])
+    # Who chooses has nothing to do with what chance chooses.
+    other = coreset(
+        core(control=["random"], method="entropy", proxy={**PROXY, "epochs": 1}), data, out=tmp_path / "other"
+    )
+    folders = [r.folder / "target/random-epochs/seed-0/model/begun.json" for r in (run, other)]
+    assert read_json(folders[0])["made_from"]["ids"] == read_json(folders[1])["made_from"]["ids"]
+    assert arms(run)["random", "epochs", 0, 24]["accuracy"] == arms(other)["random", "epochs", 0, 24]["accuracy"]
+    assert run.metrics["agreement"][-1]["between"] == "target and target"
+    assert (run.folder / "selection-seed1.parquet").exists()
+
+
+@pytest.mark.parametrize("proxy_seeds", [1, 2])
+def test_a_target_that_selects_for_itself_is_trained_once(
+    data: Dataset, tmp_path: Path, trained: list[Training], proxy_seeds: int
+) -> None:
+    same = {**TARGET, "seeds": proxy_seeds}
+    run = coreset(core(proxy=same, target=same, control=["full"]), data, out=tmp_path / "run")
+    assert [t.n for t in trained] == [64] * proxy_seeds + [24]
+    assert not (run.folder / "target/full/seed-0/model").exists()
+    probs = [
+        read_array(run.folder / folder / "probs.npy") for folder in ("proxy/seed-0/test", "target/full/seed-0/test")
+    ]
+    assert np.array_equal(*probs)
+    assert [c["arm"] for c in run.metrics["comparisons"]] == ["proxy"]  # the proxy is not held against itself
+
+
+def test_a_second_call_trains_nothing_and_changes_nothing(
+    data: Dataset, tmp_path: Path, trained: list[Training]
+) -> None:
+    first = coreset(core(control=["random"]), data, out=tmp_path / "run")
+    metrics, content = first.metrics, (first.folder / "selection.parquet").read_bytes()
+    trained.clear()
+    again = coreset(core(control=["random"]), data, out=tmp_path / "run")
+    assert not trained
+    assert again.metrics == metrics
+    assert (again.folder / "selection.parquet").read_bytes() == content
+
+
+def test_controls_and_seeds_are_added_to_a_finished_run(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    out = tmp_path / "run"
+    coreset(core(), data, out=out)
+    trained.clear()
+    coreset(core(control=["full"]), data, out=out)
+    assert [t.n for t in trained] == [64]
+    trained.clear()
+    grown = coreset(core(control=["full"], seeds=2), data, out=out)
+    assert [(t.n, t.seed) for t in trained] == [(64, 1), (24, 1), (64, 1)]
+    trained.clear()
+    whole = coreset(core(control=["full"], seeds=2), data, out=tmp_path / "whole")
+    assert [a["accuracy"] for a in grown.metrics["arms"]] == [a["accuracy"] for a in whole.metrics["arms"]]
+    with refused(RunChanged, "control was ['full'], is now []"):
+        coreset(core(), data, out=out)
+    with refused(RunChanged, "method was forgetting, is now margin"):
+        coreset(core(control=["full"], seeds=2, method="margin"), data, out=out)
+
+
+def test_stages_of_an_earlier_run_are_reused(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    coreset(core(), data, out=tmp_path / "first")
+    trained.clear()
+    run = coreset(core(method="margin", budget=20), data, out=tmp_path / "second", reuse=[tmp_path / "first"])
+    assert [t.n for t in trained] == [20]  # the proxy is there: a new method or budget never retrains it
+    trained.clear()
+    fresh = coreset(core(method="margin", budget=20), data, out=tmp_path / "third")
+    assert fresh.selection.ids.tolist() == run.selection.ids.tolist()
+
+
+@pytest.mark.parametrize(("budget", "batch"), [(24, 16), (40, 16), (10, 7), (63, 16)])
+def test_equal_steps_are_as_many_to_the_nearest_epoch(data: Dataset, tmp_path: Path, budget: int, batch: int) -> None:
+    train = {**TARGET, "epochs": 6, "batch_size": batch}
+    config = core(budget=budget, target=train, equal=["epochs", "steps"], control=["full"])
+    steps = as_many_steps(config.target, budget, 64)
+    per_epoch = -(-budget // batch)
+    whole = 6 * -(-64 // batch)
+    assert abs(steps.epochs * per_epoch - whole) <= per_epoch / 2
+    if (budget, batch) != (24, 16):
+        return
+    run = coreset(config, data, out=tmp_path / "run")
+    found = arms(run)
+    assert found["proxy", "steps", 0, 24]["steps"] == found["full", "epochs", 0, 64]["steps"] == 24
+    assert found["proxy", "epochs", 0, 24]["steps"] == 12
+    assert {c["equal"] for c in run.metrics["comparisons"] if c["arm"] == "proxy"} == {"epochs", "steps"}
+
+
+def test_min_steps_hold_for_every_arm_alike(data: Dataset, tmp_path: Path) -> None:
+    run = coreset(core(target={**TARGET, "min_steps": 9}, control=["full"]), data, out=tmp_path / "run")
+    found = arms(run)
+    assert found["proxy", "epochs", 0, 24]["epochs"] == 5  # of 2 steps
+    assert found["full", "epochs", 0, 64]["epochs"] == 3  # of 4 steps
+
+
+def test_scores_of_several_proxies_are_averaged(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    run = coreset(core(proxy={**PROXY, "seeds": 3}, method="entropy"), data, out=tmp_path / "run")
+    assert [t.n for t in trained] == [64, 64, 64, 24]
+    assert len({t.seed for t in trained[:3]}) == 3
+    probs = [read_array(run.folder / f"selection/seed-0/probs-{i}.npy") for i in range(3)]
+    scores = np.mean([svp.score("entropy", probs=p, ids=data.ids) for p in probs], axis=0)
+    assert np.array_equal(read_array(run.folder / "selection/seed-0/scores.npy"), scores)
+    ranked = data.ids[np.argsort(-scores)][:24]
+    assert run.selection.ids.tolist() == ranked.tolist()
+    assert (run.selection.method, run.selection.options) == ("entropy", {})
+
+
+def test_an_earlier_selection_goes_to_another_target(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    first = coreset(core(), data, out=tmp_path / "first")
+    path = first.folder / "selection.parquet"
+    trained.clear()
+    wide = {**NET, "width": 0.75}
+    run = coreset(core(selection=path, target=wide, budget=None, control=["random"]), data, out=tmp_path / "second")
+    assert [t.n for t in trained] == [24, 24]
+    assert set(arms(run)) == {("selection", "epochs", 0, 24), ("random", "epochs", 0, 24)}
+    assert run.metrics["proxies"] == []
+    assert run.selection.ids.tolist() == first.selection.ids.tolist()
+    head = coreset(core(selection=path, target=wide, budget=10), data, out=tmp_path / "third")
+    assert head.selection.ids.tolist() == first.selection.ids[:10].tolist()
+    with refused(BudgetError, "25", "24"):
+        coreset(core(selection=path, budget=25), data, out=tmp_path / "fourth")
+    with refused(DataError, "another state of the data"):
+        coreset(core(selection=path), make_data(seed=1), out=tmp_path / "fifth")
+    with refused(DataError, "none.parquet", "does not exist"):
+        coreset(core(selection=tmp_path / "none.parquet"), data, out=tmp_path / "sixth")
+    assert not (tmp_path / "fifth").exists()
+
+
+@pytest.mark.parametrize("method", ["margin", "least_confidence", "k_center", "random"])
+def test_other_methods_choose_what_svp_select_chooses(data: Dataset, tmp_path: Path, method: str) -> None:
+    run = coreset(core(method=method), data, out=tmp_path / "run")
+    stage = run.folder / "selection/seed-0"
+    given = {
+        name: read_array(stage / f"{name}-0.npy")
+        for name in ("probs", "embeddings")
+        if (stage / f"{name}-0.npy").exists()
+    }
+    expected = svp.select(method, 24, ids=data.ids, seed=0, **given)
+    assert run.selection.ids.tolist() == expected.ids.tolist()
+    assert len(set(expected.ids.tolist())) == 24
+
+
+def test_classifiers_and_nets_go_together(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    run = coreset(core(proxy=LOGISTIC, method="margin", control=["full"]), data, out=tmp_path / "one")
+    assert [t.n for t in trained] == [24, 64]
+    assert run.metrics["agreement"][0]["between"] == "proxy and target"
+    trained.clear()
+    run = coreset(core(target=LOGISTIC, control=["full", "random"]), data, out=tmp_path / "other")
+    assert [t.n for t in trained] == [64]
+    assert run.metrics["agreement"] == []  # a classifier records nothing to rank by forgetting
+    assert len(run.metrics["arms"]) == 3
+
+
+def test_a_method_that_the_proxy_cannot_serve_says_so(data: Dataset, tmp_path: Path) -> None:
+    with refused(MissingInput, "logistic", "no signals"):
+        coreset(core(proxy=LOGISTIC, method="forgetting"), data, out=tmp_path / "a")
+    with refused(MissingInput, "logistic", "no embeddings"):
+        coreset(core(proxy=LOGISTIC, method="k_center"), data, out=tmp_path / "b")
+
+
+def test_a_counting_model_is_fitted_once_a_stage(data: Dataset, tmp_path: Path) -> None:
+    own_models.fitted.clear()
+    own = {"model": "tests.own_models:CountingClassifier"}
+    coreset(core(proxy=own, target=own, method="margin", control=["random"]), data, out=tmp_path / "run")
+    assert own_models.fitted == [64, 24, 24]
+
+
+def test_a_moved_run_goes_on(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    coreset(core(), data, out=tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    trained.clear()
+    run = coreset(core(control=["random"]), data, out=tmp_path / "there")
+    assert [t.n for t in trained] == [24]
+    assert len(run.metrics["arms"]) == 2
+
+
+def test_the_same_settings_find_the_same_folder(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = coreset(core(target=LOGISTIC, proxy=LOGISTIC, method="margin"), data)
+    again = coreset(core(target=LOGISTIC, proxy=LOGISTIC, method="margin", control=["random"]), data)
+    other = coreset(core(target=LOGISTIC, proxy=LOGISTIC, method="entropy"), data)
+    assert first.folder == again.folder != other.folder
+    assert first.folder.parent == Path("runs")
+    assert first.folder.name.startswith("shades-coreset-")
+
+
+# --- refused before anything is trained -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "words"),
+    [
+        ({"budget": 65}, BudgetError, ["65", "64"]),
+        ({"budget": 1}, BudgetError, ["leaves nothing to train on"]),
+        ({"budget": 0}, BudgetError, ["leaves nothing to train on"]),
+        ({"budget": "1%"}, BudgetError, ["a budget of 0"]),
+        ({"budget": "half"}, BudgetError, ["'half'"]),
+        ({"budget": 1.5}, BudgetError, ["1.5"]),
+        ({"method": "forgeting"}, UnknownName, ["did you mean 'forgetting'"]),
+        ({"proxy": {"model": "preactt8"}}, UnknownName, ["preact8"]),
+        ({"target": {"model": "no.such:thing"}}, SettingError, ["no.such:thing"]),
+        ({"options": {"alpha": 1}}, SettingError, ["alpha"]),
+        ({"method": "k_center", "proxy": {"seeds": 2}}, SettingError, ["proxy.seeds"]),
+    ],
+)
+def test_what_cannot_end_well_is_refused_at_once(
+    data: Dataset,
+    tmp_path: Path,
+    trained: list[Training],
+    values: dict[str, Any],
+    kind: type[SvpError],
+    words: list[str],
+) -> None:
+    with refused(kind, *words):
+        coreset(core(**values), data, out=tmp_path / "run")
+    assert not trained
+    assert not (tmp_path / "run").exists()
+
+
+def test_datasets_that_cannot_be_used_are_refused(data: Dataset, tmp_path: Path) -> None:
+    empty_class = make_data(labels=np.arange(64) % 3)
+    for go, config in ((coreset, core()), (active, act())):
+        with refused(DataError, "1 of 4 classes have no training example", "d"):
+            go(config, empty_class, out=tmp_path / "a")  # type: ignore[operator]
+        with refused(DataError, "no labels"):
+            go(config, data.without_labels(), out=tmp_path / "b")  # type: ignore[operator]
+        with refused(DataError, "no labelled test part"):
+            go(config, replace(data, test=None), out=tmp_path / "c")  # type: ignore[operator]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "words"),
+    [
+        ({"labelled": [20, 12]}, BudgetError, ["must rise", "20, 12"]),
+        ({"labelled": [1, 12]}, BudgetError, ["from 2"]),
+        ({"labelled": [12, 65]}, BudgetError, ["labelled", "65", "64"]),
+        ({"labelled": ["10%", "10%"]}, BudgetError, ["must rise"]),
+        ({"evaluate": [13]}, SettingError, ["13", "12, 20, 28"]),
+        ({"method": "forgetting"}, MissingInput, ["forgetting needs correct", "unlabelled"]),
+    ],
+)
+def test_active_settings_that_make_no_sense_are_refused_at_once(
+    data: Dataset,
+    tmp_path: Path,
+    trained: list[Training],
+    values: dict[str, Any],
+    kind: type[SvpError],
+    words: list[str],
+) -> None:
+    with refused(kind, *words):
+        active(act(**{"method": "margin", **values}), data, out=tmp_path / "run")
+    assert not trained
+    assert not (tmp_path / "run").exists()
+
+
+# --- active ---------------------------------------------------------------------------------------------------------------
+
+
+def questions(run: Run, arm: str = "proxy", seed: int = 0) -> list[list[int]]:
+    with LabelStore.open(run.folder / f"sessions/{arm}-seed-{seed}/labels.sqlite") as store:
+        return [batch.ids.tolist() for batch in store.history() if hasattr(batch, "ids")]
+
+
+def test_active_learning_is_what_its_parts_say(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    run = active(act(control=["random", "target"], evaluate=[20, 28]), data, out=tmp_path / "run")
+    asked = questions(run)
+    assert [len(batch) for batch in asked] == [12, 8, 8]
+    every = sum(asked, [])
+    assert len(set(every)) == 28
+    assert set(every) <= set(data.ids.tolist())
+    # The start is the same, and random, for all.
+    start = svp.select("random", 12, ids=data.ids, seed=0).ids.tolist()
+    assert start == asked[0] == questions(run, "random")[0] == questions(run, "target")[0]
+    # Each later question: the candidates that the round's proxy is least sure of.
+    for round_ in (1, 2):
+        stage = run.folder / f"sessions/proxy-seed-0/rounds/{round_:03d}/selection"
+        pool = read_array(stage / "ids.npy")
+        assert pool.tolist() == sorted(set(data.ids.tolist()) - set(sum(asked[:round_], [])))
+        assert svp.select("margin", 8, probs=read_array(stage / "probs-0.npy"), ids=pool).ids.tolist() == asked[round_]
+    # Random control: one sequence, never trained in between.
+    assert not (run.folder / "sessions/random-seed-0/rounds/001/model-0").exists()
+    # proxy 12, 20; random none; target session 12, 20 (28 for its last evaluation); targets of proxy and random at 20 and 28.
+    assert sorted(t.n for t in trained) == sorted([12, 20] + [20, 28] + [20, 28] + [12, 20, 28])
+    assert set(arms(run)) == {(name, "epochs", 0, n) for name in ("proxy", "random", "target") for n in (20, 28)}
+    assert run.selection.ids.tolist() == every
+    run.selection.verify(data)
+    assert [(c["against"], c["n_labelled"], c["question"]) for c in run.metrics["comparisons"]] == [
+        ("random", 20, "better"),
+        ("target", 20, "no worse"),
+        ("random", 28, "better"),
+        ("target", 28, "no worse"),
+    ]
+    assert [s["n_labelled"] for s in run.metrics["speed_up"]] == [20, 28]
+    json.dumps(run.metrics, allow_nan=False)
+
+
+def test_selection_time_leaves_the_last_training_out(data: Dataset, tmp_path: Path) -> None:
+    run = active(act(control=["target"], evaluate=[20, 28]), data, out=tmp_path / "run")
+    for arm in ("proxy", "target"):
+        session = Run.open(run.folder / f"sessions/{arm}-seed-0")
+        by_round = [
+            session.seconds(f"rounds/{r:03d}/model-0") + session.seconds(f"rounds/{r:03d}/selection") for r in range(4)
+        ]
+        assert by_round[0] == 0  # the random start trains nothing
+        found = arms(run)
+        assert found[arm, "epochs", 0, 20]["selection_seconds"] == pytest.approx(by_round[1])
+        assert found[arm, "epochs", 0, 28]["selection_seconds"] == pytest.approx(by_round[1] + by_round[2])
+    assert by_round[3] > 0  # the target's session trained once more, for its evaluation
+    (_, last) = run.metrics["speed_up"]
+    assert last["ratio"] == pytest.approx(last["target_seconds"] / last["seconds"])
+
+
+def test_an_own_selection_is_evaluated_by_the_rounds_model(
+    data: Dataset, tmp_path: Path, trained: list[Training]
+) -> None:
+    run = active(act(proxy=TARGET, evaluate=[20, 28], control=["target"]), data, out=tmp_path / "run")
+    assert [t.n for t in trained] == [12, 20, 28]
+    assert set(arms(run)) == {("proxy", "epochs", 0, 20), ("proxy", "epochs", 0, 28)}
+    assert not list((run.folder / "target").rglob("model"))
+
+
+def test_the_loop_cannot_peek(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = active(act(), data, out=tmp_path / "one")
+    asked = sum(questions(first), [])
+    # Another world, which differs only in the labels of what was never asked.
+    labels = data.labels.copy()
+    unasked = data.positions(np.setdiff1d(data.ids, asked))
+    labels[unasked] = (labels[unasked] + 1) % 4
+    other = make_data(labels=labels)
+    assert other.fingerprint != data.fingerprint
+    second = active(act(), other, out=tmp_path / "two")
+    assert sum(questions(second), []) == asked
+    assert [a["accuracy"] for a in second.metrics["arms"]] == [a["accuracy"] for a in first.metrics["arms"]]
+    # And the session never holds the labels at all.
+    held, real = [], Session.create.__func__  # type: ignore[attr-defined]
+
+    def spied(cls: Any, folder: Any, config: Any, dataset: Any, **given: Any) -> Session:
+        session: Session = real(cls, folder, config, dataset, **given)
+        held.append((dataset.labels, session.dataset.labels))
+        return session
+
+    monkeypatch.setattr(Session, "create", classmethod(spied))
+    active(act(), data, out=tmp_path / "three")
+    assert held == [(None, None)]
+
+
+def test_the_oracle_is_asked_for_exactly_what_the_totals_say(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered: list[int] = []
+
+    class Counting(active_module.Oracle):
+        def __call__(self, batch: Any) -> dict[int, int]:
+            answered.extend(batch.ids.tolist())
+            return super().__call__(batch)
+
+    monkeypatch.setattr(active_module, "Oracle", Counting)
+    run = active(act(labelled=["10%", 0.25, 30]), data, out=tmp_path / "run")
+    assert run.metrics["labelled"] == [6, 16, 30]
+    assert len(answered) == len(set(answered)) == 30
+    active(act(labelled=["10%", 0.25, 30]), data, out=tmp_path / "run")
+    assert len(answered) == 30  # nobody is asked again
+
+
+def test_everything_can_be_labelled(data: Dataset, tmp_path: Path) -> None:
+    run = active(act(labelled=[32, 64]), data, out=tmp_path / "run")
+    assert sorted(sum(questions(run), [])) == data.ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("proxy", "method"),
+    [(LOGISTIC, "entropy"), (PROXY, "k_center"), (PROXY, "random"), ({**PROXY, "seeds": 2}, "margin")],
+)
+def test_active_learning_by_other_means(
+    data: Dataset, tmp_path: Path, trained: list[Training], proxy: dict[str, Any], method: str
+) -> None:
+    run = active(act(proxy=proxy, method=method, target=LOGISTIC), data, out=tmp_path / "run")
+    asked = questions(run)
+    assert [len(batch) for batch in asked] == [12, 8, 8]
+    assert len(set(sum(asked, []))) == 28
+    n_proxies = proxy.get("seeds", 1) if proxy["model"] == "preact8" and method != "random" else 0
+    assert [t.n for t in trained] == [12] * n_proxies + [20] * n_proxies
+    if method == "k_center":  # what is labelled counts as covered
+        stage = run.folder / "sessions/proxy-seed-0/rounds/001/selection"
+        embeddings = read_array(stage / "embeddings-0.npy")
+        expected = svp.select("k_center", 8, embeddings=embeddings, ids=data.ids, already=np.sort(asked[0]), seed=0)
+        assert asked[1] == expected.ids.tolist()
+
+
+def test_seeds_start_from_other_examples(data: Dataset, tmp_path: Path) -> None:
+    run = active(act(proxy=LOGISTIC, target=LOGISTIC, seeds=2, control=["random"]), data, out=tmp_path / "run")
+    assert questions(run, seed=0)[0] != questions(run, seed=1)[0]
+    for seed in (0, 1):
+        assert questions(run, seed=seed)[0] == questions(run, "random", seed)[0]
+    assert [c["n_seeds"] for c in run.metrics["comparisons"]] == [2]
+
+
+def test_evaluations_and_controls_are_added_to_a_finished_run(
+    data: Dataset, tmp_path: Path, trained: list[Training]
+) -> None:
+    out = tmp_path / "run"
+    active(act(evaluate=[28]), data, out=out)
+    trained.clear()
+    active(act(evaluate=[20, 28]), data, out=out)
+    assert [t.n for t in trained] == [20]
+    trained.clear()
+    active(act(evaluate=[20, 28], control=["random"]), data, out=out)
+    assert [t.n for t in trained] == [20, 28]
+    with refused(RunChanged, "labelled was [12, 20, 28], is now [12, 20, 30]"):
+        active(act(evaluate=[20], labelled=[12, 20, 30]), data, out=out)
+
+
+def test_what_was_asked_can_go_to_another_target(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    run = active(act(proxy=LOGISTIC, target=LOGISTIC), data, out=tmp_path / "active")
+    later = coreset(core(selection=run.folder / "selection.parquet", budget=None), data, out=tmp_path / "later")
+    assert [t.n for t in trained] == [28]
+    assert later.selection.ids.tolist() == sum(questions(run), [])
+
+
+# --- a session ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_asks_tells_and_goes_on_where_it_stopped(data: Dataset, tmp_path: Path) -> None:
+    config = svp.RunConfig.make(
+        {"dataset": "shades", "proxy": LOGISTIC, "target": LOGISTIC, "method": "margin", "compute": COMPUTE}
+    )
+    truth = dict(zip(data.ids.tolist(), data.labels.tolist(), strict=True))
+    with Session.create(tmp_path / "s", config, data) as session:
+        first = session.ask(10)
+        assert session.status()["open"] == 10
+        assert session.ask(3).ids.tolist() == first.ids.tolist()  # an open question is asked again
+        session.tell({int(i): truth[int(i)] for i in first.ids[:4]})
+        with refused(DataError, "no round", "7"):
+            session.labelled(7)
+    with Session.open(tmp_path / "s", data) as session:
+        rest = session.ask(10)
+        assert rest.ids.tolist() == first.ids[4:].tolist()
+        session.tell({int(i): truth[int(i)] for i in rest.ids})
+        second = session.ask("10%")
+        assert len(second) == 5  # of the 54 that are left
+        assert not set(second.ids.tolist()) & set(first.ids.tolist())
+        session.tell({int(i): truth[int(i)] for i in second.ids})
+        status = session.status()
+        assert (status["labelled"], status["unlabelled"], status["open"]) == (15, 49, 0)
+        assert sum(status["per_class"].values()) == 15
+        assert [r["origin"] for r in status["rounds"]] == ["random start", "margin"]
+        ids, labels = session.labelled(10)
+        assert ids.tolist() == sorted(first.ids.tolist())
+        assert labels.tolist() == [truth[i] for i in ids.tolist()]
+        for n, words in ((50, "49"), (0, "one example at least")):
+            with refused(BudgetError, words):
+                session.ask(n)
+    with refused(DataError, "holds no session"):
+        Session.open(tmp_path / "none", data)
+    with refused(RunChanged, "content of dataset"):
+        Session.open(tmp_path / "s", make_data(seed=1))
+
+
+# --- against a recorded run -----------------------------------------------------------------------------------------------
+
+
+def test_digits_give_what_was_recorded(tmp_path: Path) -> None:
+    """A convex proxy, so that processors agree but for rounding: nearly all ids, and accuracies within two test images.
+
+    Written anew by deleting the file and running this test; a change of more than that is a release note.
+    """
+    digits = svp.load_dataset("digits")
+    logistic = {"model": "logistic", "options": {"max_iter": 5000, "tol": 1e-8}}
+    common = {"dataset": "digits", "proxy": logistic, "target": logistic, "method": "margin", "compute": COMPUTE}
+    cores = coreset(
+        CoresetConfig.make({**common, "budget": 300, "control": ["random", "full"]}), digits, out=tmp_path / "c"
+    )
+    rounds = active(
+        ActiveConfig.make({**common, "labelled": [60, 120, 180], "control": ["random"]}), digits, out=tmp_path / "a"
+    )
+    found = {
+        name: {
+            "ids": run.selection.ids.tolist(),
+            "accuracy": {f"{a['arm']} {a['n']}": a["accuracy"] for a in run.metrics["arms"]},
+        }
+        for name, run in (("coreset", cores), ("active", rounds))
+    }
+    if not RECORDED.exists():
+        RECORDED.write_text(json.dumps(found, indent=1) + "\n")
+        pytest.fail(f"{RECORDED} was missing and has been written; look at it and commit it")
+    recorded = json.loads(RECORDED.read_text())
+    assert found["active"]["ids"][:60] == recorded["active"]["ids"][:60]  # chance does not round
+    for name, expected in recorded.items():
+        assert len(set(found[name]["ids"]) & set(expected["ids"])) >= 0.97 * len(expected["ids"])
+        assert found[name]["accuracy"] == pytest.approx(expected["accuracy"], abs=2.5 / len(digits.test))
+
+
+def test_a_proxy_is_another_value_of_the_same_type() -> None:
+    config = core()
+    assert type(config.proxy) is type(config.target) is TrainConfig
+    assert config.proxy != config.target
