@@ -89,13 +89,12 @@ def words(metrics: dict[str, Any]) -> list[str]:
 
 def _lead(metrics: dict[str, Any]) -> list[str]:
     """Does it pay? Or, of active learning, how much faster was it?"""
-    for s in metrics.get("speed_up", [])[-1:]:
-        seconds = f"{s['seconds']:.0f} s against {s['target_seconds']:.0f} s"
+    if metrics["workflow"] == "active":
         return [
-            f"The proxy asked for {s['n_labelled']:,} labels {s['ratio']:.1f} times as fast as the target ({seconds})."
+            f"The proxy asked for {s['n_labelled']:,} labels {s['ratio']:.1f} times as fast as the target "
+            f"({s['seconds']:.0f} s against {s['target_seconds']:.0f} s)."
+            for s in metrics["speed_up"]
         ]
-    if metrics["workflow"] != "coreset":
-        return []
     paid = metrics["payment"]
     if paid is None:
         return ["Whether it pays was not measured: add --control full."]

@@ -42,7 +42,8 @@ def _option(value: Any) -> Any:
     plain = isinstance(value, str | int | dict) or (isinstance(value, float) and math.isfinite(value))
     if not plain or (isinstance(value, dict) and not all(isinstance(name, str) for name in value)):
         raise ValueError(
-            f"{value!r} cannot be kept in a configuration; give text, finite numbers, true, false, arrays or tables"
+            f"{value!r} cannot be kept in a configuration; "
+            "give text, finite numbers, true, false, arrays or tables (or leave it out)"
         )
     return _keepable(value)
 
