@@ -234,14 +234,12 @@ def _cost(label: str, parts: list[float]) -> Json:
 
 
 def answer(facts: Facts) -> Json:
-    """Did it pay: a line to be read from across the room, the sentence of the verdict that says more, and all the others."""
+    """Did it pay: a line to be read from across the room, the verdict's first sentence, and the others."""
     metrics = facts.metrics
     line, hint = _active_answer(facts) if metrics["workflow"] == "active" else (_coreset_answer(metrics), "")
     said = [typeset(sentence) for sentence in metrics["verdict"]]
-    # Of an active run the verdict begins with a sentence for each total; the last total is what counts.
-    lead = said.pop(max(len(metrics.get("speed_up", [])) - 1, 0))
-    rest = lead.removeprefix(line.rstrip(".")).lstrip(":, ")  # not to say it twice
-    return {"line": line, "lead": rest[:1].upper() + rest[1:], "others": said, "hint": hint}
+    lead = said[0].removeprefix(line.rstrip(".")).lstrip(":, ")  # not to say it twice
+    return {"line": line, "lead": lead[:1].upper() + lead[1:], "others": said[1:], "hint": hint}
 
 
 def _coreset_answer(metrics: Json) -> str:
@@ -260,8 +258,10 @@ def _active_answer(facts: Facts) -> tuple[str, str]:
     if not facts.metrics["speed_up"]:
         hint = "To know, let the target choose for itself too: run the same command with --control target."
         return "How much faster the proxy chose was not measured.", hint
-    ratio = facts.metrics["speed_up"][-1]["ratio"]
-    return f"{times(ratio)} times as fast." if ratio > 1 else f"No faster: {times(ratio)} times as fast.", ""
+    last = facts.metrics["speed_up"][-1]
+    who = f"To {last['n_labelled']:,} labels, the proxy" if len(facts.metrics["speed_up"]) > 1 else "The proxy"
+    ratio = f"{times(last['ratio'])} times as fast as the target"
+    return f"{who} chose {ratio}." if last["ratio"] > 1 else f"{who} chose no faster: {ratio}.", ""
 
 
 # --- what was done ----------------------------------------------------------------------------------------------------
