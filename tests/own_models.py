@@ -65,11 +65,23 @@ def wrong_size(num_classes: int, example: Tensor) -> nn.Module:
     return MLP(num_classes, torch.zeros(example.numel() + 1))
 
 
-def maps_as_features(num_classes: int, example: Tensor) -> nn.Module:
-    net = Headed(num_classes, example)
-    net.features = nn.Unflatten(1, (1, -1))  # type: ignore[assignment]
-    net.head = nn.Sequential(nn.Flatten(), nn.Linear(5, num_classes))  # type: ignore[assignment]
-    return net
+class Otherwise(Headed):
+    """Its forward does more than head and features."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(2 * self.features(x))
+
+
+class Mapped(nn.Module):
+    """Its features are maps."""
+
+    def __init__(self, num_classes: int, example: Tensor) -> None:
+        super().__init__()
+        self.features = nn.Unflatten(1, (1, -1))
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(example.numel(), num_classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
 
 
 def no_module(num_classes: int, example: Tensor) -> str:

@@ -174,7 +174,7 @@ def test_plain_signals_are_those_of_the_net_after_the_epoch(tmp_path: Path) -> N
     for epoch in range(2):
         assert np.allclose(signals["p_true"][epoch].astype(float), shown[epoch], atol=1e-3)
     train = make_net()
-    records, _ = fit(tmp_path / "train", train, examples, config(epochs=2), augmentation="crop_flip")
+    fit(tmp_path / "train", train, examples, config(epochs=2), augmentation="crop_flip")
     assert same(state(net), state(train))  # recording changes no weight
 
 

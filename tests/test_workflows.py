@@ -436,11 +436,15 @@ def questions(run: Run, arm: str = "proxy", seed: int = 0) -> list[list[int]]:
         return [batch.ids.tolist() for batch in store.history() if hasattr(batch, "ids")]
 
 
+def flat(batches: list[list[int]]) -> list[int]:
+    return [id_ for batch in batches for id_ in batch]
+
+
 def test_active_learning_is_what_its_parts_say(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
     run = active(act(control=["random", "target"], evaluate=[20, 28]), data, out=tmp_path / "run")
     asked = questions(run)
     assert [len(batch) for batch in asked] == [12, 8, 8]
-    every = sum(asked, [])
+    every = flat(asked)
     assert len(set(every)) == 28
     assert set(every) <= set(data.ids.tolist())
     # The start is the same, and random, for all.
@@ -450,12 +454,12 @@ def test_active_learning_is_what_its_parts_say(data: Dataset, tmp_path: Path, tr
     for round_ in (1, 2):
         stage = run.folder / f"sessions/proxy-seed-0/rounds/{round_:03d}/selection"
         pool = read_array(stage / "ids.npy")
-        assert pool.tolist() == sorted(set(data.ids.tolist()) - set(sum(asked[:round_], [])))
+        assert pool.tolist() == sorted(set(data.ids.tolist()) - set(flat(asked[:round_])))
         assert svp.select("margin", 8, probs=read_array(stage / "probs-0.npy"), ids=pool).ids.tolist() == asked[round_]
     # Random control: one sequence, never trained in between.
     assert not (run.folder / "sessions/random-seed-0/rounds/001/model-0").exists()
     # proxy 12, 20; random none; target session 12, 20 (28 for its last evaluation); targets of proxy and random at 20 and 28.
-    assert sorted(t.n for t in trained) == sorted([12, 20] + [20, 28] + [20, 28] + [12, 20, 28])
+    assert sorted(t.n for t in trained) == [12, 12, 20, 20, 20, 20, 28, 28, 28]
     assert set(arms(run)) == {(name, "epochs", 0, n) for name in ("proxy", "random", "target") for n in (20, 28)}
     assert run.selection.ids.tolist() == every
     run.selection.verify(data)
@@ -496,7 +500,7 @@ def test_an_own_selection_is_evaluated_by_the_rounds_model(
 
 def test_the_loop_cannot_peek(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = active(act(), data, out=tmp_path / "one")
-    asked = sum(questions(first), [])
+    asked = flat(questions(first))
     # Another world, which differs only in the labels of what was never asked.
     labels = data.labels.copy()
     unasked = data.positions(np.setdiff1d(data.ids, asked))
@@ -504,7 +508,7 @@ def test_the_loop_cannot_peek(data: Dataset, tmp_path: Path, monkeypatch: pytest
     other = make_data(labels=labels)
     assert other.fingerprint != data.fingerprint
     second = active(act(), other, out=tmp_path / "two")
-    assert sum(questions(second), []) == asked
+    assert flat(questions(second)) == asked
     assert [a["accuracy"] for a in second.metrics["arms"]] == [a["accuracy"] for a in first.metrics["arms"]]
     # And the session never holds the labels at all.
     held, real = [], Session.create.__func__  # type: ignore[attr-defined]
@@ -539,7 +543,7 @@ def test_the_oracle_is_asked_for_exactly_what_the_totals_say(
 
 def test_everything_can_be_labelled(data: Dataset, tmp_path: Path) -> None:
     run = active(act(labelled=[32, 64]), data, out=tmp_path / "run")
-    assert sorted(sum(questions(run), [])) == data.ids.tolist()
+    assert sorted(flat(questions(run))) == data.ids.tolist()
 
 
 @pytest.mark.parametrize(
@@ -552,7 +556,7 @@ def test_active_learning_by_other_means(
     run = active(act(proxy=proxy, method=method, target=LOGISTIC), data, out=tmp_path / "run")
     asked = questions(run)
     assert [len(batch) for batch in asked] == [12, 8, 8]
-    assert len(set(sum(asked, []))) == 28
+    assert len(set(flat(asked))) == 28
     n_proxies = proxy.get("seeds", 1) if proxy["model"] == "preact8" and method != "random" else 0
     assert [t.n for t in trained] == [12] * n_proxies + [20] * n_proxies
     if method == "k_center":  # what is labelled counts as covered
@@ -589,7 +593,7 @@ def test_what_was_asked_can_go_to_another_target(data: Dataset, tmp_path: Path, 
     run = active(act(proxy=LOGISTIC, target=LOGISTIC), data, out=tmp_path / "active")
     later = coreset(core(selection=run.folder / "selection.parquet", budget=None), data, out=tmp_path / "later")
     assert [t.n for t in trained] == [28]
-    assert later.selection.ids.tolist() == sum(questions(run), [])
+    assert later.selection.ids.tolist() == flat(questions(run))
 
 
 # --- a session ------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The learner around a torch net: makes it, feeds the loop, keeps its files."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -106,11 +107,12 @@ class NetLearner:
 
 def _check_outputs(name: str, model: nn.Module, example: Tensor, n_classes: int, compute: Compute) -> None:
     """Refuse a net that cannot be trained here before anything is: two plain examples must give two rows of logits."""
-    x = torch.stack([example, example]).to(compute.device)
+    x = torch.linspace(-1, 1, 2 * example.numel()).reshape(2, *example.shape).to(compute.device)
     model.eval()
     try:
         with torch.no_grad():
-            logits, features = loop.forward(model, x, compute)
+            logits, features = loop.forward(model, x, replace(compute, precision="fp32"))
+            whole = logits if features is None else model(x)
     except Exception as error:  # whatever a net of somebody's own may raise
         reason = (str(error).splitlines() or [""])[0]
         raise SettingError(
@@ -123,6 +125,10 @@ def _check_outputs(name: str, model: nn.Module, example: Tensor, n_classes: int,
     if features is not None and features.ndim != 2:
         raise SettingError(
             f"{name}: `features` gives shape {tuple(features.shape)} for 2 examples; it must give (2, d), which `head` takes"
+        )
+    if whole.shape != logits.shape or not torch.allclose(whole, logits, rtol=1e-3, atol=1e-4, equal_nan=True):
+        raise SettingError(
+            f"{name}: `forward` does not give `head` of `features`; let it, or call one of the two by another name"
         )
 
 
