@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from svp import learners
 from svp.config import ComputeConfig, TrainConfig
+from svp.data import load_dataset
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingExtra, MissingInput, SettingError, SvpError, TrainingError, UnknownName
 from svp.learners import find, make_learner
@@ -249,6 +250,12 @@ def test_logistic_is_logistic_regression_on_flat_inputs(images: Dataset, tmp_pat
     with pytest.raises(MissingInput, match="gives no embeddings"):
         learner.predict(images, images.ids, embeddings=True)
     assert learner.predict(images, images.ids[:0]).probs.shape == (0, 3)
+
+
+def test_logistic_converges_on_digits_without_a_warning(tmp_path: Path) -> None:
+    digits = load_dataset("digits")  # warnings are errors here
+    probs = fit(digits, TrainConfig(model="logistic"), tmp_path).predict(digits.test, digits.test.ids).probs
+    assert (probs.argmax(axis=1) == digits.test.labels).mean() > 0.95
 
 
 @pytest.mark.parametrize("model", ["logistic", "sklearn.ensemble:RandomForestClassifier", OWN + "CountingClassifier"])

@@ -269,7 +269,11 @@ class Run:
                 f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; choose another --out"
             )
         was = before["settings"]
-        grown = [name for name in may_grow if was.get(name) != settings.get(name) and _grew(was.get(name), settings.get(name))]
+        grown = [
+            name
+            for name in may_grow
+            if was.get(name) != settings.get(name) and _grew(was.get(name), settings.get(name))
+        ]
         changed = changes(_drop(was, grown), _drop(settings, grown))
         if before["dataset"]["fingerprint"] != dataset.fingerprint:
             changed.append(f"the content of dataset {dataset.name} is another (fingerprint {dataset.fingerprint[:12]})")
@@ -422,6 +426,9 @@ def environment(dataset: Dataset) -> Json:
             "n": len(dataset),
             "n_test": 0 if dataset.test is None else len(dataset.test),
             "classes": list(dataset.classes),
+            "class_counts": None
+            if dataset.labels is None
+            else np.bincount(dataset.labels, minlength=len(dataset.classes)).tolist(),
             "fingerprint": dataset.fingerprint,
             "problems": list(dataset.problems),
         },

@@ -42,7 +42,7 @@ LEARNERS: dict[str, Row] = {
     ),
     "logistic": Row(
         "logistic",
-        "sklearn.linear_model:LogisticRegression",
+        "svp.learners.classifier:logistic",
         ("logistic",),
         "logistic regression on the flattened inputs",
         is_net=False,
@@ -104,6 +104,17 @@ def make_learner(config: TrainConfig, dataset: Dataset, *, seed: int, compute: "
     return NetLearner(config, dataset, seed, compute or decide(ComputeConfig()), found.make, found.code)
 
 
+def check_model(config: TrainConfig, dataset: Dataset) -> None:
+    """Raise what `make_learner` would, before anything is begun: the model is made once, on the CPU, and thrown away."""
+    compute = None
+    if find(config).is_net:
+        require("torch", "torch")
+        from svp.learners.compute import Compute
+
+        compute = Compute("cpu", "fp32", channels_last=False, threads=1)
+    make_learner(config, dataset, seed=0, compute=compute)
+
+
 def known_models() -> list[str]:
     """Names to show: the tables accept more (any depth)."""
     return [name for row in LEARNERS.values() for name in row.names]
@@ -150,4 +161,4 @@ def _import(path: str) -> Any:
         raise UnknownName(f"name in {module}", name, names) from None
 
 
-__all__ = ["LEARNERS", "EpochRecord", "Learner", "Outputs", "Progress", "find", "known_models", "make_learner"]
+__all__ = ["LEARNERS", "EpochRecord", "Learner", "Outputs", "Progress", "check_model", "find", "known_models", "make_learner"]

@@ -97,6 +97,13 @@ class ClassifierLearner:
         self._classifier.fit(_rows(self._dataset, ids), labels)
 
 
+def logistic(*, max_iter: int = 1000, random_state: int | None = None, **options: Any) -> Any:
+    """scikit-learn's logistic regression with iterations enough to converge on small images, where its own 100 are not."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=max_iter, random_state=random_state, **options)
+
+
 def _rows(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     inputs = dataset.inputs[dataset.positions(ids)]
     rows = inputs.reshape(len(inputs), -1).astype(np.float32)
