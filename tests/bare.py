@@ -39,7 +39,6 @@ assert worked.returncode == 0, worked.stderr
 for command in (["svp", "demo"], ["svp", "coreset", "digits"]):
     refused = run(*command)
     assert refused.returncode == 1, refused
-    assert len(refused.stderr.splitlines()) == 1 and "pip install 'selection-via-proxy[torch" in refused.stderr, (
-        refused.stderr
-    )
+    assert len(refused.stderr.splitlines()) == 1, refused.stderr
+    assert "pip install 'selection-via-proxy[torch" in refused.stderr, refused.stderr
 print("bare install: ok")

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-import svp
 from svp.audit import agreement, payment, words
 from svp.evaluate import better, difference, no_worse
 

@@ -63,7 +63,7 @@ def test_readme_has_the_commands() -> None:
 
 
 def tiny(command: str) -> list[str]:
-    """The arguments of a README command with TINY's values, totals that a tiny pool has, and CIFAR files that need no checksum."""
+    """The arguments of a README command with TINY's values, totals of a tiny pool, and CIFAR files without a checksum."""
     command = re.sub(r"--labelled [\d ]+", "--labelled 4 8 12 ", command)
     for flag in TINY:
         command = re.sub(rf"{re.escape(flag)} \S+", "", command)
@@ -95,9 +95,7 @@ def test_readme_command_runs(
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_help_and_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        cli.main([name, "--help"])
-    assert not left.value.code
+    cli.main([name, "--help"])
     printed = " ".join(capsys.readouterr().out.split())
     for words in cli.COMMANDS[name]:
         assert words in printed

@@ -93,7 +93,7 @@ def _lead(metrics: dict[str, Any]) -> list[str]:
         return [
             f"The proxy asked for {s['n_labelled']:,} labels {s['ratio']:.1f} times as fast as the target "
             f"({s['seconds']:.0f} s against {s['target_seconds']:.0f} s)."
-            for s in metrics["speed_up"]
+            for s in reversed(metrics["speed_up"])
         ]
     paid = metrics["payment"]
     if paid is None:

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ def flags_of(config: type[Config], defaults: Config | None = None) -> type[BaseM
             fields[name] = (flags_of(kind, default) | None, None)
             continue
         if kind == dict[str, Any]:
-            kind = dict[str, int | float | str]
+            kind = dict[str, str]
         known = "" if info.is_required() or default in (None, (), {}) else f" [default: {_plain(default)}]"
         several = str(kind).startswith("tuple[")
         fields[name] = (
@@ -227,10 +228,27 @@ def _known(what: str) -> dict[str, str]:
 
 def configure(kind: type[C], dataset: str | None, settings: BaseModel | None, common: Common) -> C:
     """The configuration: the recipe, over it the flags."""
-    given = {} if settings is None else settings.model_dump(exclude_unset=True)
+    given = {} if settings is None else _typed(settings.model_dump(exclude_unset=True))
     if dataset is not None:
         given["dataset"] = dataset
     return kind.make(merge({} if common.recipe is None else read_recipe(common.recipe), given))
+
+
+def _typed(given: dict[str, Any]) -> dict[str, Any]:
+    """Options as the values they spell, in TOML: 50, 0.5, true, [1, 2]; what is no such value is text."""
+    typed = {}
+    for name, value in given.items():
+        if name == "options":
+            value = {option: _value(text) for option, text in value.items()}
+        typed[name] = _typed(value) if isinstance(value, dict) and name != "options" else value
+    return typed
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def read_recipe(name: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data import load_dataset
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError
-from svp.learners import EpochRecord, Learner, Outputs, find, make_learner
+from svp.learners import EpochRecord, Learner, Outputs, check_model, find, make_learner
 from svp.runs import Run, Stage, digest, read_array, read_json, write_array
 from svp.select import Method, Rank, Selection, find_method, score, select
 from svp.signals import KINDS, Signals
@@ -283,7 +283,7 @@ def check(config: RunConfig, dataset: Dataset) -> None:
         )
     test_part(dataset)
     for train in (config.proxy, config.target):
-        find(train)
+        check_model(train, dataset)
     _, method = find_method(config.method)
     method.settle(config.method, config.options)
     if config.proxy.seeds > 1 and not isinstance(method, Rank):

@@ -1,0 +1,201 @@
+"""The command line: exit codes, one line an error, settings from recipe and flags."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from svp import cli, commands
+from svp.config import ActiveConfig, CoresetConfig
+
+FAST = ["--proxy.model", "logistic", "--target.model", "logistic", "--method", "margin", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and the one line on stderr."""
+    with pytest.raises(SystemExit) as left:
+        cli.main(list(arguments))
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return int(left.value.code or 0), lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["coreset", "digitz"], 1, "did you mean 'digits'"),
+        (["coreset", "digits", "--method", "margn"], 1, "did you mean 'margin'"),
+        (["coreset", "digits", "--proxy.model", "preact9"], 1, "the nearest are 8 and 14"),
+        (["coreset", "digits", "--proxy.model", "logistik"], 1, "did you mean 'logistic'"),
+        (["coreset", "digits", "--proxy.epochs", "0"], 1, "proxy.epochs"),
+        (["coreset", "digits", "--budget", "0"], 1, "keep 2 at least"),
+        (["coreset", "digits", "--budget", "150%"], 1, "1346 candidates"),
+        (["coreset", "digits", "--budget", "1347"], 1, "1346 candidates"),
+        (["coreset", "nowhere/photos"], 1, "does not exist"),
+        (["coreset", "cifar10", "--image-size", "8"], 1, "image_size"),
+        (["coreset", "--recipe", "nothing"], 1, "svp list recipes"),
+        (["coreset", "--recipe", "missing.toml"], 1, "missing.toml"),
+        (["coreset"], 1, "'dataset' must be given"),
+        (["active", "digits"], 1, "'labelled' must be given"),
+        (["active", "digits", "--labelled", "100", "50"], 1, "must rise"),
+        (["active", "digits", "--labelled", "100", "--method", "forgetting"], 1, "unlabelled"),
+        (["active", "digits", "--labelled", "100", "200", "--evaluate", "150"], 1, "none of the totals"),
+        (["report", "nowhere"], 1, "is this a run folder"),
+        (["coreset", "digits", "--proxy.epoch", "3"], 2, "--proxy.epochs"),
+        (["corset"], 2, "coreset"),
+        (["list", "nothing"], 2, "methods"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, line = fails(capsys, *arguments)
+    assert found == code
+    assert words in line
+    assert line.startswith("svp: ")
+    assert not Path("runs").exists()  # nothing was begun
+
+
+def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
+    from svp.errors import UnknownName
+
+    with pytest.raises(UnknownName):
+        cli.main(["coreset", "digitz", "--debug"])
+
+
+def test_a_run_twice_is_the_same_run(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["coreset", "digits", *FAST, "--control", "random", "full", "--json"]
+    cli.main(arguments)
+    first = json.loads(capsys.readouterr().out)
+    cli.main(arguments)
+    again = json.loads(capsys.readouterr().out)
+    assert first == again
+    assert len(list(Path("runs").iterdir())) == 1
+    assert Path(first["selection"]).exists()
+
+
+def test_changed_settings_are_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["coreset", "digits", *FAST, "--out", "run"])
+    capsys.readouterr()
+    code, line = fails(capsys, "coreset", "digits", *FAST, "--out", "run", "--budget", "10%")
+    assert code == 1
+    assert "budget" in line
+    assert "10%" in line
+
+
+def test_an_earlier_selection_trains_another_target(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["coreset", "digits", *FAST, "--out", "run", "--budget", "300"])
+    capsys.readouterr()
+    other = [word.replace("logistic", "sklearn.naive_bayes:GaussianNB") for word in FAST]
+    cli.main(["coreset", "digits", *other, "--selection", "run/selection.parquet", "--out", "next", "--json"])
+    (arm,) = json.loads(capsys.readouterr().out)["arms"]
+    assert (arm["arm"], arm["n"]) == ("selection", 300)
+
+
+def test_interrupting_prints_the_line_that_resumes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("svp.workflows.work.Work.choose", interrupted)
+    arguments = ["coreset", "digits", *FAST, "--proxy.options.C", "0.5", "--out", "my run"]
+    code, line = fails(capsys, *arguments)
+    assert code == 130
+    resume = line.partition("svp coreset")[2]
+    assert "--out 'my run'" in resume
+    monkeypatch.undo()
+    cli.main(arguments)
+    assert "Accuracy of logistic" in capsys.readouterr().out
+
+
+def test_flags_win_over_the_recipe_and_parts_keep_their_defaults() -> None:
+    Path("mine.toml").write_text('dataset = "digits"\nbudget = 0.25\n[proxy]\nepochs = 3\n[target]\nepochs = 9\n')
+    flags = commands.CoresetFlags.model_validate({"proxy": {"epochs": 4}, "control": ("random",)})
+    config = commands.configure(CoresetConfig, None, flags, commands.Common(recipe="mine.toml"))
+    assert (config.dataset, config.budget, config.control) == ("digits", 0.25, ("random",))
+    assert (config.proxy.model, config.proxy.epochs) == ("preact8", 4)
+    assert (config.target.model, config.target.epochs) == ("preact20", 9)
+
+
+def test_options_are_the_values_they_spell() -> None:
+    given = {"proxy": {"options": {"C": "0.5", "n": "50", "deep": "true", "kind": "l2", "sizes": "[1, 2]"}}}
+    flags = commands.CoresetFlags.model_validate(given)
+    config = commands.configure(CoresetConfig, "digits", flags, commands.Common())
+    assert config.proxy.options == {"C": 0.5, "n": 50, "deep": True, "kind": "l2", "sizes": [1, 2]}
+
+
+@pytest.mark.parametrize("name", sorted(commands._recipes()))
+def test_every_recipe_is_a_whole_configuration(name: str) -> None:
+    values = commands.read_recipe(name)
+    config = (ActiveConfig if "labelled" in values else CoresetConfig).make(values)
+    text = commands._recipes()[name].read_text()
+    assert f"--recipe {name}" in text
+    assert "Cost:" in text
+    assert config.control
+
+
+def test_flags_are_the_settings_and_none_repeats(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["coreset", "--help"])
+    lines = [line.strip("│ ") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    shown = [line.split()[0] for line in lines if line.startswith("--")]
+    assert len(shown) == len(set(shown))
+    for name in CoresetConfig(dataset="x").flat():
+        if not name.endswith("options"):
+            assert f"--{name.replace('_', '-')}" in shown
+
+
+@pytest.mark.parametrize("what", ["methods", "models", "datasets", "recipes"])
+def test_lists(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["list", what])
+    lines = capsys.readouterr().out.splitlines()
+    cli.main(["list", what, "--json"])
+    known = json.loads(capsys.readouterr().out)
+    assert len(lines) == len(known) > 1
+    assert all(known.values())
+
+
+def test_own_model_beside_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """`package.module:name` is looked for where the command is given."""
+    Path("svpownmodel.py").write_text(
+        "from sklearn.naive_bayes import GaussianNB\n\n\nclass Mine(GaussianNB):\n    pass\n"
+    )
+    cli.main(["coreset", "digits", *[word.replace("logistic", "svpownmodel:Mine") for word in FAST]])
+    assert "Accuracy of svpownmodel:Mine" in capsys.readouterr().out
+
+
+def test_photos_with_a_broken_one(capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        Path("photos", name).mkdir(parents=True)
+        for i in range(12):
+            Image.fromarray(rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(Path("photos", name, f"{i}.png"))
+    Path("photos/cat/3.png").write_bytes(b"no image")
+    code, line = fails(capsys, "coreset", "photos", *FAST, "--image-size", "8")
+    assert code == 1
+    assert "cat/3.png" in line
+    assert "--on-error skip" in line
+    cli.main(["coreset", "photos", *FAST, "--image-size", "8", "--on-error", "skip", "--out", "run"])
+    assert "Accuracy of logistic" in capsys.readouterr().out
+    problems = json.loads(Path("run/environment.json").read_text())["dataset"]["problems"]
+    assert len(problems) == 1
+
+
+def test_help_starts_without_torch_and_pandas() -> None:
+    code = "import sys; from svp import cli; cli.main(['--help']); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert "coreset" in done.stdout
+    assert not loaded & {"torch", "pandas", "pyarrow", "sklearn", "numpy", "pydantic"}
