@@ -108,13 +108,13 @@ def test_interrupting_prints_the_line_that_resumes(
     def interrupted(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("svp.workflows.work.Work.choose", interrupted)
     arguments = ["coreset", "digits", *FAST, "--proxy.options.C", "0.5", "--out", "my run"]
-    code, line = fails(capsys, *arguments)
+    with monkeypatch.context() as patched:
+        patched.setattr("svp.workflows.work.Work.choose", interrupted)
+        code, line = fails(capsys, *arguments)
     assert code == 130
     resume = line.partition("svp coreset")[2]
     assert "--out 'my run'" in resume
-    monkeypatch.undo()
     cli.main(arguments)
     assert "Accuracy of logistic" in capsys.readouterr().out
 

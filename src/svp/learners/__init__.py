@@ -161,4 +161,14 @@ def _import(path: str) -> Any:
         raise UnknownName(f"name in {module}", name, names) from None
 
 
-__all__ = ["LEARNERS", "EpochRecord", "Learner", "Outputs", "Progress", "check_model", "find", "known_models", "make_learner"]
+__all__ = [
+    "LEARNERS",
+    "EpochRecord",
+    "Learner",
+    "Outputs",
+    "Progress",
+    "check_model",
+    "find",
+    "known_models",
+    "make_learner",
+]
