@@ -104,15 +104,15 @@ def make_learner(config: TrainConfig, dataset: Dataset, *, seed: int, compute: "
     return NetLearner(config, dataset, seed, compute or decide(ComputeConfig()), found.make, found.code)
 
 
-def check_model(config: TrainConfig, dataset: Dataset) -> None:
-    """Raise what `make_learner` would, before anything is begun: the model is made once, on the CPU, and thrown away."""
+def trial(config: TrainConfig, dataset: Dataset) -> Learner:
+    """The model as it would be, made on the CPU to be looked at: raises what `make_learner` would, before anything is begun."""
     compute = None
     if find(config).is_net:
         require("torch", "torch")
         from svp.learners.compute import Compute
 
         compute = Compute("cpu", "fp32", channels_last=False, threads=1)
-    make_learner(config, dataset, seed=0, compute=compute)
+    return make_learner(config, dataset, seed=0, compute=compute)
 
 
 def known_models() -> list[str]:
@@ -167,8 +167,8 @@ __all__ = [
     "Learner",
     "Outputs",
     "Progress",
-    "check_model",
     "find",
     "known_models",
     "make_learner",
+    "trial",
 ]

@@ -23,7 +23,7 @@ from svp.select import find_method, resolve_budget
 from svp.signals import KINDS
 from svp.workflows.arms import Arm, answers, arm_facts, compare
 from svp.workflows.session import Session
-from svp.workflows.work import Show, Work, check, folder_for, labels_of, load, silent
+from svp.workflows.work import Show, Work, as_paths, check, folder_for, labels_of, load, silent
 
 MAY_GROW = ("control", "seeds", "evaluate")
 
@@ -45,7 +45,7 @@ def active(
     dataset: Dataset | None = None,
     *,
     out: str | Path | None = None,
-    reuse: Sequence[str | Path] = (),
+    reuse: str | Path | Sequence[str | Path] = (),
     accept_code_change: bool = False,
     show: Show = silent,
 ) -> Run:
@@ -69,7 +69,7 @@ def active(
         config,
         dataset,
         may_grow=MAY_GROW,
-        reuse=[Path(other) for other in reuse],
+        reuse=as_paths(reuse),
         accept_code_change=accept_code_change,
     ) as run:
         work = Work(run, dataset, config.compute, show)
@@ -77,9 +77,9 @@ def active(
         seconds: dict[tuple[str, int, int], float] = {}
         hidden = dataset.without_labels()
         for seed in config.run_seeds:
-            for name, own in _sessions(config, seed).items():
+            for name, own in _sessions(config, work, seed).items():
                 folder = f"sessions/{name}-seed-{seed}"
-                parts = [part for other in reuse if (part := Path(other) / folder).exists()]
+                parts = [part for other in as_paths(reuse) if (part := other / folder).exists()]
                 with Session.create(
                     run.folder / folder,
                     own,
@@ -116,12 +116,12 @@ def active(
         return run
 
 
-def _sessions(config: ActiveConfig, seed: int) -> dict[str, RunConfig]:
-    """The settings of each arm's session: they differ in who chooses."""
+def _sessions(config: ActiveConfig, work: Work, seed: int) -> dict[str, RunConfig]:
+    """The settings of each arm's session: they differ in who chooses. Precision is decided once, for all of them."""
     common = RunConfig.make(
         {name: value for name, value in config.model_dump().items() if name in RunConfig.model_fields}
     )
-    common = common.model_copy(update={"seed": seed, "seeds": 1})
+    common = common.model_copy(update={"seed": seed, "seeds": 1, "compute": work.decided(config.proxy, config.target)})
     arms = {"proxy": common}
     if "random" in config.control:
         arms["random"] = common.model_copy(update={"method": "random", "options": {}})

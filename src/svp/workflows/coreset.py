@@ -29,6 +29,7 @@ from svp.workflows.work import (
     Show,
     Tested,
     Work,
+    as_paths,
     check,
     folder_for,
     labels_of,
@@ -54,7 +55,7 @@ def coreset(
     dataset: Dataset | None = None,
     *,
     out: str | Path | None = None,
-    reuse: Sequence[str | Path] = (),
+    reuse: str | Path | Sequence[str | Path] = (),
     accept_code_change: bool = False,
     show: Show = silent,
 ) -> Run:
@@ -75,7 +76,7 @@ def coreset(
         config,
         dataset,
         may_grow=MAY_GROW,
-        reuse=[Path(other) for other in reuse],
+        reuse=as_paths(reuse),
         accept_code_change=accept_code_change,
     ) as run:
         work = Work(run, dataset, config.compute, show)
@@ -196,6 +197,9 @@ def _agreements(
     rankings: dict[int, Ranked] = {}
     for arm in arms:
         if arm.name != "full" or not chosen:
+            continue
+        if config.proxy == config.target:  # the proxy's own ranking is the target's
+            rankings[arm.seed] = chosen[arm.seed].ranked
             continue
         try:
             rankings[arm.seed] = _rank(

@@ -92,7 +92,7 @@ class Session:
         covers = isinstance(row, Cover)
         chosen = self._work.choose(
             f"rounds/{round_:03d}/selection",
-            self._fit(round_, ids, labels) if row.needs else [],
+            self._fit(round_, ids, labels, self.config.proxy.seeds) if row.needs else [],
             self.dataset.ids if covers else pool,
             None,
             budget,
@@ -141,7 +141,7 @@ class Session:
             total, round_ = total + asked.asked, asked.round + 1
             if total == len(ids):
                 break
-        return self._fit(round_, ids, labels)[0]
+        return self._fit(round_, ids, labels, 1)[0]
 
     def selection_seconds(self, n: int) -> float:
         """Seconds to train and select up to `n` labels, counted as Coleman et al. 2020 do: all training and selecting, without
@@ -172,10 +172,10 @@ class Session:
             ],
         }
 
-    def _fit(self, round_: int, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> list[Fitted]:
+    def _fit(self, round_: int, ids: NDArray[np.int64], labels: NDArray[np.int64], n_models: int) -> list[Fitted]:
         return [
             self._work.train(
                 f"rounds/{round_:03d}/model-{i}", self.config.proxy, ids, labels, model_seed(self.config.seed, i)
             )
-            for i in range(self.config.proxy.seeds)
+            for i in range(n_models)
         ]

@@ -16,7 +16,7 @@ from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data import load_dataset
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError
-from svp.learners import EpochRecord, Learner, Outputs, check_model, find, make_learner
+from svp.learners import EpochRecord, Learner, Outputs, find, make_learner, trial
 from svp.runs import Run, Stage, digest, read_array, read_json, write_array
 from svp.select import Method, Rank, Selection, find_method, score, select
 from svp.signals import KINDS, Signals
@@ -105,6 +105,10 @@ class Work:
         from svp.learners.compute import Compute, decide
 
         return Compute(**self.run.remember("compute", lambda: decide(self._compute_config).facts()))
+
+    def decided(self, *models: TrainConfig) -> ComputeConfig:
+        """The compute settings with nothing left to decide, where one of these models is a net."""
+        return ComputeConfig(**self.compute.facts()) if any(find(m).is_net for m in models) else self._compute_config
 
     def learner(self, config: TrainConfig, seed: int) -> Learner:
         return make_learner(config, self.dataset, seed=seed, compute=self.compute if find(config).is_net else None)
@@ -282,12 +286,25 @@ def check(config: RunConfig, dataset: Dataset) -> None:
             f"{', '.join(missing[:3])}; add some, or take these classes out"
         )
     test_part(dataset)
-    for train in (config.proxy, config.target):
-        check_model(train, dataset)
     _, method = find_method(config.method)
     method.settle(config.method, config.options)
+    trial(config.target, dataset)
+    can = trial(config.proxy, dataset).gives
+    wanted = {
+        need: "signals" if need in KINDS else need for need in method.needs if need in KINDS or need == "embeddings"
+    }
+    if unmet := [need for need, kind in wanted.items() if kind not in can]:
+        raise MissingInput(
+            f"{config.method} needs {', '.join(unmet)}, and {config.proxy.model} gives no {wanted[unmet[0]]}; "
+            "choose a method of probs (svp list methods), or a net as proxy"
+        )
     if config.proxy.seeds > 1 and not isinstance(method, Rank):
         raise SettingError(f"{config.method} gives no scores to average over several proxies; set proxy.seeds to 1")
+
+
+def as_paths(folders: str | Path | Sequence[str | Path]) -> list[Path]:
+    """One folder or several, as paths."""
+    return [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
 
 
 def labels_of(dataset: Dataset) -> NDArray[np.int64]:
