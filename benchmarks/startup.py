@@ -35,10 +35,9 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - begin)
     empty = statistics.median(seconds["empty interpreter"])
     for name, values in seconds.items():
-        over = statistics.median(values) - empty
-        print(
-            f"{name:<18} median {statistics.median(values):.3f} s ({min(values):.3f} to {max(values):.3f}), over empty {over:.3f} s"
-        )
+        median = statistics.median(values)
+        spread = f"{min(values):.3f} to {max(values):.3f}"
+        print(f"{name:<18} median {median:.3f} s ({spread}), over empty {median - empty:.3f} s")
     print(json.dumps(machine()))
 
 

@@ -199,3 +199,15 @@ def test_help_starts_without_torch_and_pandas() -> None:
     loaded = set(done.stderr.split())
     assert "coreset" in done.stdout
     assert not loaded & {"torch", "pandas", "pyarrow", "sklearn", "numpy", "pydantic"}
+
+
+def test_data_may_lie_elsewhere_when_a_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """The fingerprint says that it is the same."""
+    from tests.test_data_cifar import write_layout
+
+    source = "svp.data.cifar:read_batches"
+    write_layout(Path("one"), n=12)
+    cli.main(["coreset", source, "--data", "one", *FAST, "--out", "run"])
+    Path("one").rename("two")
+    cli.main(["coreset", source, "--data", "two", *FAST, "--out", "run", "--control", "full"])
+    assert "everything" in capsys.readouterr().out

@@ -274,7 +274,8 @@ class Run:
             for name in may_grow
             if was.get(name) != settings.get(name) and _grew(was.get(name), settings.get(name))
         ]
-        changed = changes(_drop(was, grown), _drop(settings, grown))
+        # Where the data lies may change; what it is stands in the fingerprint.
+        changed = changes(_drop(was, [*grown, "data"]), _drop(settings, [*grown, "data"]))
         if before["dataset"]["fingerprint"] != dataset.fingerprint:
             changed.append(f"the content of dataset {dataset.name} is another (fingerprint {dataset.fingerprint[:12]})")
         if changed:

@@ -333,4 +333,4 @@ def folder_for(
     if out is not None:
         return Path(out)
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset.name)
-    return Path("runs") / f"{name}-{workflow}-{config.digest(without=may_grow)[:8]}"
+    return Path("runs") / f"{name}-{workflow}-{config.digest(without=[*may_grow, 'data'])[:8]}"
