@@ -31,5 +31,5 @@ bare: .venv/.test
 	touch $@
 
 clean:
-	rm -rf .venv build dist runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist runs/demo-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

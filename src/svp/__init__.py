@@ -58,7 +58,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'svp' has no attribute {name!r}")
-    return getattr(importlib.import_module(_WHERE[name]), name)
+    module = importlib.import_module(_WHERE[name])
+    # svp.select is the package and, called, its main function: the same object whether it was imported before or not.
+    return module if name == "select" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

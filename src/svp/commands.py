@@ -15,8 +15,8 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from svp.config import ActiveConfig, Config, CoresetConfig, merge, read_toml
-from svp.errors import UnknownName, require
-from svp.runs import Run
+from svp.errors import MissingExtra, UnknownName, require
+from svp.runs import Run, code_digest
 
 C = TypeVar("C", bound=Config)
 
@@ -136,13 +136,13 @@ def active(
     finish(run, common)
 
 
-def demo(*, out: Path = Path("runs/demo"), quiet: Annotated[bool, Parameter(negative=())] = False) -> None:
+def demo(*, out: Path | None = None, quiet: Annotated[bool, Parameter(negative=())] = False) -> None:
     """Run both workflows on scikit-learn's digits, a random control beside each, and write both reports.
 
     Parameters
     ----------
     out
-        where the two run folders go
+        where the two run folders go; default: runs/demo-DIGEST of svp's own code
     quiet
         show no progress
     """
@@ -153,6 +153,8 @@ def demo(*, out: Path = Path("runs/demo"), quiet: Annotated[bool, Parameter(nega
 
     begin = time.perf_counter()
     common = Common(quiet=quiet)
+    # Another version of svp makes its own folders: what is there is never refused for its code.
+    out = out or Path("runs") / f"demo-{code_digest(('svp',))[:8]}"
     print("1 of 2  core-set: a small proxy keeps a part of the digits, the target is trained on that part")
     with progress(common) as show:
         kept = run_coreset(CoresetConfig.make(read_recipe("digits-coreset")), out=out / "coreset", show=show)
@@ -323,7 +325,7 @@ def finish(run: Run, common: Common) -> None:
     print(f"Selection: {run.folder / 'selection.parquet'}")
     try:
         require("altair", "report")
-    except Exception as error:
+    except MissingExtra as error:
         print(f"Report: svp report {run.folder} ({error})")
         return
     print(f"Report: {run.report()}")

@@ -45,6 +45,8 @@ def difference(correct: ArrayLike, other: ArrayLike) -> Difference:
     The seeds give s paired differences, whose spread gives a Student-t half-length; the test rows give another, from the
     spread of the mean answer per row. Seeds share the test rows, so the second does not shrink with s: the two are
     independent and are added in squares. With one seed the first is unknown and the interval has no ends.
+    Where few rows differ their spread says too little of those not drawn (none differ: a spread of 0), so one row won and one
+    lost are added before it is taken (Agresti and Min 2005, for paired proportions).
     """
     a, b = np.atleast_2d(np.asarray(correct, float)), np.atleast_2d(np.asarray(other, float))
     if a.shape != b.shape or a.size == 0:
@@ -52,15 +54,17 @@ def difference(correct: ArrayLike, other: ArrayLike) -> Difference:
     per_pair = 100 * (a - b)
     n_seeds, n_test = per_pair.shape
     mean = float(per_pair.mean())
-    per_row = per_pair.mean(axis=0)
-    z = stats.norm.ppf(0.5 + CONFIDENCE / 2)
-    rows = float(z * per_row.std(ddof=1) / np.sqrt(n_test)) if n_test > 1 else np.inf
-    seeds = np.inf
-    if n_seeds > 1:
-        t = stats.t.ppf(0.5 + CONFIDENCE / 2, n_seeds - 1)
-        seeds = float(t * per_pair.mean(axis=1).std(ddof=1) / np.sqrt(n_seeds))
+    per_row = np.append(per_pair.mean(axis=0), [100.0, -100.0])
+    rows = _half_length(per_row)
+    seeds = _half_length(per_pair.mean(axis=1)) if n_seeds > 1 else np.inf
     half = float(np.hypot(rows, seeds))
     return Difference(mean, mean - half, mean + half, half, mean - rows, mean + rows, n_seeds, n_test)
+
+
+def _half_length(values: NDArray[np.float64]) -> float:
+    """Half of the Student-t interval of a mean."""
+    t = stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)
+    return float(t * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def no_worse(arm_minus_reference: Difference, margin: float) -> Verdict:

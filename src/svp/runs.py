@@ -7,17 +7,15 @@ continues from whatever its own checkpoint holds; one that was made from anythin
 
 import ast
 import errno
-import fcntl
 import hashlib
 import importlib
 import importlib.util
 import json
 import os
-import pkgutil
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +30,11 @@ from numpy.typing import ArrayLike, NDArray
 from svp.config import RunConfig, changes
 from svp.data.base import Dataset
 from svp.errors import DataError, RunChanged, StorageError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock: there, nothing stops a second process in the same folder
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
 Json = dict[str, Any]
@@ -75,20 +78,24 @@ def write_bytes(path: Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        # The rename itself must survive a power cut.
-        folder = os.open(path.parent, os.O_RDONLY)
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let a rename in `folder` survive a power cut (where folders can be opened: not on Windows)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
 
 
 def _sweep(folder: Path) -> None:
     """Remove temporary files that a killed process left in a folder that is ours alone."""
     with storage_errors(folder):
         for temporary in folder.glob(".*.tmp"):
-            if temporary.is_file():
-                temporary.unlink()
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -142,22 +149,29 @@ def digest(*parts: ArrayLike | str | bytes | None) -> str:
 
 @cache
 def code_digest(modules: tuple[str, ...]) -> str:
-    """16 hexadecimal digits of the code of `modules` (packages whole); comments, layout and docstrings do not count."""
+    """16 hexadecimal digits of the code of `modules` (packages whole); comments, layout and docstrings do not count.
+
+    Files are read, not imported. A module without a file in Python (built in, compiled, gone) counts by its name.
+    """
     sha = hashlib.sha256()
-    for name in sorted({found for module in modules for found in _with_submodules(module)}):
-        spec = importlib.util.find_spec(name)
-        if spec and spec.origin and spec.origin.endswith(".py"):
-            sha.update(name.encode())
-            sha.update(ast.dump(_without_docstrings(ast.parse(Path(spec.origin).read_bytes()))).encode())
+    for module in sorted(set(modules)):
+        sha.update(module.encode())
+        for file in _files(module):
+            sha.update(file.name.encode())
+            sha.update(ast.dump(_without_docstrings(ast.parse(file.read_bytes()))).encode())
     return sha.hexdigest()[:16]
 
 
-def _with_submodules(module: str) -> Iterable[str]:
-    spec = importlib.util.find_spec(module)
-    if spec is None:
+def _files(module: str) -> list[Path]:
+    """The Python files of a module; of a package, all below it."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
         return []
-    inside = pkgutil.iter_modules(spec.submodule_search_locations or [])
-    return [module, *(found for info in inside for found in _with_submodules(f"{module}.{info.name}"))]
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return []
+    origin = Path(spec.origin)
+    return sorted(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
@@ -208,7 +222,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._accept_code_change = False
-        self._reuse: tuple[Path, ...] = ()
+        self.reuse: tuple[Path, ...] = ()
         self._lock: int | None = None
 
     @classmethod
@@ -225,18 +239,18 @@ class Run:
         config: RunConfig,
         dataset: Dataset,
         *,
-        may_grow: Sequence[str] = (),
+        may_vary: Sequence[str] = (),
         reuse: Sequence[Path] = (),
         accept_code_change: bool = False,
     ) -> Self:
         """Make a run folder, or take up an interrupted one.
 
-        may_grow  settings that may gain values when a finished run is extended (such as "control")
+        may_vary  settings that say which of the arms are wanted now (such as "control"): what is there stays, what is not is made
         reuse     other run folders: stages made from exactly the same things are linked from there, not run again
         Raises RunChanged with every setting that differs, StorageError if the folder is in use or cannot be written.
         """
         run = cls(folder)
-        run._accept_code_change, run._reuse = accept_code_change, tuple(reuse)
+        run._accept_code_change, run.reuse = accept_code_change, tuple(reuse)
         if strangers := [other for other in reuse if not (other / "environment.json").exists()]:
             raise DataError(f"{strangers[0]} holds no run to reuse; name a folder that svp coreset or svp active made")
         if folder.is_file():
@@ -244,7 +258,7 @@ class Run:
         make_folder(folder)
         run._take_lock()
         try:
-            run._check_settings(config, dataset, may_grow)
+            run._check_settings(config, dataset, may_vary)
             _sweep(folder)
         except BaseException:
             run.close()
@@ -252,7 +266,7 @@ class Run:
         write_bytes(folder / "config.toml", config.to_toml().encode())
         return run
 
-    def _check_settings(self, config: RunConfig, dataset: Dataset, may_grow: Sequence[str]) -> None:
+    def _check_settings(self, config: RunConfig, dataset: Dataset, may_vary: Sequence[str]) -> None:
         path = self.folder / "environment.json"
         settings = config.flat()
         if not path.exists():
@@ -268,29 +282,36 @@ class Run:
             raise RunChanged(
                 f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; choose another --out"
             )
-        was = before["settings"]
-        grown = [
-            name
-            for name in may_grow
-            if was.get(name) != settings.get(name) and _grew(was.get(name), settings.get(name))
-        ]
         # Where the data lies may change; what it is stands in the fingerprint.
-        changed = changes(_drop(was, [*grown, "data"]), _drop(settings, [*grown, "data"]))
+        free = [*may_vary, "data"]
+        changed = changes(_drop(before["settings"], free), _drop(settings, free))
         if before["dataset"]["fingerprint"] != dataset.fingerprint:
             changed.append(f"the content of dataset {dataset.name} is another (fingerprint {dataset.fingerprint[:12]})")
         if changed:
             raise RunChanged(
                 f"{self.folder} was made with other settings: {'; '.join(changed)}. Undo that, or choose another --out"
             )
-        if grown:
+        now = environment(dataset)
+        moved = changes({**before["packages"], **before["machine"]}, {**now["packages"], **now["machine"]})
+        if moved and not self._accept_code_change:
+            raise RunChanged(
+                f"{self.folder} was made in another environment: {'; '.join(moved)}. "
+                "Choose another --out, or continue with --accept-code-change (both are recorded)"
+            )
+        if moved:
+            self.event("accepted environment", changed=moved)
+            before = {**before, "packages": now["packages"], "machine": now["machine"]}
+        if moved or before["settings"] != settings:
             write_json(path, {**before, "settings": settings})
 
     def _take_lock(self) -> None:
         with storage_errors(self.folder):
             self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR)
+        if fcntl is None:
+            return
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self.close()
             raise StorageError(
                 f"{self.folder} is in use by another process; wait for it, or choose another --out"
@@ -370,7 +391,7 @@ class Run:
             if not stage.done:
                 _sweep(stage.folder)
             return stage
-        if any(self._link(stage, other / name) for other in self._reuse):
+        if any(self._link(stage, other / name) for other in self.reuse):
             return stage
         _sweep(make_folder(stage.folder))
         write_json(mark, {"format": FORMAT, "made_from": made})
@@ -415,7 +436,7 @@ class Run:
 def environment(dataset: Dataset) -> Json:
     """What a result may depend on besides the settings: versions, machine, data."""
     packages = {}
-    for name in ("selection-via-proxy", "numpy", "scipy", "scikit-learn", "torch", "pyarrow", "pillow"):
+    for name in ("numpy", "scipy", "scikit-learn", "torch", "pillow"):
         try:
             packages[name] = version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -433,6 +454,7 @@ def environment(dataset: Dataset) -> Json:
             "fingerprint": dataset.fingerprint,
             "problems": list(dataset.problems),
         },
+        "svp": version("selection-via-proxy"),
         "packages": packages,
         "python": platform.python_version(),
         "machine": {"platform": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
@@ -449,11 +471,3 @@ def _processor() -> str:
 
 def _drop(settings: Json, names: Sequence[str]) -> Json:
     return {name: value for name, value in settings.items() if name not in names}
-
-
-def _grew(before: Any, after: Any) -> bool:
-    if isinstance(before, list) and isinstance(after, list):
-        return set(map(str, before)) <= set(map(str, after))
-    if isinstance(before, int) and isinstance(after, int):
-        return before <= after
-    return False

@@ -4,6 +4,7 @@ Adding a source is one function `load(...) -> Dataset` in one file, and a row in
 """
 
 import importlib
+import inspect
 import os
 import re
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from svp.config import DataConfig
 from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, hold_out
 from svp.errors import DataError, SettingError, UnknownName
 
@@ -93,6 +95,18 @@ def load_dataset(
     return data
 
 
+def load(config: DataConfig, progress: Progress | None = None) -> Dataset:
+    """The dataset that a configuration names."""
+    return load_dataset(
+        config.dataset,
+        root=config.data,
+        image_size=config.image_size,
+        on_error=config.on_error,
+        test_share=config.test_share,
+        progress=progress,
+    )
+
+
 def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[Source, tuple[Any, ...]]:
     """The source that is meant, and the arguments that it takes before its options."""
     name = os.fspath(name_or_path)
@@ -104,7 +118,11 @@ def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[
     if path.exists():
         return _NPZ, (path,)
     if re.fullmatch(r"\w+(\.\w+)*:\w+", name):
-        return Source(name, "a function of yours", ("root",)), (given.pop("root", None),)
+        root = given.pop("root", None)
+        takes_root = bool(inspect.signature(_function(name)).parameters)
+        if root is not None and not takes_root:
+            raise SettingError(f"{name}: root means nothing here; the function takes no argument")
+        return Source(name, "a function of yours", ("root",)), (root,) if takes_root else ()
     if isinstance(name_or_path, os.PathLike) or name != path.name or path.suffix or path.is_symlink():
         raise DataError(
             f"{name} does not exist; give a folder of class folders, an .npz file or a name (svp list datasets)"

@@ -80,7 +80,9 @@ def find(config: TrainConfig) -> Found:
         )
     code = tuple(sorted(module for module in modules if module.partition(".")[0] not in ("sklearn", "torch")))
     # A classifier is told from a net by what it can do; nothing is called to find out.
-    if inspect.isclass(made) and hasattr(made, "fit") and hasattr(made, "predict"):
+    is_class = inspect.isclass(made) and hasattr(made, "fit") and hasattr(made, "predict")
+    # A net is made for (num_classes, example); a function that can do without arguments makes a classifier, say a pipeline.
+    if is_class or (inspect.isfunction(made) and _needs_nothing(made)):
         return Found(made, False, code)
     return Found(partial(_own_net, made, config), True, code)
 
@@ -126,6 +128,12 @@ def _named_net(maker: str, config: TrainConfig, num_classes: int, example: Any) 
             f"{config.model} takes no options ({', '.join(config.options)}); its settings are depth (in the name) and width"
         )
     return _import(maker)(config.model, num_classes, example, width=config.width)
+
+
+def _needs_nothing(function: Callable[..., Any]) -> bool:
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return all(p.default is not inspect.Parameter.empty or p.kind in optional for p in parameters)
 
 
 def _own_net(made: Callable[..., Any], config: TrainConfig, num_classes: int, example: Any) -> Any:

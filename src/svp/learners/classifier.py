@@ -59,7 +59,8 @@ class ClassifierLearner:
         ids, labels = ids[order], labels[order]
         if len(np.unique(labels)) < 2:
             raise TrainingError(
-                f"{self._config.model} needs examples of two classes at least; the {len(ids)} given have {len(np.unique(labels))}"
+                f"{self._config.model} needs examples of two classes at least; the {len(ids)} given have "
+                f"{len(np.unique(labels))}: take a larger budget or start, or another method"
             )
         try:
             self._classifier.fit(_rows(dataset, ids), labels)
@@ -68,11 +69,9 @@ class ClassifierLearner:
             raise SettingError(
                 f"{self._config.model} cannot be fitted with {self._config.options or 'no options'}: {reason}"
             ) from error
-        record = {
-            "epoch": 0,
-            "accuracy": float(self._classifier.score(_rows(dataset, ids), labels)),
-            "seconds": time.perf_counter() - begin,
-        }
+        seconds = time.perf_counter() - begin  # what follows is not training
+        accuracy = float(self._classifier.score(_rows(dataset, ids), labels))
+        record = {"epoch": 0, "accuracy": accuracy, "seconds": seconds}
         write_array(folder / "ids.npy", ids)
         write_array(folder / "labels.npy", labels)
         write_json(folder / "history.json", [record])

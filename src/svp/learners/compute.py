@@ -37,12 +37,18 @@ class Compute:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Run a block with this number of CPU threads, and leave torch's own random state as it was."""
+        """Run a block with this number of CPU threads and, on a GPU, with convolutions that give the same twice.
+
+        torch's own switches and its random state (of the CPU and this device) are left as they were.
+        """
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         device = torch.device(self.device)
         try:
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type=device.type):
+            with (
+                torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type=device.type),
+                torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+            ):
                 yield
         finally:
             torch.set_num_threads(before)
@@ -60,11 +66,7 @@ def decide(config: ComputeConfig) -> Compute:
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        first_line = str(error).splitlines()[0]
-        raise SettingError(f"compute.device {device!r} cannot be used here ({first_line}); use auto or cpu") from None
+    require_device(device)
     threads = (
         config.threads or len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
@@ -76,28 +78,37 @@ def decide(config: ComputeConfig) -> Compute:
     return Compute(device, precision, config.channels_last, threads)
 
 
+def require_device(device: str) -> None:
+    """SettingError unless tensors can be put there."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first_line = str(error).splitlines()[0]
+        raise SettingError(f"compute.device {device!r} cannot be used here ({first_line}); use auto or cpu") from None
+
+
 def _bf16_is_faster(device: str, threads: int) -> bool:
     """Time one small training convolution both ways; the best of several runs, so that a busy machine does not decide."""
-    if torch.device(device).type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if torch.device(device).type != "cpu":
+    kind = torch.device(device).type
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)):
         return False
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        conv = nn.Conv2d(32, 32, 3, padding=1, bias=False)
-        x = torch.ones(64, 32, 16, 16).contiguous(memory_format=torch.channels_last)
-        return _seconds(conv, x, torch.float32) > WORTHWHILE * _seconds(conv, x, torch.bfloat16)
+        conv = nn.Conv2d(32, 32, 3, padding=1, bias=False).to(device)
+        x = torch.ones(64, 32, 16, 16, device=device).contiguous(memory_format=torch.channels_last)
+        return _seconds(conv, x, bf16=False) > WORTHWHILE * _seconds(conv, x, bf16=True)
     finally:
         torch.set_num_threads(before)
 
 
-def _seconds(conv: nn.Module, x: Tensor, dtype: torch.dtype) -> float:
+def _seconds(conv: nn.Module, x: Tensor, *, bf16: bool) -> float:
     best = float("inf")
     for _ in range(6):
         begin = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
             out = conv(x)
-        torch.autograd.grad(out.float().sum(), list(conv.parameters()))
+        (gradient,) = torch.autograd.grad(out.float().sum(), list(conv.parameters()))
+        float(gradient.sum())  # waits for the device
         best = min(best, time.perf_counter() - begin)
     return best

@@ -63,7 +63,7 @@ def train(
     The order of an epoch and what happens to its examples are drawn from (seed, epoch, id) alone, so there is no random state to
     keep: `checkpoint` holds weights, momentum and records, is written after every epoch, and a call that finds one goes on from
     there to bit-identical weights. The signals of an epoch are on disk before its checkpoint is.
-    Raises TrainingError when the loss is no longer a number. Memory beside model and examples: 20 bytes an example.
+    Raises TrainingError when the loss is no longer a number. Memory beside model and examples: about 60 bytes an example.
     """
     n = len(examples.ids)
     device = examples.labels.device

@@ -33,6 +33,7 @@ class NetLearner:
             "svp.chance",
             "svp.learners.net",
             "svp.learners.loop",
+            "svp.learners.compute",
             "svp.learners.augment",
             "svp.signals",
             *code,

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from svp.chance import hash_ids
 from svp.config import ActiveConfig, CoresetConfig, RunConfig
+from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import DataError, SvpError
 from svp.runs import Json, read_array, read_json
 from svp.select import Selection
-from svp.workflows.work import load
 
 N_SHOWN = 40
 
@@ -134,7 +134,9 @@ def _shown(stage: Path | None, selection: Selection, dataset: Dataset | None, ab
         rest=_examples(ids[order], scores[order] if ranked else None, dataset, None, about["classes"]),
         pool=len(ids) + len(taken) if len(ids) else about["n"],
         taken=len(taken),
-        round=int(stage.parent.name) if stage is not None and stage.parent.parent.name == "rounds" else None,
+        round=int(stage.parent.name.partition("-")[0])
+        if stage is not None and stage.parent.parent.name == "rounds"
+        else None,
         ranked=ranked,
         by_lot=by_lot,
     )

@@ -14,18 +14,18 @@ import numpy as np
 
 from svp import audit
 from svp.config import ActiveConfig, RunConfig
+from svp.data import load
 from svp.data.base import Dataset
-from svp.errors import BudgetError, MissingInput, SettingError
+from svp.errors import BudgetError, SettingError
 from svp.evaluate import better, no_worse
 from svp.labels import Batch
 from svp.runs import FORMAT, Json, Run, read_array, write_json
-from svp.select import find_method, resolve_budget
-from svp.signals import KINDS
+from svp.select import resolve_budget
 from svp.workflows.arms import Arm, answers, arm_facts, compare
 from svp.workflows.session import Session
-from svp.workflows.work import Show, Work, as_paths, check, folder_for, labels_of, load, silent
+from svp.workflows.work import Show, Work, begin, check, check_needs, labels_of, silent
 
-MAY_GROW = ("control", "seeds", "evaluate")
+MAY_VARY = ("control", "seeds", "evaluate")
 
 
 class Oracle:
@@ -55,7 +55,8 @@ def active(
     on what each arm had labelled at the totals to evaluate; where an arm's own model is the target, that model is the one
     evaluated. Arguments, resuming and errors: as `coreset`.
     """
-    dataset = dataset or load(config)
+    dataset = dataset or load(config, show)
+    check_needs(config, dataset, trained_on_all=False)
     check(config, dataset)
     totals = _totals(config.labelled, len(dataset), "labelled")
     at = _totals(config.evaluate or config.labelled[-1:], len(dataset), "evaluate")
@@ -63,13 +64,13 @@ def active(
         raise SettingError(
             f"evaluate asks for {unknown[0]:,} labels, which is none of the totals ({', '.join(map(str, totals))})"
         )
-    _check_needs(config)
-    with Run.start(
-        folder_for(config, dataset, "active", MAY_GROW, out),
+    with begin(
         config,
         dataset,
-        may_grow=MAY_GROW,
-        reuse=as_paths(reuse),
+        "active",
+        may_vary=MAY_VARY,
+        out=out,
+        reuse=reuse,
         accept_code_change=accept_code_change,
     ) as run:
         work = Work(run, dataset, config.compute, show)
@@ -79,12 +80,12 @@ def active(
         for seed in config.run_seeds:
             for name, own in _sessions(config, work, seed).items():
                 folder = f"sessions/{name}-seed-{seed}"
-                parts = [part for other in as_paths(reuse) if (part := other / folder).exists()]
+                parts = [part for other in run.reuse if (part := other / folder / "environment.json").exists()]
                 with Session.create(
                     run.folder / folder,
                     own,
                     hidden,
-                    reuse=parts,
+                    reuse=[part.parent for part in parts],
                     accept_code_change=accept_code_change,
                     show=show,
                 ) as session:
@@ -153,6 +154,8 @@ def _comparisons(config: ActiveConfig, arms: list[Arm], at: list[int]) -> list[J
     for n in at:
         own = answers(arms, "proxy", "epochs", n)
         random, target = answers(arms, "random", "epochs", n), answers(arms, "target", "epochs", n)
+        if own is None:
+            continue
         if random is not None:
             found.append({**compare(("proxy", "random", "epochs"), "better", own, random, better), "n_labelled": n})
         if target is not None:
@@ -168,7 +171,10 @@ def _agreements(run: Run, config: ActiveConfig, dataset: Dataset, totals: list[i
     found = []
     if "target" in config.control and config.target != config.proxy and len(totals) > 1:
         for seed in config.run_seeds:
-            stages = [run.folder / f"sessions/{name}-seed-{seed}/rounds/001/selection" for name in ("proxy", "target")]
+            stages = [
+                next(run.folder.glob(f"sessions/{name}-seed-{seed}/rounds/001-*/selection"))
+                for name in ("proxy", "target")
+            ]
             own, target = (np.asarray(read_array(stage / "scores.npy")) for stage in stages)
             agreed = audit.agreement(own, target, totals[1] - totals[0])
             found.append({"between": "proxy and target", "seeds": [seed, seed], **agreed.facts()})
@@ -205,13 +211,3 @@ def _totals(asked: tuple[int | float | str, ...], n: int, setting: str) -> list[
     if totals[0] < 2 or any(b <= a for a, b in pairwise(totals)):
         raise BudgetError(f"{setting}: totals must rise, from 2 at least; got {', '.join(map(str, totals))}")
     return totals
-
-
-def _check_needs(config: ActiveConfig) -> None:
-    """Unlabelled examples have no labels and were not trained on: a method that reads either cannot choose among them."""
-    needs = find_method(config.method)[1].needs
-    if unmet := [need for need in needs if need == "labels" or need in KINDS]:
-        raise MissingInput(
-            f"{config.method} needs {', '.join(unmet)}, which unlabelled examples do not have; "
-            "choose a method of probs or embeddings (svp list methods)"
-        )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from svp.data.base import Dataset
 from svp.evaluate import Difference, Verdict, difference, per_class
+from svp.learners import find
 from svp.runs import Json
 from svp.workflows.work import Fitted, Tested, labels_of, test_part
 
@@ -39,7 +40,9 @@ def arm_facts(dataset: Dataset, arm: Arm) -> Json:
         "model": arm.fitted.config.model,
         "n": arm.fitted.n,
         "epochs": epochs,
-        "steps": epochs * ceil(arm.fitted.n / arm.fitted.config.batch_size),
+        "steps": None
+        if not find(arm.fitted.config).is_net
+        else epochs * ceil(arm.fitted.n / arm.fitted.config.batch_size),
         "accuracy": float(arm.tested.correct.mean()),
         "class_accuracy": per_class(arm.tested.correct, labels_of(test), len(dataset.classes)),
         "seconds": {"train": arm.fitted.seconds, "test": arm.tested.seconds},
@@ -55,12 +58,11 @@ def answers(arms: Sequence[Arm], name: str, equal: str, n: int | None = None) ->
 def compare(
     of: tuple[str, str, str],
     question: str,
-    own: NDArray[np.bool_] | None,
+    own: NDArray[np.bool_],
     reference: NDArray[np.bool_],
     judge: Callable[[Difference], Verdict],
 ) -> Json:
     """One comparison as metrics.json keeps it; of = (arm, the arm it is held against, equal)."""
-    assert own is not None
     found = difference(own, reference)
     return {
         "arm": of[0],

@@ -17,37 +17,29 @@ import numpy as np
 
 from svp import audit
 from svp.config import CoresetConfig, TrainConfig
+from svp.data import load
 from svp.data.base import Dataset
-from svp.errors import BudgetError, MissingInput
+from svp.errors import BudgetError, MissingInput, SettingError
 from svp.evaluate import better, no_worse
+from svp.learners import find
 from svp.runs import FORMAT, Json, Run, write_json
-from svp.select import Selection, resolve_budget, select
+from svp.select import Selection, find_method, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare
-from svp.workflows.work import (
-    Fitted,
-    Ranked,
-    Show,
-    Tested,
-    Work,
-    as_paths,
-    check,
-    folder_for,
-    labels_of,
-    load,
-    model_seed,
-    silent,
-)
+from svp.workflows.work import Fitted, Ranked, Show, Tested, Work, begin, check, labels_of, model_seed, silent
 
-MAY_GROW = ("control", "equal", "seeds")
+MAY_VARY = ("control", "equal", "seeds")
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The proxies of one run seed, what they chose, and how the first of them does on the test part."""
+    """The proxies of one run seed, what they chose, and how the first of them does on the test part.
+
+    A method that needs no model (random) has no proxies, and nothing to test.
+    """
 
     proxies: list[Fitted]
     ranked: Ranked
-    tested: Tested
+    tested: Tested | None
 
 
 def coreset(
@@ -67,16 +59,19 @@ def coreset(
     Called again after an interruption, it continues inside the stage and ends in the same ids and metrics.
     Cost: the trainings. Files: docs/run_folder.md. Raises the errors of svp.errors, before anything is trained where it can.
     """
-    dataset = dataset or load(config)
-    check(config, dataset)
+    dataset = dataset or load(config, show)
+    check(config, dataset, chooses=config.selection is None)
+    if "steps" in config.equal and not find(config.target).is_net:
+        raise SettingError(f"{config.target.model} does not learn in steps; leave equal at epochs")
     earlier = None if config.selection is None else Selection.load(config.selection)
     budget = _budget(config, dataset, earlier)
-    with Run.start(
-        folder_for(config, dataset, "coreset", MAY_GROW, out),
+    with begin(
         config,
         dataset,
-        may_grow=MAY_GROW,
-        reuse=as_paths(reuse),
+        "coreset",
+        may_vary=MAY_VARY,
+        out=out,
+        reuse=reuse,
         accept_code_change=accept_code_change,
     ) as run:
         work = Work(run, dataset, config.compute, show)
@@ -100,12 +95,13 @@ def coreset(
 def _select(work: Work, config: CoresetConfig, budget: int, seed: int) -> Chosen:
     """Train the proxies of one run seed on everything, and let them choose."""
     ids, labels = work.dataset.ids, labels_of(work.dataset)
+    n_models = config.proxy.seeds if find_method(config.method)[1].needs else 0
     fitted = [
         work.train(f"proxy/seed-{seed}/model-{i}", config.proxy, ids, labels, model_seed(seed, i))
-        for i in range(config.proxy.seeds)
+        for i in range(n_models)
     ]
     ranked = _rank(work, config, f"selection/seed-{seed}", fitted, budget, seed)
-    return Chosen(fitted, ranked, work.test(f"proxy/seed-{seed}/test", fitted[0]))
+    return Chosen(fitted, ranked, work.test(f"proxy/seed-{seed}/test", fitted[0]) if fitted else None)
 
 
 def _train_targets(work: Work, config: CoresetConfig, selection: Selection, seed: int) -> list[Arm]:
@@ -121,9 +117,9 @@ def _train_targets(work: Work, config: CoresetConfig, selection: Selection, seed
             folder = f"target/{name}-{equal}/seed-{seed}"
             fitted = work.train(f"{folder}/model", train, part, labels[work.dataset.positions(part)], seed)
             arms.append(Arm(name, equal, seed, fitted, work.test(f"{folder}/test", fitted)))
-    if "full" in config.control:
-        # The target on everything is the proxy of this seed, where both are the same model.
-        same = config.proxy == config.target and config.selection is None
+    # The target on everything is the proxy of this seed, where both are the same model: then it costs nothing.
+    same = _is_own_proxy(config)
+    if same or "full" in config.control:
         folder = f"proxy/seed-{seed}/model-0" if same else f"target/full/seed-{seed}/model"
         fitted = work.train(folder, config.target, ids, labels, seed)
         arms.append(Arm("full", "epochs", seed, fitted, work.test(f"target/full/seed-{seed}/test", fitted)))
@@ -149,7 +145,7 @@ def _metrics(work: Work, config: CoresetConfig, budget: int, chosen: dict[int, C
         "budget": budget,
         "n": len(work.dataset),
         "margin": config.margin,
-        "proxies": [_proxy_facts(work, seed, made) for seed, made in chosen.items()],
+        "proxies": [_proxy_facts(work, seed, made, made.tested) for seed, made in chosen.items() if made.tested],
         "arms": [arm_facts(work.dataset, arm) for arm in arms],
         "comparisons": _comparisons(config, chosen, arms),
         "agreement": _agreements(work, config, budget, chosen, arms),
@@ -159,12 +155,12 @@ def _metrics(work: Work, config: CoresetConfig, budget: int, chosen: dict[int, C
     return metrics
 
 
-def _proxy_facts(work: Work, seed: int, made: Chosen) -> Json:
-    facts = arm_facts(work.dataset, Arm("proxy model", "epochs", seed, made.proxies[0], made.tested))
+def _proxy_facts(work: Work, seed: int, made: Chosen, tested: Tested) -> Json:
+    facts = arm_facts(work.dataset, Arm("proxy model", "epochs", seed, made.proxies[0], tested))
     facts["seconds"] = {
         "train": sum(f.seconds for f in made.proxies),
         "select": made.ranked.seconds,
-        "test": made.tested.seconds,
+        "test": tested.seconds,
     }
     return facts
 
@@ -176,12 +172,15 @@ def _comparisons(config: CoresetConfig, chosen: dict[int, Chosen], arms: list[Ar
     found = []
     for equal in config.equal:
         own, random = answers(arms, first, equal), answers(arms, "random", equal)
+        if own is None:
+            continue
         if random is not None:
             found.append(compare((first, "random", equal), "better", own, random, better))
         if full is not None:
             found.append(compare((first, "full", equal), "no worse", own, full, lambda d: no_worse(d, config.margin)))
-    if full is not None and chosen and config.proxy != config.target:
-        proxy_itself = np.stack([made.tested.correct for made in chosen.values()])
+    itself = [made.tested.correct for made in chosen.values() if made.tested]
+    if full is not None and itself and config.proxy != config.target:
+        proxy_itself = np.stack(itself)
         found.append(
             compare(
                 ("proxy model", "full", "epochs"), "no worse", proxy_itself, full, lambda d: no_worse(d, config.margin)
@@ -196,9 +195,9 @@ def _agreements(
     """Does the proxy rank as the target would; and, where there are two targets, as a second target would?"""
     rankings: dict[int, Ranked] = {}
     for arm in arms:
-        if arm.name != "full" or not chosen:
+        if arm.name != "full" or not chosen or not chosen[arm.seed].proxies:
             continue
-        if config.proxy == config.target:  # the proxy's own ranking is the target's
+        if _is_own_proxy(config):  # the proxy's own ranking is the target's
             rankings[arm.seed] = chosen[arm.seed].ranked
             continue
         try:
@@ -219,7 +218,9 @@ def _agreements(
 
 
 def _payment(config: CoresetConfig, metrics: Json) -> Json | None:
-    """Seconds end to end against the full training; None without a full control."""
+    """Seconds end to end against the full training; None without one, and where what the choice had cost is not known."""
+    if config.selection is not None:
+        return None
     first, equal = _first_arm(config), config.equal[0]
     judged = next(
         (c for c in metrics["comparisons"] if (c["arm"], c["against"], c["equal"]) == (first, "full", equal)), None
@@ -235,6 +236,11 @@ def _payment(config: CoresetConfig, metrics: Json) -> Json | None:
 def _rank(work: Work, config: CoresetConfig, name: str, fitted: list[Fitted], budget: int, seed: int) -> Ranked:
     ids, labels = work.dataset.ids, labels_of(work.dataset)
     return work.choose(name, fitted, ids, labels, budget, method=config.method, options=config.options, seed=seed)
+
+
+def _is_own_proxy(config: CoresetConfig) -> bool:
+    """Does the target choose for itself?"""
+    return config.proxy == config.target and config.selection is None and bool(find_method(config.method)[1].needs)
 
 
 def _first_arm(config: CoresetConfig) -> str:

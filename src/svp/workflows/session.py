@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.config import RunConfig
+from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import BudgetError, DataError
 from svp.labels import Answer, Batch, LabelStore, Round
-from svp.runs import Run
+from svp.runs import Run, digest
 from svp.select import Cover, Selection, find_method, resolve_budget, select
-from svp.workflows.work import Fitted, Show, Work, load, model_seed, silent
+from svp.workflows.work import Fitted, Show, Work, check_needs, model_seed, silent
 
 
 class Session:
@@ -40,7 +41,8 @@ class Session:
         show: Show = silent,
     ) -> Self:
         """A new session, or the one that is in `folder` already if it was made with the same settings and data."""
-        dataset = (dataset or load(config)).without_labels()
+        dataset = (dataset or load(config, show)).without_labels()
+        check_needs(config, dataset, trained_on_all=False)
         run = Run.start(Path(folder), config, dataset, reuse=reuse, accept_code_change=accept_code_change)
         try:
             path = run.folder / "labels.sqlite"
@@ -91,7 +93,7 @@ class Session:
         _, row = find_method(self.config.method)
         covers = isinstance(row, Cover)
         chosen = self._work.choose(
-            f"rounds/{round_:03d}/selection",
+            f"{_round_folder(round_, ids, labels)}/selection",
             self._fit(round_, ids, labels, self.config.proxy.seeds) if row.needs else [],
             self.dataset.ids if covers else pool,
             None,
@@ -151,10 +153,8 @@ class Session:
             if total >= n:
                 break
             total += asked.asked
-            seconds += sum(
-                self._run.seconds(f"rounds/{asked.round:03d}/{name}")
-                for name in ("selection", *(f"model-{i}" for i in range(self.config.proxy.seeds)))
-            )
+            stages = self._run.folder.glob(f"rounds/{asked.round:03d}-*/*")
+            seconds += sum(self._run.seconds(str(stage.relative_to(self._run.folder))) for stage in stages)
         return seconds
 
     def status(self) -> dict[str, Any]:
@@ -175,7 +175,16 @@ class Session:
     def _fit(self, round_: int, ids: NDArray[np.int64], labels: NDArray[np.int64], n_models: int) -> list[Fitted]:
         return [
             self._work.train(
-                f"rounds/{round_:03d}/model-{i}", self.config.proxy, ids, labels, model_seed(self.config.seed, i)
+                f"{_round_folder(round_, ids, labels)}/model-{i}",
+                self.config.proxy,
+                ids,
+                labels,
+                model_seed(self.config.seed, i),
             )
             for i in range(n_models)
         ]
+
+
+def _round_folder(round_: int, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> str:
+    """Where a round is trained and chosen; other labels (a correction, one more answer) make it another folder."""
+    return f"rounds/{round_:03d}-{digest(ids, labels)[:8]}"

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from svp.chance import spawn_seed
 from svp.config import ComputeConfig, RunConfig, TrainConfig
-from svp.data import load_dataset
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError
 from svp.learners import EpochRecord, Learner, Outputs, find, make_learner, trial
@@ -24,7 +23,8 @@ from svp.signals import KINDS, Signals
 if TYPE_CHECKING:
     from svp.learners.compute import Compute
 
-SCORING_CODE = ("svp.chance", "svp.select")
+# What every choice runs beside the function of its method.
+CHOOSING_CODE = ("svp.chance", "svp.select.__init__", "svp.select.table", "svp.select.inputs", "svp.select.budget")
 
 
 class Show(Protocol):
@@ -59,10 +59,14 @@ class Fitted:
         """Digest of everything the model was made from."""
         return digest(json.dumps(self.stage.made_from, sort_keys=True))
 
-    def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
+    def ready(self) -> None:
+        """Read the model's files, if that has not been done."""
         if not self._loaded:
             self.learner.load(self.stage.folder)
             self._loaded = True
+
+    def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
+        self.ready()
         return self.learner.predict(dataset, ids, embeddings=embeddings)
 
     def signals(self) -> Signals:
@@ -102,9 +106,11 @@ class Work:
     @cached_property
     def compute(self) -> "Compute":
         """Decided when the run first needs it, and then the same whenever it is resumed."""
-        from svp.learners.compute import Compute, decide
+        from svp.learners.compute import Compute, decide, require_device
 
-        return Compute(**self.run.remember("compute", lambda: decide(self._compute_config).facts()))
+        compute = Compute(**self.run.remember("compute", lambda: decide(self._compute_config).facts()))
+        require_device(compute.device)
+        return compute
 
     def decided(self, *models: TrainConfig) -> ComputeConfig:
         """The compute settings with nothing left to decide, where one of these models is a net."""
@@ -167,9 +173,11 @@ class Work:
             "budget": budget,
             "seed": seed,
         }
-        stage = self.run.stage(name, made_from, SCORING_CODE)
+        stage = self.run.stage(name, made_from, (*CHOOSING_CODE, row.function.__module__))
         if not stage.done:
             self.show(f"choosing {budget:,} of {len(ids):,} by {method}", 0, 0)
+            for f in fitted if row.needs else ():
+                f.ready()  # reading a finished model from disk is not part of scoring
             begin = time.perf_counter()
             arrays = [self._arrays(f, row.needs, ids, labels) for f in fitted] or [{}]
             inference = time.perf_counter() - begin
@@ -182,13 +190,14 @@ class Work:
             selection, scores = _select(method, row, arrays, ids, budget, already, seed, options)
             ranking = time.perf_counter() - begin
             selection.of(self.dataset).save(stage.folder / "selection.parquet")
-            write_array(stage.folder / "scores.npy", scores)
-            write_array(stage.folder / "ids.npy", ids)
+            candidates = ~np.isin(ids, already)
+            write_array(stage.folder / "scores.npy", scores[candidates])
+            write_array(stage.folder / "ids.npy", ids[candidates])
             stage.finish(inference_seconds=inference, ranking_seconds=ranking, n=len(ids))
         facts = stage.facts
         return Ranked(
             Selection.load(stage.folder / "selection.parquet"),
-            ids,
+            np.asarray(read_array(stage.folder / "ids.npy")),
             np.asarray(read_array(stage.folder / "scores.npy")),
             facts["inference_seconds"] + facts["ranking_seconds"],
         )
@@ -199,6 +208,7 @@ class Work:
         stage = self.run.stage(name, {"model": fitted.origin}, fitted.learner.code)
         if not stage.done:
             self.show(f"testing {fitted.config.model} on {len(test):,} examples", 0, 0)
+            fitted.ready()
             begin = time.perf_counter()
             probs = fitted.predict(test, test.ids).probs
             write_array(stage.folder / "probs.npy", probs)
@@ -217,9 +227,9 @@ class Work:
             if outputs.embeddings is not None:
                 given["embeddings"] = outputs.embeddings
         if any(need in KINDS for need in needs):
-            if fitted.n != len(ids):
+            if fitted.stage.made_from["ids"] != digest(ids):
                 raise SettingError(
-                    "this method reads what training recorded of the examples, which exists only for the ones trained on; "
+                    "this method reads what training recorded, which exists only of the examples trained on; "
                     "in active learning choose a method of probs or embeddings (svp list methods)"
                 )
             given["signals"] = fitted.signals().kinds()
@@ -266,19 +276,29 @@ class _Given:
 # --- before the first stage ------------------------------------------------------------------------------------------------
 
 
-def load(config: RunConfig) -> Dataset:
-    """The dataset that a configuration names."""
-    return load_dataset(
-        config.dataset,
-        root=config.data,
-        image_size=config.image_size,
-        on_error=config.on_error,
-        test_share=config.test_share,
-    )
+def begin(
+    config: RunConfig,
+    dataset: Dataset,
+    workflow: str,
+    *,
+    may_vary: Sequence[str],
+    out: str | Path | None,
+    reuse: str | Path | Sequence[str | Path],
+    accept_code_change: bool,
+) -> Run:
+    """The run folder, new or taken up: as asked, or one that the same settings find again, with its siblings to reuse."""
+    others = as_paths(reuse)
+    if out is None:
+        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset.name)
+        out = Path("runs") / f"{name}-{workflow}-{config.digest(without=[*may_vary, 'data'])[:8]}"
+        # Another method or budget does not train the same proxy again.
+        siblings = sorted(mark.parent for mark in Path("runs").glob(f"{name}-{workflow}-*/environment.json"))
+        others += [sibling for sibling in siblings if sibling != out]
+    return Run.start(Path(out), config, dataset, may_vary=may_vary, reuse=others, accept_code_change=accept_code_change)
 
 
-def check(config: RunConfig, dataset: Dataset) -> None:
-    """Refuse before training what cannot end well."""
+def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
+    """Refuse before training what cannot end well. chooses: a proxy is trained (an earlier selection needs none)."""
     labels = labels_of(dataset)
     if missing := [name for c, name in enumerate(dataset.classes) if not (labels == c).any()]:
         raise DataError(
@@ -289,17 +309,30 @@ def check(config: RunConfig, dataset: Dataset) -> None:
     _, method = find_method(config.method)
     method.settle(config.method, config.options)
     trial(config.target, dataset)
-    can = trial(config.proxy, dataset).gives
-    wanted = {
-        need: "signals" if need in KINDS else need for need in method.needs if need in KINDS or need == "embeddings"
-    }
-    if unmet := [need for need, kind in wanted.items() if kind not in can]:
-        raise MissingInput(
-            f"{config.method} needs {', '.join(unmet)}, and {config.proxy.model} gives no {wanted[unmet[0]]}; "
-            "choose a method of probs (svp list methods), or a net as proxy"
-        )
+    if chooses:
+        check_needs(config, dataset)
     if config.proxy.seeds > 1 and not isinstance(method, Rank):
         raise SettingError(f"{config.method} gives no scores to average over several proxies; set proxy.seeds to 1")
+
+
+def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = True) -> None:
+    """MissingInput unless the proxy gives what the method reads; unlabelled examples have neither signals nor labels."""
+    _, method = find_method(config.method)
+    if not method.needs:
+        return
+    gives = {"probs", "labels", *trial(config.proxy, dataset).gives}
+    lacks = "unlabelled examples do not have" if not trained_on_all else f"{config.proxy.model} does not give"
+    if not trained_on_all:
+        gives -= {"labels", "signals"}
+    kinds = {need: "signals" if need in KINDS else need for need in method.needs}
+    if unmet := [need for need, kind in kinds.items() if kind not in gives]:
+        kind = kinds[unmet[0]]
+        if kind == "embeddings":
+            lacks = f"{config.proxy.model} does not give"
+        named = kind if kind == unmet[0] else f"{kind} ({', '.join(unmet)})"
+        raise MissingInput(
+            f"{config.method} needs {named}, which {lacks}; choose another method (svp list methods), or another proxy"
+        )
 
 
 def as_paths(folders: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -324,13 +357,3 @@ def test_part(dataset: Dataset) -> Dataset:
 def model_seed(seed: int, i: int) -> int:
     """Seed of the i-th proxy of a run seed. The first shares it with the target, so that equal settings are the same training."""
     return seed if i == 0 else spawn_seed(seed, "model", i)
-
-
-def folder_for(
-    config: RunConfig, dataset: Dataset, workflow: str, may_grow: Sequence[str], out: str | Path | None
-) -> Path:
-    """The run folder: as asked, or one that the same settings find again."""
-    if out is not None:
-        return Path(out)
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset.name)
-    return Path("runs") / f"{name}-{workflow}-{config.digest(without=[*may_grow, 'data'])[:8]}"
