@@ -157,10 +157,12 @@ def demo(*, out: Path | None = None, quiet: Annotated[bool, Parameter(negative=(
     out = out or Path("runs") / f"demo-{code_digest(('svp',))[:8]}"
     print("1 of 2  core-set: a small proxy keeps a part of the digits, the target is trained on that part")
     with progress(common) as show:
-        kept = run_coreset(CoresetConfig.make(read_recipe("digits-coreset")), out=out / "coreset", show=show)
+        coreset_config = CoresetConfig.make(read_recipe("digits-coreset"))
+        kept = run_coreset(coreset_config, out=out / "coreset", accept_code_change=True, show=show)
     print("2 of 2  active learning: a small proxy asks which digits to label, the target is trained on those")
     with progress(common) as show:
-        asked = run_active(ActiveConfig.make(read_recipe("digits-active")), out=out / "active", show=show)
+        active_config = ActiveConfig.make(read_recipe("digits-active"))
+        asked = run_active(active_config, out=out / "active", accept_code_change=True, show=show)
     for title, run in (("Core-set", kept), ("Active learning", asked)):
         print(f"\n{title}")
         for sentence in run.metrics["verdict"]:
