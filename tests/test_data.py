@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import svp.data
-from svp.data import DATASETS, Dataset, hold_out, load_dataset
+from svp.config import DataConfig
+from svp.data import DATASETS, Dataset, hold_out, load, load_dataset
 from svp.data.base import available_memory, check_memory, with_held_out_test
 from svp.errors import DataError, SettingError, UnknownName
 
@@ -267,6 +268,45 @@ def test_a_function_of_ones_own(tmp_path, monkeypatch):
     for name in ("my_sets:broken", "needs_more:three"):  # an error of theirs stays theirs
         with pytest.raises(ModuleNotFoundError, match="no_such_package"):
             load_dataset(name)
+
+
+def test_a_function_of_ones_own_that_asks_for_nothing(tmp_path, monkeypatch):
+    (tmp_path / "my_plain_sets.py").write_text(
+        "import svp.data\n"
+        "def two():\n    return svp.data.Dataset.from_arrays([[1.0], [2.0]], name='two')\n"
+        "def any_root(*, root=None):\n    return svp.data.Dataset.from_arrays([[1.0], [2.0]], name=str(root))\n"
+        "def optional(root='here'):\n    return svp.data.Dataset.from_arrays([[1.0], [2.0]], name=str(root))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_dataset("my_plain_sets:two").name == "two"
+    with pytest.raises(SettingError, match="my_plain_sets:two: root means nothing here") as caught:
+        load_dataset("my_plain_sets:two", root=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert load_dataset("my_plain_sets:optional", root="there").name == "there"
+
+
+def test_a_configuration_names_its_dataset(tmp_path, monkeypatch):
+    (tmp_path / "my_configured_sets.py").write_text(
+        "import svp.data\n"
+        "def two():\n    return svp.data.Dataset.from_arrays([[1.0], [2.0]], name='two')\n"
+        "def three(root):\n    return svp.data.Dataset.from_arrays([[1.0], [2.0], [3.0]], name=str(root))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def config(**values):
+        return DataConfig.make(values)
+
+    assert load(config(dataset="digits")).fingerprint == load_dataset("digits").fingerprint
+    assert load(config(dataset="my_configured_sets:two")).name == "two"
+    assert load(config(dataset="my_configured_sets:three", data="there")).name == "there"
+    with pytest.raises(SettingError, match="root means nothing here"):
+        load(config(dataset="my_configured_sets:two", data="there"))
+    with pytest.raises(SettingError, match="on_error means nothing here"):
+        load(config(dataset="my_configured_sets:two", on_error="skip"))
+    np.savez(tmp_path / "rows.npz", x=np.arange(20.0).reshape(10, 2), y=np.arange(10) % 2)
+    whole = load(config(dataset=str(tmp_path / "rows.npz"), test_share=0))
+    assert (len(whole), whole.test) == (10, None)
+    assert len(load(config(dataset=str(tmp_path / "rows.npz"), test_share=0.4)).test) == 4
 
 
 @pytest.mark.parametrize(("limit", "free"), [("max", 8 * 2**30), (str(4 * 2**30), 3 * 2**30), (str(2**40), 8 * 2**30)])

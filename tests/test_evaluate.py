@@ -15,13 +15,23 @@ def made(low: float, high: float) -> Difference:
     return Difference((low + high) / 2, low, high, (high - low) / 2, low, high, 3, 100)
 
 
+def half_length(values: list[float]) -> float:
+    """By the textbook."""
+    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+WON_AND_LOST = [100.0, -100.0]  # one row of each is added to those that were drawn
+
+
 def test_by_hand() -> None:
     a = np.array([[1, 1, 0, 1], [1, 0, 1, 1]], bool)
     b = np.array([[1, 0, 0, 1], [0, 0, 1, 1]], bool)
     d = difference(a, b)
     # Pairs: seed 0 wins row 1, seed 1 wins row 0: 25 points each.
     assert d.mean == 25
-    rows = 1.959963984540054 * np.std([50, 50, 0, 0], ddof=1) / np.sqrt(4)
+    # Of 50, 50, 0, 0, 100, -100 the mean is 100/6 and the variance (2 x 2500 + 2 x 10000 - 6 x (100/6)^2) / 5 = 4666.67; t at 5 is 2.5706.
+    rows = 2.5705818366147395 * np.sqrt(4666.666666666667 / 6)
+    assert rows == pytest.approx(half_length([50, 50, 0, 0, *WON_AND_LOST]))
     seeds = 0.0  # both seeds differ by 25
     assert (d.rows_low, d.rows_high) == pytest.approx((25 - rows, 25 + rows))
     assert (d.low, d.high, d.smallest) == pytest.approx(
@@ -36,8 +46,9 @@ def test_seeds_and_rows_by_hand() -> None:
     b[1, :1] = False
     d = difference(a, b)
     seeds = stats.t.ppf(0.975, 1) * np.std([30, 10], ddof=1) / np.sqrt(2)
-    rows = stats.norm.ppf(0.975) * np.std([100, 50, 50, 0, 0, 0, 0, 0, 0, 0], ddof=1) / np.sqrt(10)
-    assert d.mean == pytest.approx(20)
+    rows = half_length([100, 50, 50, 0, 0, 0, 0, 0, 0, 0, *WON_AND_LOST])
+    assert d.mean == pytest.approx(20)  # the added rows widen, they do not draw towards 0
+    assert d.rows_high - d.mean == pytest.approx(rows)
     assert d.smallest == pytest.approx(np.sqrt(seeds**2 + rows**2))
     assert d.high - d.mean == pytest.approx(d.mean - d.low)
 
@@ -51,6 +62,47 @@ def test_the_rows_interval_is_that_of_a_bootstrap_over_rows() -> None:
     low, high = np.quantile(resampled, [0.025, 0.975])
     assert d.rows_low == pytest.approx(low, abs=0.35)
     assert d.rows_high == pytest.approx(high, abs=0.35)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+@pytest.mark.parametrize("n_test", [1, 8, 40, 100])
+def test_rows_that_never_differ_say_little_of_those_not_drawn(n_test: int, value: int) -> None:
+    same = np.full((3, n_test), value, bool)
+    d = difference(same, same)
+    assert d.mean == 0
+    assert d.smallest == pytest.approx(half_length([0.0] * n_test + WON_AND_LOST))
+    assert no_worse(d, 1.0) == no_worse(d, 2.0) == "not shown"
+    # "rule of three": 3 in n rows may differ unseen.
+    assert d.smallest > 100 * 1.5 / n_test
+
+
+def test_many_rows_that_never_differ_are_evidence() -> None:
+    same = np.ones((3, 10_000), bool)
+    assert no_worse(difference(same, same), 1.0) == "shown"
+
+
+@pytest.mark.parametrize(("n_test", "loss"), [(40, 3.0), (100, 3.0), (200, 1.0), (400, 1.0)])
+def test_a_loss_that_few_rows_show_is_seldom_taken_for_none(n_test: int, loss: float) -> None:
+    """Every seed loses the same rows, `loss` in a hundred, which few draws of test rows hold: seeds that agree prove nothing."""
+    rng, said, draws = np.random.default_rng(3), 0, 2000
+    for _ in range(draws):
+        lost = rng.random(n_test) < loss / 100
+        reference = np.ones((3, n_test), bool)
+        said += no_worse(difference(reference & ~lost, reference), 1.0) == "shown"
+    # One side of 95 %, and two and a half deviations of this many draws.
+    assert said / draws <= 0.025 + 2.5 * np.sqrt(0.025 * 0.975 / draws)
+
+
+@pytest.mark.parametrize(("n_test", "loss"), [(40, 3.0), (200, 1.0)])
+def test_so_is_a_loss_among_rows_won_and_lost(n_test: int, loss: float) -> None:
+    rng, said, draws = np.random.default_rng(4), 0, 2000
+    for _ in range(draws):
+        fate = rng.random(n_test)
+        won, lost = fate < 0.02, fate > 1 - 0.02 - loss / 100
+        either = rng.random(n_test) < 0.9
+        arm, reference = (either | won) & ~lost, (either | lost) & ~won
+        said += no_worse(difference(np.tile(arm, (3, 1)), np.tile(reference, (3, 1))), 1.0) == "shown"
+    assert said / draws <= 0.025 + 2.5 * np.sqrt(0.025 * 0.975 / draws)
 
 
 @pytest.mark.parametrize("n_seeds", [2, 3, 5])

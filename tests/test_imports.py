@@ -19,7 +19,7 @@ MAY = {
     "errors": set(),
     "chance": set(),
     "config": {"errors"},
-    "data": {"errors", "chance"},
+    "data": {"errors", "chance", "config"},
     "labels": {"errors"},
     "runs": {"errors", "config", "data", "select", "report"},  # the last two by name, when asked
     "signals": {"errors", "runs"},
@@ -28,6 +28,8 @@ MAY = {
     "evaluate": {"errors"},
     "audit": {"chance", "evaluate"},
     "workflows": SIDEWAYS | {"data", "learners", "signals", "select", "labels", "evaluate", "audit"},
+    "report": SIDEWAYS
+    | {"data", "select", "evaluate"},  # run folders and the data they were made from; no model, no workflow
 }
 COMMAND_LINE = {"cli", "commands", "demo", "__main__"}
 
@@ -80,7 +82,7 @@ def own_parts(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_parts_import_only_what_they_may(path: Path) -> None:
     part = part_of(path)
-    if part in COMMAND_LINE | {"__init__", "report", "engine"}:
+    if part in COMMAND_LINE | {"__init__", "engine"}:
         return
     assert part in MAY, f"{part} is new: say in tests/test_imports.py what it may import"
     assert own_parts(path) - {part} <= MAY[part]
@@ -100,7 +102,7 @@ def test_only_the_command_line_knows_the_report_and_nobody_the_command_line() ->
 def test_the_report_runs_no_model() -> None:
     for path in FILES:
         if part_of(path) == "report":
-            assert not own_parts(path) & {"learners", "signals"}, path
+            assert not own_parts(path) & {"learners", "signals", "workflows"}, path
             assert "torch" not in {name.split(".")[0] for name in imports(path)}, path
 
 
@@ -175,10 +177,22 @@ def test_only_runs_labels_and_signals_write() -> None:
     assert writers(ROOT / "runs.py")  # the test can see a writer
 
 
-def loaded_after(code: str) -> set[str]:
+def modules_after(code: str) -> set[str]:
     script = f"{code}\nimport sys; print(' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return {name.split(".")[0] for name in done.stdout.split()}
+    return set(done.stdout.split())
+
+
+def loaded_after(code: str) -> set[str]:
+    return {name.split(".")[0] for name in modules_after(code)}
+
+
+def test_the_report_loads_no_workflow_and_no_learner() -> None:
+    pytest.importorskip("altair")
+    pytest.importorskip("vl_convert")
+    loaded = modules_after("import svp.report, svp.report.page, svp.report.facts")
+    assert "svp.report.page" in loaded
+    assert not {name for name in loaded if name.startswith(("svp.workflows", "svp.learners", "svp.signals", "torch"))}
 
 
 @pytest.mark.parametrize(
@@ -205,3 +219,24 @@ def test_every_public_name_is_there() -> None:
         assert name in dir(svp)
     with pytest.raises(AttributeError, match="has no attribute 'selct'"):
         _ = svp.selct
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import svp; before = svp.select; import svp.select; after = svp.select",
+        "import svp.select; before = svp.select; from svp import select as after",
+        "from svp import select as before; import svp.select.selection; import svp; after = svp.select",
+        "import svp; before = svp.select; import svp.workflows.coreset; after = svp.select",
+    ],
+)
+def test_select_is_the_same_callable_package_whatever_was_imported(code: str) -> None:
+    script = f"""{code}
+import sys
+assert before is after is svp.select is sys.modules["svp.select"] if "svp" in globals() else before is after
+chosen = [f("margin", 1, probs=[[0.9, 0.1], [0.5, 0.5]]).ids.tolist() for f in (before, after, after.select)]
+assert chosen == [[1]] * 3, chosen
+assert after.METHODS and after.Selection and after.score
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -340,9 +340,7 @@ def test_what_is_asked_for_is_what_is_used(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(("faster", "precision"), [(2.0, "bf16"), (1.0, "fp32")])
 def test_auto_measures(monkeypatch: pytest.MonkeyPatch, faster: float, precision: str) -> None:
-    monkeypatch.setattr(
-        "svp.learners.compute._seconds", lambda conv, x, dtype: 1.0 if dtype is torch.bfloat16 else faster
-    )
+    monkeypatch.setattr("svp.learners.compute._seconds", lambda conv, x, *, bf16: 1.0 if bf16 else faster)
     threads = torch.get_num_threads()
     assert decide(ComputeConfig(device="cpu", threads=1)).precision == precision
     assert torch.get_num_threads() == threads

@@ -64,7 +64,10 @@ def folders(tmp_path_factory, data):
     """Run folders by what is special about them."""
     root = tmp_path_factory.mktemp("runs")
     both = ("random", "full")
-    coreset(root / "many seeds", data, control=both, equal=("epochs", "steps"), seeds=2)
+    coreset(root / "many seeds", data, control=both, seeds=2)
+    net = {"model": "preact8", "width": 0.25, "epochs": 2, "batch_size": 16}
+    cpu = {"device": "cpu", "precision": "fp32", "threads": 1}
+    coreset(root / "equal steps", data, target=net, compute=cpu, control=both, equal=("epochs", "steps"), seeds=2)
     coreset(root / "one seed", data, control=both)
     coreset(root / "alone", data)
     coreset(root / "same model", data, proxy=logistic(), control=both)
@@ -101,6 +104,7 @@ def written(folders, data):
 
 NAMES = (
     "many seeds",
+    "equal steps",
     "one seed",
     "alone",
     "same model",

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,10 @@ def test_a_new_run_holds_its_settings_and_surroundings(tmp_path: Path, data: Dat
         assert run.environment["dataset"]["fingerprint"] == data.fingerprint
         assert run.environment["dataset"]["n"] == 6
         assert run.environment["settings"]["budget"] == 3
-        assert {"numpy", "torch", "selection-via-proxy"} <= run.environment["packages"].keys()
+        assert {"numpy", "scipy", "scikit-learn", "torch", "pillow"} == run.environment["packages"].keys()
+        assert run.environment["packages"]["numpy"] == np.__version__
+        assert run.environment["svp"] == version("selection-via-proxy")
+        assert run.environment["machine"]["cores"] == os.cpu_count()
     assert Run.open(run.folder).environment == run.environment
 
 
@@ -303,41 +307,57 @@ def test_changed_data_are_refused(tmp_path: Path, data: Dataset) -> None:
         Run.start(tmp_path / "run", config(), other)
 
 
-GROW = ("control", "equal", "seeds")
+VARY = ("control", "equal", "seeds")
 
 
-def test_controls_and_seeds_may_be_added(tmp_path: Path, data: Dataset) -> None:
+def test_what_says_which_arms_are_wanted_may_change_back_and_forth(tmp_path: Path, data: Dataset) -> None:
     folder = tmp_path / "run"
     steps: list[dict[str, Any]] = [
         {},
         {"control": ["random"]},
         {"control": ["full", "random"]},
         {"control": ["random", "full"], "seeds": 3, "equal": ["steps", "epochs"]},
+        {"control": ["random"], "seeds": 3, "equal": ["steps"]},
+        {"seeds": 2},
+        {},
     ]
     for values in steps:
-        Run.start(folder, config(**values), data, may_grow=GROW).close()
+        Run.start(folder, config(**values), data, may_vary=VARY).close()
         assert CoresetConfig.load(folder / "config.toml") == config(**values)
         assert Run.open(folder).environment["settings"] == config(**values).flat()
 
 
-@pytest.mark.parametrize(
-    ("values", "word"),
-    [
-        ({"control": ["random"], "seeds": 2}, "control was ['random', 'full'], is now ['random']"),
-        ({"control": ["random", "full"], "seeds": 1}, "seeds was 2, is now 1"),
-        ({"control": ["random", "full"], "seeds": 2, "equal": ["steps"]}, "equal was ['epochs'], is now ['steps']"),
-    ],
-)
-def test_what_was_there_may_not_be_taken_away(tmp_path: Path, data: Dataset, values: dict[str, Any], word: str) -> None:
-    Run.start(tmp_path / "run", config(control=["random", "full"], seeds=2), data, may_grow=GROW).close()
-    with refused(RunChanged, word):
-        Run.start(tmp_path / "run", config(**values), data, may_grow=GROW)
+def test_what_may_vary_frees_nothing_else(tmp_path: Path, data: Dataset) -> None:
+    Run.start(tmp_path / "run", config(), data, may_vary=VARY).close()
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in ("config.toml", "environment.json")}
+    with refused(RunChanged, "margin was 1.0, is now 2.0"):
+        Run.start(tmp_path / "run", config(margin=2.0, seeds=2), data, may_vary=VARY)
+    with pytest.raises(RunChanged) as caught:
+        Run.start(tmp_path / "run", config(proxy={"seeds": 2}, seeds=2), data, may_vary=VARY)
+    assert "proxy.seeds was 1, is now 2" in str(caught.value)  # a name is a whole name
+    assert "; seeds was" not in str(caught.value)
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in before} == before
 
 
-def test_nothing_grows_unless_it_may(tmp_path: Path, data: Dataset) -> None:
-    Run.start(tmp_path / "run", config(), data).close()
-    with refused(RunChanged, "seeds was 1, is now 2"):
-        Run.start(tmp_path / "run", config(seeds=2), data)
+def test_nothing_varies_unless_it_may(tmp_path: Path, data: Dataset) -> None:
+    Run.start(tmp_path / "run", config(seeds=2, control=["full"]), data).close()
+    for values, word in (
+        ({"seeds": 3, "control": ["full"]}, "seeds was 2, is now 3"),
+        ({"seeds": 1, "control": ["full"]}, "seeds was 2, is now 1"),
+        ({"seeds": 2}, "control was ['full'], is now []"),
+        ({"seeds": 2, "control": ["full"], "equal": ["steps"]}, "equal was ['epochs'], is now ['steps']"),
+    ):
+        with refused(RunChanged, word):
+            Run.start(tmp_path / "run", config(**values), data)
+
+
+def test_the_data_may_have_moved(tmp_path: Path, data: Dataset) -> None:
+    folder = tmp_path / "run"
+    for where in (None, tmp_path / "a", tmp_path / "b"):
+        Run.start(folder, config(data=where), data).close()
+        assert CoresetConfig.load(folder / "config.toml").data == where
+    with refused(RunChanged, "dataset was six, is now seven"):
+        Run.start(folder, config(dataset="seven"), data)
 
 
 def test_another_format_is_refused(tmp_path: Path, data: Dataset) -> None:
@@ -351,8 +371,85 @@ def test_another_format_is_refused(tmp_path: Path, data: Dataset) -> None:
 def test_a_decision_is_remembered(tmp_path: Path, data: Dataset) -> None:
     with Run.start(tmp_path / "run", config(), data) as run:
         assert run.remember("compute", lambda: {"threads": 3}) == {"threads": 3}
-    with Run.start(run.folder, config(seeds=2), data, may_grow=GROW) as run:
+    with Run.start(run.folder, config(seeds=2), data, may_vary=VARY) as run:
         assert run.remember("compute", lambda: pytest.fail("decided twice")) == {"threads": 3}
+
+
+# --- other surroundings ---------------------------------------------------------------------------------------------------
+
+
+def change_surroundings(monkeypatch: pytest.MonkeyPatch, *, torch: str | None = None, **machine: Any) -> None:
+    """As if another version of torch were installed, or this were another machine."""
+    real = runs.environment
+
+    def changed(dataset: Dataset) -> dict[str, Any]:
+        now = real(dataset)
+        packages = now["packages"] if torch is None else {**now["packages"], "torch": torch}
+        return {**now, "packages": packages, "machine": {**now["machine"], **machine}}
+
+    monkeypatch.setattr(runs, "environment", changed)
+
+
+def diary(folder: Path, what: str) -> list[dict[str, Any]]:
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    return [event for event in events if event["event"] == what]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"torch": "9.9"}, ["torch was ", "is now 9.9"]),
+        ({"processor": "abacus"}, ["processor was ", "is now abacus"]),
+        ({"torch": "9.9", "cores": 10_000}, ["torch was ", "cores was ", "is now 10000"]),
+        ({"platform": "Windows"}, ["platform was ", "is now Windows"]),
+    ],
+)
+def test_other_surroundings_are_refused_unless_accepted(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], words: list[str]
+) -> None:
+    folder = tmp_path / "run"
+    with Run.start(folder, config(), data) as run:
+        run.remember("compute", lambda: {"threads": 3})
+    before = (folder / "environment.json").read_bytes()
+    change_surroundings(monkeypatch, **changed)
+    with refused(RunChanged, "another environment", *words, "--out", "--accept-code-change"):
+        Run.start(folder, config(), data)
+    assert (folder / "environment.json").read_bytes() == before
+    with Run.start(folder, config(), data, accept_code_change=True) as run:
+        assert run.environment["packages"]["torch"] == changed.get("torch", version("torch"))
+        for name in changed.keys() - {"torch"}:
+            assert run.environment["machine"][name] == changed[name]
+        # What was decided before stays decided; what the data is has not changed.
+        assert run.remember("compute", lambda: pytest.fail("decided twice")) == {"threads": 3}
+        assert run.environment["dataset"]["fingerprint"] == data.fingerprint
+    (event,) = diary(folder, "accepted environment")
+    assert len(event["changed"]) == len(changed)
+    assert all(any(word in change for change in event["changed"]) for word in words)
+    # Accepted once, it is what the run now has: the way back is a change too.
+    Run.start(folder, config(), data).close()
+    monkeypatch.undo()
+    with refused(RunChanged, "another environment"):
+        Run.start(folder, config(), data)
+
+
+def test_a_new_version_of_svp_is_no_other_environment(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Run.start(tmp_path / "run", config(), data).close()
+    real = runs.version
+    monkeypatch.setattr(runs, "version", lambda name: "99" if name == "selection-via-proxy" else real(name))
+    Run.start(tmp_path / "run", config(), data).close()  # its code counts, stage by stage
+
+
+def test_a_refused_setting_is_named_before_surroundings_are_accepted(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Run.start(tmp_path / "run", config(), data).close()
+    change_surroundings(monkeypatch, torch="9.9")
+    with refused(RunChanged, "seed was 0, is now 1"):
+        Run.start(tmp_path / "run", config(seed=1), data, accept_code_change=True)
+    assert not (tmp_path / "run" / "events.jsonl").exists()
+    assert Run.open(tmp_path / "run").environment["packages"]["torch"] != "9.9"
 
 
 # --- stages ---------------------------------------------------------------------------------------------------------------
@@ -459,6 +556,35 @@ def test_code_is_what_runs_not_how_it_looks(tmp_path: Path, monkeypatch: pytest.
     assert of("def f(x):\n    return x + 2\n") != plain
     assert of("def f(x):\n    return x + 1\n") == plain
     assert of("y = 1\n", "inner/deep.py") != plain  # packages are taken whole
+
+
+def test_code_is_read_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "unrunnable"
+    (package / "inner").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text("raise SystemExit('a was run')\n")
+    (package / "inner" / "__init__.py").write_text("import a_package_that_nobody_has\n")
+    (package / "inner" / "deep.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = {name for name in sys.modules if name.startswith("unrunnable")}
+    whole = runs.code_digest(("unrunnable",))
+    assert {name for name in sys.modules if name.startswith("unrunnable")} == before == set()
+    (package / "inner" / "deep.py").write_text("x = 2\n")
+    runs.code_digest.cache_clear()
+    assert runs.code_digest(("unrunnable",)) != whole
+    # One of its modules: only that file.
+    runs.code_digest.cache_clear()
+    alone = runs.code_digest(("unrunnable.a",))
+    (package / "a.py").write_text("raise SystemExit('and changed')\n")
+    runs.code_digest.cache_clear()
+    assert runs.code_digest(("unrunnable.a",)) != alone
+    runs.code_digest.cache_clear()
+
+
+def test_modules_without_a_file_count_by_their_name() -> None:
+    names_ = [("sys",), ("no_such_module",), ("no_such_package.module",), ("__main__",), ()]
+    assert len({runs.code_digest(modules) for modules in names_}) == len(names_)
+    assert runs.code_digest(("sys", "svp.chance")) == runs.code_digest(("svp.chance", "sys", "sys"))
 
 
 # --- other folders --------------------------------------------------------------------------------------------------------
