@@ -5,6 +5,10 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
 fitted: list[int] = []  # how many examples each training of CountingClassifier saw
@@ -24,6 +28,21 @@ class CountingClassifier(ClassifierMixin):
 
     def predict(self, x: Any) -> Any:
         return self.classes_[self.predict_proba(x).argmax(axis=1)]
+
+
+class Ticking(CountingClassifier):
+    """Every call takes as long as it says, by a clock of its own."""
+
+    now = 0.0
+
+    def fit(self, x: Any, y: Any) -> "Ticking":
+        Ticking.now += 3
+        super().fit(x, y)
+        return self
+
+    def predict(self, x: Any) -> Any:
+        Ticking.now += 1000
+        return super().predict(x)
 
 
 class MLP(nn.Module):
@@ -86,6 +105,19 @@ class Mapped(nn.Module):
 
 def no_module(num_classes: int, example: Tensor) -> str:
     return "a net"
+
+
+def scaled_logistic(C: float = 1.0) -> Any:
+    """A pipeline, as somebody would write it: nothing has to be given."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=2000))
+
+
+def any_options(**options: Any) -> Any:
+    return LogisticRegression(**options)
+
+
+def no_probabilities() -> Any:
+    return LinearSVC()
 
 
 NOT_CALLABLE = 3

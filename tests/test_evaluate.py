@@ -29,7 +29,7 @@ def test_by_hand() -> None:
     d = difference(a, b)
     # Pairs: seed 0 wins row 1, seed 1 wins row 0: 25 points each.
     assert d.mean == 25
-    # Of 50, 50, 0, 0, 100, -100 the mean is 100/6 and the variance (2 x 2500 + 2 x 10000 - 6 x (100/6)^2) / 5 = 4666.67; t at 5 is 2.5706.
+    # Of 50, 50, 0, 0, 100, -100: mean 100/6, variance (2 x 2500 + 2 x 10000 - 6 (100/6)^2) / 5 = 4666.67; t at 5 is 2.5706.
     rows = 2.5705818366147395 * np.sqrt(4666.666666666667 / 6)
     assert rows == pytest.approx(half_length([50, 50, 0, 0, *WON_AND_LOST]))
     seeds = 0.0  # both seeds differ by 25

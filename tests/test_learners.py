@@ -1,9 +1,11 @@
 """Models by name: the table's, a net of one's own, any scikit-learn classifier; and what each can give."""
 
+import json
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from svp.data import load_dataset
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingExtra, MissingInput, SettingError, SvpError, TrainingError, UnknownName
 from svp.learners import find, make_learner
-from svp.learners.compute import Compute, decide
+from svp.learners.compute import Compute, _seconds, decide
 from svp.signals import Signals
 from tests import own_models
 
@@ -318,6 +320,38 @@ def test_options_that_only_the_fit_refuses_are_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_function_that_needs_nothing_makes_a_classifier(images: Dataset, tmp_path: Path) -> None:
+    for name in ("scaled_logistic", "any_options", "CountingClassifier"):
+        found = find(TrainConfig(model=OWN + name))
+        assert not found.is_net
+        assert found.code == ("tests.own_models",)
+    for name in ("MLP", "Headed", "too_many"):
+        assert find(TrainConfig(model=OWN + name)).is_net
+    learner = fit(images, TrainConfig(model=OWN + "scaled_logistic", options={"C": 0.1}), tmp_path)
+    x = images.inputs.reshape(60, -1).astype(np.float32) / np.float32(255)
+    ids = np.asarray(np.load(tmp_path / "ids.npy"))  # in the order of the fit
+    expected = own_models.scaled_logistic(C=0.1).fit(x[images.positions(ids)], images.labels[images.positions(ids)])
+    assert learner.predict(images, images.ids).probs == pytest.approx(expected.predict_proba(x), abs=1e-5)
+    assert learner.gives == frozenset()
+
+
+def test_functions_that_make_no_classifier_are_refused(images: Dataset) -> None:
+    refused(SettingError, images, TrainConfig(model=OWN + "no_probabilities"), "no probabilities", "predict_proba")
+    refused(
+        SettingError, images, TrainConfig(model=OWN + "scaled_logistic", options={"D": 1}), "scaled_logistic", "options"
+    )
+
+
+def test_seconds_of_a_classifier_are_those_of_its_fit(
+    images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svp.learners.classifier.time", SimpleNamespace(perf_counter=lambda: own_models.Ticking.now))
+    fit(images, TrainConfig(model=OWN + "Ticking"), tmp_path)
+    (record,) = json.loads((tmp_path / "history.json").read_text())
+    assert record["seconds"] == 3
+    assert own_models.Ticking.now > 1000  # its accuracy was looked at too
+
+
 def test_one_class_is_not_enough_for_a_classifier(images: Dataset, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="two classes at least; the 20 given have 1"):
         fit(images, TrainConfig(model="logistic"), tmp_path, images.ids[images.labels == 1])
@@ -344,6 +378,18 @@ def test_auto_measures(monkeypatch: pytest.MonkeyPatch, faster: float, precision
     threads = torch.get_num_threads()
     assert decide(ComputeConfig(device="cpu", threads=1)).precision == precision
     assert torch.get_num_threads() == threads
+
+
+def test_the_measurement_runs_both_ways() -> None:
+    conv = torch.nn.Conv2d(2, 2, 3, padding=1, bias=False)
+    x = torch.ones(2, 2, 4, 4)
+    seen: list[torch.dtype] = []
+    conv.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    for bf16, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        seen.clear()
+        assert _seconds(conv, x, bf16=bf16) > 0
+        assert set(seen) == {dtype}
+    assert conv.weight.grad is None
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "mps" if not torch.backends.mps.is_available() else "xpu", "gpu"])

@@ -18,13 +18,14 @@ from svp.data.base import Dataset
 from svp.errors import BudgetError, DataError, MissingInput, RunChanged, SettingError, SvpError, UnknownName
 from svp.labels import LabelStore
 from svp.learners import loop
-from svp.runs import Run, read_array, read_json
+from svp.runs import Run, code_digest, digest, read_array, read_json
 from svp.select import Selection
 from svp.signals import Signals
 from svp.workflows import active as active_module
 from svp.workflows.active import active
 from svp.workflows.coreset import as_many_steps, coreset
 from svp.workflows.session import Session
+from svp.workflows.work import Work
 from tests import own_models
 
 RECORDED = Path(__file__).parent / "recorded" / "digits.json"
@@ -32,6 +33,23 @@ NET = {"model": "preact8", "width": 0.25, "epochs": 2, "batch_size": 16}
 PROXY, TARGET = NET, {**NET, "width": 0.5}
 COMPUTE = {"device": "cpu", "precision": "fp32", "threads": 1}
 LOGISTIC = {"model": "logistic", "options": {"max_iter": 2000}}
+OWN = "tests.test_workflows:"
+
+
+def by_label(labels: Any) -> Any:
+    """A method that reads labels: the last class first."""
+    return labels.astype(float)
+
+
+by_label.needs = "labels"  # type: ignore[attr-defined]
+
+
+def by_two_signals(loss: Any, correct: Any) -> Any:
+    """A method that reads two kinds of signals."""
+    return np.nansum(loss.astype(float), axis=0) + (correct == 0).sum(axis=0)
+
+
+by_two_signals.needs = ("loss", "correct")  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -121,6 +139,18 @@ def arms(run: Run) -> dict[tuple[str, str, int, int], dict[str, Any]]:
     found = {(a["arm"], a["equal"], a["seed"], a["n"]): a for a in run.metrics["arms"]}
     assert len(found) == len(run.metrics["arms"])
     return found
+
+
+def round_folder(session: Path, round_: int) -> Path:
+    """Where a round of a session was trained and chosen: one folder, unless labels changed under it."""
+    (folder,) = session.glob(f"rounds/{round_:03d}-*")
+    return folder
+
+
+def reused(run: Run) -> set[str]:
+    """The stages that a run took from others."""
+    events = [json.loads(line) for line in (run.folder / "events.jsonl").read_text().splitlines()]
+    return {event["stage"] for event in events if event["event"] == "reused"}
 
 
 def ids_of(run: Run, stage: str) -> list[int]:
@@ -227,10 +257,27 @@ def test_controls_and_seeds_are_added_to_a_finished_run(data: Dataset, tmp_path:
     trained.clear()
     whole = coreset(core(control=["full"], seeds=2), data, out=tmp_path / "whole")
     assert [a["accuracy"] for a in grown.metrics["arms"]] == [a["accuracy"] for a in whole.metrics["arms"]]
-    with refused(RunChanged, "control was ['full'], is now []"):
-        coreset(core(), data, out=out)
     with refused(RunChanged, "method was forgetting, is now margin"):
         coreset(core(control=["full"], seeds=2, method="margin"), data, out=out)
+
+
+def test_controls_seeds_and_equal_change_freely_and_nothing_is_lost(
+    data: Dataset, tmp_path: Path, trained: list[Training]
+) -> None:
+    out, more = tmp_path / "run", {"control": ["random", "full"], "seeds": 2, "equal": ["epochs", "steps"]}
+    whole = coreset(core(**more), data, out=out).metrics
+    files = {path: path.read_bytes() for path in out.rglob("*.safetensors")}
+    trained.clear()
+    less = coreset(core(), data, out=out)
+    assert set(arms(less)) == {("proxy", "epochs", 0, 24)}  # what was asked for now, and only that
+    assert less.metrics["arms"] == [
+        a for a in whole["arms"] if (a["arm"], a["equal"], a["seed"]) == ("proxy", "epochs", 0)
+    ]
+    assert less.metrics["payment"] is None
+    assert coreset(core(equal=["steps"], control=["full"]), data, out=out).metrics["payment"] is not None
+    assert coreset(core(**more), data, out=out).metrics == whole
+    assert not trained
+    assert {path: path.read_bytes() for path in out.rglob("*.safetensors")} == files
 
 
 def test_stages_of_an_earlier_run_are_reused(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
@@ -300,6 +347,72 @@ def test_an_earlier_selection_goes_to_another_target(data: Dataset, tmp_path: Pa
     assert not (tmp_path / "fifth").exists()
 
 
+def test_what_an_earlier_selection_cost_is_not_known(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    first = coreset(core(control=["full"]), data, out=tmp_path / "first")
+    assert first.metrics["payment"] is not None
+    path = first.folder / "selection.parquet"
+    trained.clear()
+    # Nobody chooses here: whatever the settings say of the proxy is neither checked nor made.
+    for i, values in enumerate(
+        (
+            {},
+            {"proxy": {"model": "no.such:thing"}},
+            {"proxy": LOGISTIC, "method": "k_center"},
+            {"proxy": {**PROXY, "seeds": 2}, "method": "k_center"},
+            {"proxy": TARGET},
+        )
+    ):
+        run = coreset(
+            core(selection=path, budget=None, control=["full"], **values),
+            data,
+            out=tmp_path / str(i),
+            reuse=[tmp_path / str(j) for j in range(i)],
+        )
+        assert run.metrics["payment"] is None
+        assert run.metrics["proxies"] == run.metrics["agreement"] == []
+        assert not (run.folder / "proxy").exists()
+        assert [c["against"] for c in run.metrics["comparisons"]] == ["full"]
+        said = " ".join(run.metrics["verdict"])
+        assert "earlier selection" in said
+        assert "pays" in said
+        assert "add --control full" not in said  # it is there, and does not help
+    assert [t.n for t in trained] == [24, 64]
+
+
+def test_chance_trains_no_proxy(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    run = coreset(
+        core(method="random", proxy={"model": "no.such:thing"}, control=["full"], seeds=2), data, out=tmp_path / "run"
+    )
+    assert [t.n for t in trained] == [24, 64, 24, 64]
+    assert run.metrics["proxies"] == []
+    assert not (run.folder / "proxy").exists()
+    assert run.selection.ids.tolist() == svp.select("random", 24, ids=data.ids, seed=0).ids.tolist()
+    assert run.metrics["agreement"] == []
+    found = arms(run)
+    spent = np.mean([found["proxy", "epochs", seed, 24]["seconds"]["train"] for seed in (0, 1)])
+    assert run.metrics["payment"]["seconds"] == pytest.approx(spent)
+    trained.clear()
+    same = coreset(core(method="random", proxy=TARGET, target=TARGET), data, out=tmp_path / "same")
+    assert [t.n for t in trained] == [24]  # chance is not the target choosing for itself
+    assert {a["arm"] for a in same.metrics["arms"]} == {"proxy"}
+
+
+def test_a_target_that_chooses_for_itself_is_held_against_itself(
+    data: Dataset, tmp_path: Path, trained: list[Training]
+) -> None:
+    run = coreset(core(proxy=TARGET, target=TARGET, seeds=2), data, out=tmp_path / "run")  # without control full
+    assert [t.n for t in trained] == [64, 24, 64, 24]
+    assert {a["arm"] for a in run.metrics["arms"]} == {"proxy", "full"}
+    assert [(c["arm"], c["against"]) for c in run.metrics["comparisons"]] == [("proxy", "full")]
+    assert run.metrics["payment"]["ratio"] < 1  # it trains on everything, and then once more
+    assert run.metrics["payment"]["verdict"] == "does not pay"
+    assert [a["between"] for a in run.metrics["agreement"]] == ["target and target"]
+    trained.clear()
+    asked = coreset(core(proxy=TARGET, target=TARGET, seeds=2, control=["full"]), data, out=tmp_path / "run")
+    assert asked.metrics == run.metrics
+    assert not trained
+
+
 @pytest.mark.parametrize("method", ["margin", "least_confidence", "k_center", "random"])
 def test_other_methods_choose_what_svp_select_chooses(data: Dataset, tmp_path: Path, method: str) -> None:
     run = coreset(core(method=method), data, out=tmp_path / "run")
@@ -326,10 +439,15 @@ def test_classifiers_and_nets_go_together(data: Dataset, tmp_path: Path, trained
 
 
 def test_a_method_that_the_proxy_cannot_serve_says_so(data: Dataset, tmp_path: Path) -> None:
-    with refused(MissingInput, "logistic", "no signals"):
+    with refused(MissingInput, "forgetting needs signals (correct), which logistic does not give", "svp list methods"):
         coreset(core(proxy=LOGISTIC, method="forgetting"), data, out=tmp_path / "a")
-    with refused(MissingInput, "logistic", "no embeddings"):
+    with refused(MissingInput, "k_center needs embeddings, which logistic does not give"):
         coreset(core(proxy=LOGISTIC, method="k_center"), data, out=tmp_path / "b")
+    with refused(MissingInput, "k_center needs embeddings, which logistic does not give"):
+        active(act(proxy=LOGISTIC, method="k_center"), data, out=tmp_path / "c")
+    with refused(MissingInput, "needs signals (loss, correct), which logistic does not give"):
+        coreset(core(proxy=LOGISTIC, method=OWN + "by_two_signals"), data, out=tmp_path / "d")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_counting_model_is_fitted_once_a_stage(data: Dataset, tmp_path: Path) -> None:
@@ -358,6 +476,136 @@ def test_the_same_settings_find_the_same_folder(data: Dataset, tmp_path: Path, m
     assert first.folder.name.startswith("shades-coreset-")
 
 
+def test_runs_side_by_side_share_their_trainings(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[Training]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = coreset(core(control=["full"]), data)
+    assert reused(first) == set()
+    trained.clear()
+    second = coreset(core(method="entropy", control=["full"]), data)
+    assert [t.n for t in trained] == [24]
+    shared = {f"{stage}/seed-0/{part}" for stage, part in (("proxy", "model-0"), ("target/full", "model"))}
+    assert shared <= reused(second)
+    assert "selection/seed-0" not in reused(second)
+    for stage in shared:
+        one, other = (run.folder / stage / "model.safetensors" for run in (first, second))
+        assert one.samefile(other)
+    full = [next(a for a in run.metrics["arms"] if a["arm"] == "full") for run in (first, second)]
+    assert full[0] == full[1]
+    trained.clear()
+    third = coreset(core(budget=20), data)  # another budget
+    assert [t.n for t in trained] == [20]
+    assert "proxy/seed-0/model-0" in reused(third)
+    trained.clear()
+    alone = coreset(core(budget=20), data, out="elsewhere")  # a folder of one's own stands for itself
+    assert [t.n for t in trained] == [64, 20]
+    assert reused(alone) == set()
+    assert alone.selection.ids.tolist() == third.selection.ids.tolist()
+    # Of other data nothing is taken.
+    trained.clear()
+    stranger = coreset(core(seed=3), make_data(seed=1))
+    assert [t.n for t in trained] == [64, 24]
+    assert reused(stranger) == set()
+
+
+def test_sessions_side_by_side_share_their_trainings(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[Training]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = active(act(), data)
+    assert [t.n for t in trained] == [12, 20, 28]
+    trained.clear()
+    second = active(act(method="entropy"), data)
+    assert flat(questions(first)[:1]) == flat(questions(second)[:1])
+    asked = [sorted(flat(questions(run)[:2])) for run in (first, second)]
+    assert [t.n for t in trained] == ([28] if asked[0] == asked[1] else [20, 28])  # the random start is the same
+
+
+@pytest.mark.parametrize("change", ["packages", "machine"])
+def test_runs_side_by_side_of_other_surroundings_share_nothing(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = {"proxy": LOGISTIC, "target": LOGISTIC}
+    first = coreset(core(method="margin", **config), data)
+    path = first.folder / "environment.json"
+    environment = read_json(path)
+    environment[change][next(iter(environment[change]))] = "another"
+    path.write_text(json.dumps(environment))
+    assert reused(coreset(core(method="entropy", **config), data)) == set()
+    # Named outright, they are taken at their word.
+    named = coreset(core(method="least_confidence", **config), data, out="named", reuse=first.folder)
+    assert "proxy/seed-0/model-0" in reused(named)
+
+
+# --- own code -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_edited_method_of_ones_own_is_changed_code(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "def unsure(probs):\n    return -probs.max(axis=1).astype(float)\n"
+    module = tmp_path / "my_ranks.py"
+    module.write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = core(proxy=LOGISTIC, target=LOGISTIC, method="my_ranks:unsure")
+
+    def go(out: str = "run", **given: Any) -> Run:
+        code_digest.cache_clear()  # as a process of its own would
+        return coreset(config, data, out=tmp_path / out, **given)
+
+    first = go().selection.ids.tolist()
+    assert (
+        first
+        == coreset(
+            config.model_copy(update={"method": "least_confidence"}), data, out=tmp_path / "b"
+        ).selection.ids.tolist()
+    )
+    module.write_text("# a comment\n" + source)
+    assert go().selection.ids.tolist() == first
+    module.write_text(source.replace("max", "min"))
+    with refused(RunChanged, "the code of stage selection/seed-0", "my_ranks", "--accept-code-change"):
+        go()
+    assert reused(go("other", reuse=tmp_path / "run")) >= {"proxy/seed-0/model-0"}
+    assert "selection/seed-0" not in reused(Run.open(tmp_path / "other"))
+    assert go(accept_code_change=True).selection.ids.tolist() == first
+    code_digest.cache_clear()
+
+
+def test_a_method_that_is_no_plain_function_counts_by_where_it_is_named(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "my_partial_ranks.py"
+    source = (
+        "from functools import partial\n"
+        "def power(probs, *, p):\n    return -(probs ** p).sum(axis=1).astype(float)\n"
+        "squared = partial(power, p=2)\n"
+    )
+    module.write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = core(proxy=LOGISTIC, target=LOGISTIC, method="my_partial_ranks:squared")
+    coreset(config, data, out=tmp_path / "run")
+    module.write_text(source.replace("p=2", "p=3"))
+    code_digest.cache_clear()
+    with refused(RunChanged, "the code of stage selection/seed-0", "my_partial_ranks"):
+        coreset(config, data, out=tmp_path / "run")
+    code_digest.cache_clear()
+
+
+def test_a_pipeline_of_ones_own_is_a_model(data: Dataset, tmp_path: Path) -> None:
+    own = {"model": "tests.own_models:scaled_logistic"}
+    run = coreset(
+        core(proxy=own, target={**own, "options": {"C": 0.5}}, method="margin", control=["full"]),
+        data,
+        out=tmp_path / "a",
+    )
+    assert {a["steps"] for a in run.metrics["arms"]} == {None}
+    assert run.metrics["agreement"][0]["between"] == "proxy and target"
+    asked = active(act(proxy=own, target=own), data, out=tmp_path / "b")
+    assert len(flat(questions(asked))) == 28
+
+
 # --- refused before anything is trained -----------------------------------------------------------------------------------
 
 
@@ -375,6 +623,8 @@ def test_the_same_settings_find_the_same_folder(data: Dataset, tmp_path: Path, m
         ({"target": {"model": "no.such:thing"}}, SettingError, ["no.such:thing"]),
         ({"options": {"alpha": 1}}, SettingError, ["alpha"]),
         ({"method": "k_center", "proxy": {"seeds": 2}}, SettingError, ["proxy.seeds"]),
+        ({"target": LOGISTIC, "equal": ["steps"]}, SettingError, ["logistic does not learn in steps", "epochs"]),
+        ({"target": LOGISTIC, "equal": ["epochs", "steps"]}, SettingError, ["logistic does not learn in steps"]),
     ],
 )
 def test_what_cannot_end_well_is_refused_at_once(
@@ -411,7 +661,12 @@ def test_datasets_that_cannot_be_used_are_refused(data: Dataset, tmp_path: Path)
         ({"labelled": [12, 65]}, BudgetError, ["labelled", "65", "64"]),
         ({"labelled": ["10%", "10%"]}, BudgetError, ["must rise"]),
         ({"evaluate": [13]}, SettingError, ["13", "12, 20, 28"]),
-        ({"method": "forgetting"}, MissingInput, ["forgetting needs correct", "unlabelled"]),
+        (
+            {"method": "forgetting"},
+            MissingInput,
+            ["forgetting needs signals (correct), which unlabelled examples do not have"],
+        ),
+        ({"method": OWN + "by_label"}, MissingInput, ["by_label needs labels, which unlabelled examples do not have"]),
     ],
 )
 def test_active_settings_that_make_no_sense_are_refused_at_once(
@@ -452,12 +707,17 @@ def test_active_learning_is_what_its_parts_say(data: Dataset, tmp_path: Path, tr
     assert start == asked[0] == questions(run, "random")[0] == questions(run, "target")[0]
     # Each later question: the candidates that the round's proxy is least sure of.
     for round_ in (1, 2):
-        stage = run.folder / f"sessions/proxy-seed-0/rounds/{round_:03d}/selection"
+        stage = round_folder(run.folder / "sessions/proxy-seed-0", round_) / "selection"
         pool = read_array(stage / "ids.npy")
         assert pool.tolist() == sorted(set(data.ids.tolist()) - set(flat(asked[:round_])))
         assert svp.select("margin", 8, probs=read_array(stage / "probs-0.npy"), ids=pool).ids.tolist() == asked[round_]
     # Random control: one sequence, never trained in between.
-    assert not (run.folder / "sessions/random-seed-0/rounds/001/model-0").exists()
+    assert not (round_folder(run.folder / "sessions/random-seed-0", 1) / "model-0").exists()
+    # A round is named by what was labelled when it began.
+    ids = np.sort(np.array(asked[0]))
+    state = digest(ids, data.labels[data.positions(ids)])[:8]
+    assert round_folder(run.folder / "sessions/proxy-seed-0", 1).name == f"001-{state}"
+    assert round_folder(run.folder / "sessions/target-seed-0", 1).name == f"001-{state}"
     # proxy 12, 20; random none; target session 12, 20 (28 for its last evaluation); targets of proxy and random at 20 and 28.
     assert sorted(t.n for t in trained) == [12, 12, 20, 20, 20, 20, 28, 28, 28]
     assert set(arms(run)) == {(name, "epochs", 0, n) for name in ("proxy", "random", "target") for n in (20, 28)}
@@ -477,8 +737,11 @@ def test_selection_time_leaves_the_last_training_out(data: Dataset, tmp_path: Pa
     run = active(act(control=["target"], evaluate=[20, 28]), data, out=tmp_path / "run")
     for arm in ("proxy", "target"):
         session = Run.open(run.folder / f"sessions/{arm}-seed-0")
+        folders = {int(path.name[:3]): f"rounds/{path.name}" for path in session.folder.glob("rounds/*")}
+        assert sorted(folders) == ([1, 2] if arm == "proxy" else [1, 2, 3])
         by_round = [
-            session.seconds(f"rounds/{r:03d}/model-0") + session.seconds(f"rounds/{r:03d}/selection") for r in range(4)
+            sum(session.seconds(f"{folders[r]}/{part}") for part in ("model-0", "selection")) if r in folders else 0
+            for r in range(4)
         ]
         assert by_round[0] == 0  # the random start trains nothing
         found = arms(run)
@@ -560,10 +823,16 @@ def test_active_learning_by_other_means(
     n_proxies = proxy.get("seeds", 1) if proxy["model"] == "preact8" and method != "random" else 0
     assert [t.n for t in trained] == [12] * n_proxies + [20] * n_proxies
     if method == "k_center":  # what is labelled counts as covered
-        stage = run.folder / "sessions/proxy-seed-0/rounds/001/selection"
+        stage = round_folder(run.folder / "sessions/proxy-seed-0", 1) / "selection"
         embeddings = read_array(stage / "embeddings-0.npy")
         expected = svp.select("k_center", 8, embeddings=embeddings, ids=data.ids, already=np.sort(asked[0]), seed=0)
         assert asked[1] == expected.ids.tolist()
+        # Of these the proxy is shown all; what it leaves behind ranks the candidates only.
+        candidates = np.setdiff1d(data.ids, asked[0])
+        assert read_array(stage / "ids.npy").tolist() == candidates.tolist()
+        scores = read_array(stage / "scores.npy")
+        assert candidates[np.argsort(-scores)][:8].tolist() == asked[1]
+        assert len(scores) == 64 - 12
 
 
 def test_seeds_start_from_other_examples(data: Dataset, tmp_path: Path) -> None:
@@ -585,6 +854,10 @@ def test_evaluations_and_controls_are_added_to_a_finished_run(
     trained.clear()
     active(act(evaluate=[20, 28], control=["random"]), data, out=out)
     assert [t.n for t in trained] == [20, 28]
+    trained.clear()
+    fewer = active(act(), data, out=out)  # the default: the last total alone
+    assert set(arms(fewer)) == {("proxy", "epochs", 0, 28)}
+    assert not trained
     with refused(RunChanged, "labelled was [12, 20, 28], is now [12, 20, 30]"):
         active(act(evaluate=[20], labelled=[12, 20, 30]), data, out=out)
 
@@ -633,6 +906,167 @@ def test_a_session_asks_tells_and_goes_on_where_it_stopped(data: Dataset, tmp_pa
         Session.open(tmp_path / "none", data)
     with refused(RunChanged, "content of dataset"):
         Session.open(tmp_path / "s", make_data(seed=1))
+
+
+def session_config(**values: Any) -> svp.RunConfig:
+    common = {"dataset": "shades", "proxy": LOGISTIC, "target": LOGISTIC, "method": "margin", "compute": COMPUTE}
+    return svp.RunConfig.make({**common, **values})
+
+
+def truth(data: Dataset, ids: Any, shift: int = 0) -> dict[int, int]:
+    labels = data.labels[data.positions(np.asarray(ids))]
+    return {int(i): (int(c) + shift) % 4 for i, c in zip(ids, labels, strict=True)}
+
+
+COUNTING = {"model": "tests.own_models:CountingClassifier"}
+
+
+def test_a_model_between_two_answers_does_not_stop_the_round(data: Dataset, tmp_path: Path) -> None:
+    own_models.fitted.clear()
+    with Session.create(tmp_path / "s", session_config(proxy=COUNTING), data) as session:
+        first = session.ask(40)
+        session.tell(truth(data, first.ids[:25]))
+        assert session.fit().n == 25
+        session.tell(truth(data, first.ids[25:]))
+        second = session.ask(5)
+        assert len(second) == 5
+        assert not set(second.ids.tolist()) & set(first.ids.tolist())
+        assert own_models.fitted == [25, 40]
+        assert session.fit().n == 40  # the round's own model
+        assert own_models.fitted == [25, 40]
+        assert len(list((tmp_path / "s").glob("rounds/001-*"))) == 2
+        session.tell(truth(data, second.ids))
+        assert session.status()["labelled"] == 45
+        assert session.selection_seconds(45) > 0
+
+
+def test_a_corrected_label_starts_its_round_anew(data: Dataset, tmp_path: Path) -> None:
+    own_models.fitted.clear()
+    with Session.create(tmp_path / "s", session_config(proxy=COUNTING), data) as session:
+        first = session.ask(20)
+        session.tell(truth(data, first.ids))
+        session.fit()
+        before = round_folder(tmp_path / "s", 1)
+        kept = {path: path.read_bytes() for path in before.rglob("*") if path.is_file()}
+        session.tell(truth(data, first.ids[:1], shift=1), replace=True)
+        second = session.ask(5)
+        assert own_models.fitted == [20, 20]
+        folders = sorted((tmp_path / "s").glob("rounds/001-*"))
+        assert len(folders) == 2
+        assert {path: path.read_bytes() for path in before.rglob("*") if path.is_file()} == kept
+        (anew,) = set(folders) - {before}
+        stage = anew / "model-0"
+        ids, labels = read_array(stage / "ids.npy"), read_array(stage / "labels.npy")
+        told = {**truth(data, first.ids), **truth(data, first.ids[:1], shift=1)}
+        assert dict(zip(ids.tolist(), labels.tolist(), strict=True)) == told
+        # A correction while a question is open leaves it as it was asked.
+        session.tell(truth(data, first.ids[:1]), replace=True)
+        assert session.ask(5).ids.tolist() == second.ids.tolist()
+        session.tell(truth(data, second.ids))
+        assert len(session.ask(5)) == 5
+    # Labels as they were find what was trained on them.
+    own_models.fitted.clear()
+    with Session.open(tmp_path / "s", data) as session:
+        assert session.labelled(20)[1].tolist() == list(truth(data, np.sort(first.ids)).values())
+        session.fit(20)
+        session.fit()
+    assert own_models.fitted == []
+
+
+def test_a_correction_in_a_net_session(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    with Session.create(tmp_path / "s", session_config(proxy=PROXY), data) as session:
+        first = session.ask(16)
+        session.tell(truth(data, first.ids))
+        session.fit()
+        session.tell(truth(data, first.ids[:2], shift=2), replace=True)
+        second = session.ask(4)
+        assert [t.n for t in trained] == [16, 16]
+    # The same as if it had been told so at once.
+    with Session.create(tmp_path / "t", session_config(proxy=PROXY), data) as session:
+        start = session.ask(16)
+        assert start.ids.tolist() == first.ids.tolist()
+        session.tell({**truth(data, start.ids), **truth(data, start.ids[:2], shift=2)})
+        assert session.ask(4).ids.tolist() == second.ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"method": "forgetting"}, "forgetting needs signals (correct), which unlabelled examples do not have"),
+        ({"method": OWN + "by_label"}, "by_label needs labels, which unlabelled examples do not have"),
+        ({"method": OWN + "by_two_signals"}, "needs signals (loss, correct), which unlabelled examples do not have"),
+        ({"method": "k_center", "proxy": LOGISTIC}, "k_center needs embeddings, which logistic does not give"),
+    ],
+)
+def test_a_session_refuses_what_it_could_not_ask_by(
+    tmp_path: Path, values: dict[str, Any], words: str, trained: list[Training]
+) -> None:
+    # As many unlabelled as labelled: signals of these were once taken for signals of those.
+    data = make_data(40)
+    with (
+        refused(MissingInput, words),
+        Session.create(tmp_path / "s", session_config(**{"proxy": PROXY, **values}), data) as session,
+    ):
+        session.tell(truth(data, session.ask(20).ids))
+        session.ask(5)
+    assert not trained
+    assert not (tmp_path / "s").exists()
+
+
+def test_signals_are_those_of_the_examples_trained_on(data: Dataset, tmp_path: Path) -> None:
+    config = core()
+    with Run.start(tmp_path / "run", config, data) as run:
+        work = Work(run, data, config.compute)
+        half, rest = data.ids[:32], data.ids[32:]
+        fitted = work.train("model", config.proxy, half, data.labels[:32], 0)
+        given: dict[str, Any] = {"method": "forgetting", "options": {}, "seed": 0}
+        for i, pool in enumerate((rest, data.ids, half[:-1], np.append(half[:-1], rest[0]))):
+            with refused(SettingError, "only of the examples trained on"):
+                work.choose(f"other-{i}", [fitted], pool, None, 5, **given)
+        own = work.choose("own", [fitted], half, None, 5, **given)
+        assert set(own.selection.ids.tolist()) <= set(half.tolist())
+        assert own.ids.tolist() == half.tolist()
+
+
+def test_choices_rank_candidates_only(data: Dataset, tmp_path: Path) -> None:
+    config = core()
+    with Run.start(tmp_path / "run", config, data) as run:
+        work = Work(run, data, config.compute)
+        fitted = work.train("model", config.proxy, data.ids, data.labels, 0)
+        already = data.ids[10:20]
+        for method in ("k_center", "margin"):
+            ranked = work.choose(
+                method, [fitted], data.ids, None, 6, method=method, options={}, seed=0, already=already
+            )
+            candidates = np.setdiff1d(data.ids, already)
+            assert ranked.ids.tolist() == candidates.tolist()
+            assert candidates[np.argsort(-ranked.scores, kind="stable")][:6].tolist() == ranked.selection.ids.tolist()
+            again = work.choose(method, [fitted], data.ids, None, 6, method=method, options={}, seed=0, already=already)
+            assert (again.ids.tolist(), again.scores.tolist()) == (ranked.ids.tolist(), ranked.scores.tolist())
+
+
+def test_set_methods_agree_over_candidates(data: Dataset, tmp_path: Path) -> None:
+    run = active(act(method="k_center", control=["target"], labelled=[40, 48]), data, out=tmp_path / "run")
+    (agreed,) = run.metrics["agreement"]
+    asked = [set(questions(run, arm)[1]) for arm in ("proxy", "target")]
+    assert (agreed["n"], agreed["budget"]) == (24, 8)
+    assert agreed["chance"] == pytest.approx(8 / 24)  # not of the 40 that neither could ask for
+    assert agreed["overlap"] == pytest.approx(len(asked[0] & asked[1]) / 8)
+
+
+def test_a_session_goes_on_in_other_surroundings_when_that_is_accepted(data: Dataset, tmp_path: Path) -> None:
+    with Session.create(tmp_path / "s", session_config(), data) as session:
+        first = session.ask(8)
+        session.tell(truth(data, first.ids))
+    path = tmp_path / "s" / "environment.json"
+    environment = read_json(path)
+    environment["machine"]["cores"] = 10_000
+    path.write_text(json.dumps(environment))
+    with refused(RunChanged, "cores was 10000", "--accept-code-change"):
+        Session.open(tmp_path / "s", data)
+    with Session.open(tmp_path / "s", data, accept_code_change=True) as session:
+        assert session.status()["labelled"] == 8
+        assert len(session.ask(4)) == 4
 
 
 # --- against a recorded run -----------------------------------------------------------------------------------------------

@@ -96,6 +96,8 @@ def _lead(metrics: dict[str, Any]) -> list[str]:
             for s in reversed(metrics["speed_up"])
         ]
     paid = metrics["payment"]
+    if paid is None and any(arm["arm"] == "selection" for arm in metrics["arms"]):
+        return ["Whether it pays is not known: what the earlier selection had cost is not part of this run."]
     if paid is None:
         return ["Whether it pays was not measured: add --control full."]
     seconds = f"{paid['seconds']:.0f} s against {paid['full_seconds']:.0f} s"

@@ -292,7 +292,7 @@ class Run:
                 f"{self.folder} was made with other settings: {'; '.join(changed)}. Undo that, or choose another --out"
             )
         now = environment(dataset)
-        moved = changes({**before["packages"], **before["machine"]}, {**now["packages"], **now["machine"]})
+        moved = changes(surroundings(before), surroundings(now))
         if moved and not self._accept_code_change:
             raise RunChanged(
                 f"{self.folder} was made in another environment: {'; '.join(moved)}. "
@@ -459,6 +459,11 @@ def environment(dataset: Dataset) -> Json:
         "python": platform.python_version(),
         "machine": {"platform": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
     }
+
+
+def surroundings(environment: Json) -> Json:
+    """What of an environment has to stay the same, flat: packages and machine."""
+    return {**environment["packages"], **environment["machine"]}
 
 
 def _processor() -> str:

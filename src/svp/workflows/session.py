@@ -53,12 +53,19 @@ class Session:
         return cls(run, config, dataset, store, show)
 
     @classmethod
-    def open(cls, folder: str | Path, dataset: Dataset | None = None, *, show: Show = silent) -> Self:
+    def open(
+        cls,
+        folder: str | Path,
+        dataset: Dataset | None = None,
+        *,
+        accept_code_change: bool = False,
+        show: Show = silent,
+    ) -> Self:
         """The session in `folder`; its own settings say where the data is, unless a dataset is given."""
         path = Path(folder) / "config.toml"
         if not (Path(folder) / "labels.sqlite").exists():
             raise DataError(f"{folder} holds no session (labels.sqlite is missing); Session.create makes one")
-        return cls.create(folder, RunConfig.load(path), dataset, show=show)
+        return cls.create(folder, RunConfig.load(path), dataset, accept_code_change=accept_code_change, show=show)
 
     def close(self) -> None:
         self._store.close()

@@ -16,7 +16,7 @@ from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError
 from svp.learners import EpochRecord, Learner, Outputs, find, make_learner, trial
-from svp.runs import Run, Stage, digest, read_array, read_json, write_array
+from svp.runs import Run, Stage, digest, environment, read_array, read_json, surroundings, write_array
 from svp.select import Method, Rank, Selection, find_method, score, select
 from svp.signals import KINDS, Signals
 
@@ -173,7 +173,9 @@ class Work:
             "budget": budget,
             "seed": seed,
         }
-        stage = self.run.stage(name, made_from, (*CHOOSING_CODE, row.function.__module__))
+        # Of an own method the module that it is named in, too: what is made there (a partial) may be of another's class.
+        own = {row.function.__module__, *method.split(":")[:-1]}
+        stage = self.run.stage(name, made_from, (*CHOOSING_CODE, *sorted(own)))
         if not stage.done:
             self.show(f"choosing {budget:,} of {len(ids):,} by {method}", 0, 0)
             for f in fitted if row.needs else ():
@@ -293,7 +295,8 @@ def begin(
         out = Path("runs") / f"{name}-{workflow}-{config.digest(without=[*may_vary, 'data'])[:8]}"
         # Another method or budget does not train the same proxy again.
         siblings = sorted(mark.parent for mark in Path("runs").glob(f"{name}-{workflow}-*/environment.json"))
-        others += [sibling for sibling in siblings if sibling != out]
+        here = surroundings(environment(dataset))
+        others += [s for s in siblings if s != out and surroundings(read_json(s / "environment.json")) == here]
     return Run.start(Path(out), config, dataset, may_vary=may_vary, reuse=others, accept_code_change=accept_code_change)
 
 
@@ -309,8 +312,9 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
     _, method = find_method(config.method)
     method.settle(config.method, config.options)
     trial(config.target, dataset)
-    if chooses:
-        check_needs(config, dataset)
+    if not chooses:
+        return
+    check_needs(config, dataset)
     if config.proxy.seeds > 1 and not isinstance(method, Rank):
         raise SettingError(f"{config.method} gives no scores to average over several proxies; set proxy.seeds to 1")
 
