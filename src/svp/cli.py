@@ -27,6 +27,7 @@ app = App(
     "A small proxy model chooses for a large target model, and what that was worth is measured.",
     version=lambda: __import__("svp").__version__,
     suppress_keyboard_interrupt=False,
+    help_format="plaintext",  # Markdown would add a third to the start-up
     result_action="return_value",
 )
 for _name, (_help, _example) in COMMANDS.items():
