@@ -457,7 +457,11 @@ def environment(dataset: Dataset) -> Json:
         "svp": version("selection-via-proxy"),
         "packages": packages,
         "python": platform.python_version(),
-        "machine": {"platform": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+        "machine": {
+            "platform": f"{platform.system()} {platform.machine()}",
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+        },
     }
 
 
