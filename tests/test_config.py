@@ -60,7 +60,7 @@ CORESET = st.fixed_dictionaries(
         "target": TRAIN,
         "options": OPTIONS,
         "budget": AMOUNT,
-        "control": st.lists(st.sampled_from(["random", "full"]), max_size=2),
+        "control": st.lists(st.sampled_from(["random", "full"]), max_size=2, unique=True),
         "seed": st.integers(0, 2**40),
     },
 )

@@ -125,7 +125,7 @@ def test_fingerprint_changes_with_everything_a_result_depends_on():
     test_pixel[0, 0, 0, 0] ^= 1
     others = [
         small(inputs=pixel),
-        small(inputs=data.inputs.astype(np.float32)),
+        small(inputs=data.inputs.astype(np.float32), test=(data.test.inputs.astype(np.float32), [1, 2])),
         small(labels=[0, 1, 2, 1, 1]),
         small(labels=None),
         small(classes=["a", "b", "d"]),
@@ -328,3 +328,10 @@ def test_what_does_not_fit_into_memory_is_refused(monkeypatch):
         check_memory(9 * 2**30, "this")
     monkeypatch.setattr("svp.data.base.available_memory", lambda: None)
     check_memory(2**60, "this")
+
+
+def test_train_and_test_of_other_types_are_refused() -> None:
+    """One would be scaled as bytes and the other not."""
+    x = np.zeros((4, 3), np.uint8)
+    with pytest.raises(DataError, match="test inputs are float32, train inputs uint8"):
+        Dataset.from_arrays(x, [0, 1, 0, 1], test=(x.astype(float), [0, 1, 0, 1]))

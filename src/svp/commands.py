@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from svp.config import ActiveConfig, Config, CoresetConfig, merge, read_toml
-from svp.errors import MissingExtra, UnknownName, require
+from svp.errors import MissingExtra, SettingError, UnknownName, require
 from svp.runs import Run, code_digest
 
 C = TypeVar("C", bound=Config)
@@ -233,8 +233,8 @@ def _known(what: str) -> dict[str, str]:
 def configure(kind: type[C], dataset: str | None, settings: BaseModel | None, common: Common) -> C:
     """The configuration: the recipe, over it the flags."""
     given = {} if settings is None else _typed(settings.model_dump(exclude_unset=True))
-    if dataset is not None:
-        given["dataset"] = dataset
+    if dataset is not None and given.setdefault("dataset", dataset) != dataset:
+        raise SettingError(f"two datasets are named, {dataset!r} and {given['dataset']!r}; name one")
     return kind.make(merge({} if common.recipe is None else read_recipe(common.recipe), given))
 
 

@@ -202,6 +202,15 @@ class CoresetConfig(RunConfig):
     def _budget_is_a_count_or_share(cls, budget: Any) -> Any:
         return budget if budget is None else _count_or_share(budget)
 
+    @model_validator(mode="after")
+    def _arms_are_named_once(self) -> Self:
+        if not self.equal:
+            raise ValueError("equal needs epochs, steps, or both")
+        for name, values in (("equal", self.equal), ("control", self.control)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} names an arm twice: {', '.join(values)}; name each once")
+        return self
+
 
 class ActiveConfig(RunConfig):
     """Choose what to label, round by round."""

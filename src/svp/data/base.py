@@ -80,6 +80,10 @@ class Dataset:
                 raise DataError(
                     f"{name}: inputs are {x.shape[1:]} each, test inputs {x_test.shape[1:]}; they must agree"
                 )
+            if x_test.dtype != x.dtype:
+                raise DataError(
+                    f"{name}: test inputs are {x_test.dtype}, train inputs {x.dtype}; give both as uint8 or both as floats"
+                )
             y_test = as_labels(test[1], len(x_test), f"{name} (test)")
         named = _as_classes(classes, [part for part in (y, y_test) if part is not None], name)
         test_part = None
