@@ -1,4 +1,4 @@
-"""Run folders: stages, done-marks, provenance, resume. With `labels.py`, the only place that writes state.
+"""Run folders: stages, done-marks, provenance, resume. With `labels.py` and `signals.py`, the only place that writes state.
 
 A stage is a folder. Its `begun.json` says what it is made from (settings, inputs, a digest of the code it runs) and is written
 first; its `done.json` is written last. A stage that is done and made from the same things is read, not run; one that was begun

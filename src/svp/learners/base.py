@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,3 @@ class Learner(Protocol):
     def load(self, folder: Path) -> None:
         """Take the fitted model that `fit` left in `folder`."""
         ...
-
-
-Options = dict[str, Any]

@@ -50,11 +50,6 @@ class Fitted:
         return float(self.stage.facts["seconds"])
 
     @property
-    def history(self) -> list[EpochRecord]:
-        history: list[EpochRecord] = read_json(self.stage.folder / "history.json")
-        return history
-
-    @property
     def origin(self) -> str:
         """Digest of everything the model was made from."""
         return digest(json.dumps(self.stage.made_from, sort_keys=True))
