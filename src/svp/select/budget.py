@@ -1,13 +1,40 @@
-"""How many examples a budget means."""
+"""How many examples a budget means, and how many bytes an amount of memory."""
 
 import decimal
 import numbers
+import re
 
 import numpy as np
 
-from svp.errors import BudgetError
+from svp.errors import BudgetError, SettingError
 
 Budget = int | float | str
+Memory = int | str
+
+DEFAULT_MEMORY = 1 << 30  # bytes a method may take beside its arrays, where it can choose
+_UNITS = {
+    "": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+
+
+def resolve_memory(memory: Memory | None) -> int:
+    """Bytes: a whole number, or text such as "500MB" (10^6) or "2GiB" (2^30); None is 1 GiB. SettingError for anything else."""
+    if memory is None:
+        return DEFAULT_MEMORY
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)", str(memory).strip().lower())
+    if match is None or isinstance(memory, (bool, float)) or match[2] not in _UNITS:
+        raise SettingError(f"memory={memory!r}; give bytes, or text such as '500MB' or '2GiB'")
+    if (size := int(float(match[1]) * _UNITS[match[2]])) < 1 << 20:
+        raise SettingError(f"memory={memory!r} is less than 1 MiB; give more")
+    return size
 
 
 def resolve_budget(budget: Budget, n_candidates: int) -> int:

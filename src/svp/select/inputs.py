@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from svp.errors import DataError, MissingInput, SettingError
+from svp.select.budget import DEFAULT_MEMORY, Memory, resolve_memory
 from svp.select.scores import UNSEEN
+from svp.select.similarity import Similarity
 from svp.select.table import Ints
 
 # Producers in half precision give rows that sum to 1 within a few thousandths.
@@ -20,6 +22,8 @@ _PASS = {
     "probs": "probs=, an (n, classes) array of class probabilities",
     "embeddings": "embeddings=, an (n, d) array of features",
     "labels": "labels=, an (n,) array of class numbers",
+    "scores": "scores=, an (n,) array of numbers, higher = taken first",
+    "similarity": "similarity=, an (n, n) matrix, or embeddings=, an (n, d) array of features",
 }
 
 
@@ -27,33 +31,40 @@ _PASS = {
 class Inputs:
     """The examples to choose from: ids and what is known of them, all of one length n.
 
-    arrays  by need: "probs" (n, c), "embeddings" (n, d), "labels" (n,), and each kind of signal (n_epochs, n)
+    arrays      by need: "probs" (n, c), "embeddings" (n, d), "labels" and "scores" (n,), each kind of signal (n_epochs, n)
+    similarity  (n, n), dense or scipy-sparse, or None: made of embeddings where a method needs it
+    neighbors   keep only so many of the most similar of each example; None: all
+    memory      bytes that may be taken beside the arrays, where that can be chosen
     """
 
     ids: Ints
     arrays: dict[str, NDArray[Any]]
+    similarity: Any = None
+    neighbors: int | None = None
+    memory: int = DEFAULT_MEMORY
 
     @classmethod
     def of(
         cls,
         *,
         ids: ArrayLike | None,
-        probs: ArrayLike | None,
-        embeddings: ArrayLike | None,
-        labels: ArrayLike | None,
-        signals: Mapping[str, ArrayLike] | None,
+        signals: Mapping[str, ArrayLike] | None = None,
+        similarity: Any = None,
+        neighbors: int | None = None,
+        memory: Memory | None = None,
+        **given: ArrayLike | None,
     ) -> Self:
         """Check shapes and ids (contents are checked where they are read). Arrays on disk stay there."""
         arrays = {
-            name: _as_array(name, values, ndim)
-            for name, values, ndim in (("probs", probs, 2), ("embeddings", embeddings, 2), ("labels", labels, 1))
-            if values is not None
+            name: _as_array(name, values, len(_SHAPES[name])) for name, values in given.items() if values is not None
         }
         for kind, values in (signals or {}).items():
             if kind in _PASS:
                 raise SettingError(f"A signal cannot be called {kind!r}; pass {_PASS[kind]}")
             arrays[kind] = _as_array(kind, values, 2)
         lengths = {name: array.shape[_axis(name)] for name, array in arrays.items()}
+        if similarity is not None:
+            lengths["similarity"] = similarity.shape[0]
         if ids is not None:
             lengths["ids"] = len(row_ids := as_ids(ids, "ids"))
             _check_distinct(row_ids)
@@ -62,7 +73,9 @@ class Inputs:
             raise DataError(f"The inputs differ in the number of examples: {listed}; give one of each per example")
         if not lengths:
             raise MissingInput("Nothing says which examples there are; pass ids=, or an array the method reads")
-        return cls(row_ids if ids is not None else np.arange(next(iter(lengths.values()))), arrays)
+        if ids is None:
+            row_ids = np.arange(next(iter(lengths.values())))
+        return cls(row_ids, arrays, similarity, neighbors, resolve_memory(memory))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,7 +83,9 @@ class Inputs:
     def require(self, method: str, needs: tuple[str, ...]) -> None:
         """MissingInput unless everything that `method` reads was given."""
         for need in needs:
-            if need in self.arrays:
+            if need in self.arrays or (
+                need == "similarity" and (self.similarity is not None or "embeddings" in self.arrays)
+            ):
                 continue
             if need in _PASS:
                 raise MissingInput(f"Method {method!r} needs {need}; pass {_PASS[need]}")
@@ -87,8 +102,12 @@ class Inputs:
             self.check(need)
         return part
 
-    def whole(self, need: str) -> NDArray[Any]:
-        """All examples of one array, checked."""
+    def whole(self, need: str) -> Any:
+        """All examples of one array, checked; of "similarity" a `Similarity`."""
+        if need == "similarity":
+            if self.similarity is not None:
+                return Similarity.given(self.similarity, self.ids, self.neighbors, self.memory)
+            return Similarity.made(self.whole("embeddings"), self.neighbors, self.memory)
         self.check(need)
         return self.arrays[need]
 
@@ -116,7 +135,7 @@ class Inputs:
     def chunks(self, needs: tuple[str, ...]) -> Iterator[slice]:
         """Slices of examples that hold about CHUNK_NUMBERS numbers of the arrays `needs`."""
         width = sum(self.arrays[need].size // max(len(self), 1) for need in needs)
-        size = max(1, CHUNK_NUMBERS // max(width, 1))
+        size = max(1, min(CHUNK_NUMBERS, self.memory // 64) // max(width, 1))
         return (slice(start, min(start + size, len(self))) for start in range(0, len(self), size))
 
     def mask(self, ids: ArrayLike, name: str) -> NDArray[np.bool_]:
@@ -155,11 +174,15 @@ def _as_array(name: str, values: ArrayLike, ndim: int) -> NDArray[Any]:
     if array.dtype.kind not in "fiub":
         raise DataError(f"{name}: type {array.dtype} is not numbers; give floats or whole numbers")
     if array.ndim != ndim:
-        expected = {"labels": "(n,)", "probs": "(n, classes)", "embeddings": "(n, d)"}.get(name, "(n_epochs, n)")
-        raise DataError(f"{name}: shape {array.shape}; give {expected}")
+        raise DataError(
+            f"{name}: shape {array.shape}; give ({', '.join(_SHAPES.get(name, ('n_epochs', 'n')))}{',' * (ndim == 1)})"
+        )
     if name in ("probs", "embeddings") and not array.shape[1]:
         raise DataError(f"{name}: shape {array.shape} has no columns; give at least one number per example")
     return array
+
+
+_SHAPES = {"probs": ("n", "classes"), "embeddings": ("n", "d"), "labels": ("n",), "scores": ("n",)}
 
 
 def _axis(need: str) -> int:
@@ -186,6 +209,8 @@ def _is_sound(need: str, part: NDArray[Any]) -> NDArray[np.bool_]:
             return np.asarray(sound)
     if need == "embeddings":
         return np.asarray(np.isfinite(part).all(axis=1))
+    if need == "scores":
+        return np.asarray(np.isfinite(part))
     if need == "labels":
         return np.asarray((part >= -1) & (part == np.floor(part)))
     if need == "correct":

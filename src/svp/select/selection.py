@@ -56,6 +56,7 @@ class Selection:
     method       a name of the table of methods, or "package.module:function"
     options      every option of the method, defaults too
     seed         what chance and ties were decided by, with tie_break
+    sampler      how scored examples were chosen, where it was asked for; or None: the method's own way
     labels       (k,) class numbers, -1 where unknown; or None
     keys         (k,) the users' own names; or None
     nearest      (k,) id of the nearest example that was chosen or given before this one, -1 where none was; or None
@@ -71,6 +72,7 @@ class Selection:
     options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     tie_break: str = "hash"
+    sampler: str | None = None
     labels: Ints | None = None
     keys: tuple[str, ...] | None = None
     nearest: Ints | None = None
@@ -158,6 +160,7 @@ class Selection:
             "options": self.options,
             "seed": self.seed,
             "tie_break": self.tie_break,
+            "sampler": self.sampler,
             "n": len(self),
             "fingerprint": self.fingerprint,
             "svp_version": self.version,
@@ -190,6 +193,7 @@ class Selection:
                 options=origin["options"],
                 seed=origin["seed"],
                 tie_break=origin["tie_break"],
+                sampler=origin.get("sampler"),
                 labels=_ints(read["label"]) if "label" in read else None,
                 keys=tuple(read["key"].to_pylist()) if "key" in read else None,
                 nearest=_ints(read["nearest"]) if "nearest" in read else None,

@@ -14,8 +14,9 @@ from svp.errors import SettingError
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# What a function may ask for by keyword beside its own options.
-GIVEN = ("ids", "seed")
+# What a function may ask for by keyword beside its own options: the (n,) ids, the seed, the bytes it may take beside its
+# arrays.
+GIVEN = ("ids", "seed", "memory")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Method:
 
     function  takes the arrays of `needs` in that order, then by keyword its options, and `ids` and `seed` where it
               names them
-    needs     "probs", "embeddings", "labels", or a kind of signal such as "correct": what a workflow has to compute
+    needs     "probs", "embeddings", "labels", "similarity" (made of embeddings where it is not given), or a kind of signal
+              such as "correct"
     The one-line summary is the first line of the function's docstring; its options are its keyword-only parameters.
     """
 
@@ -34,6 +36,11 @@ class Method:
     @property
     def summary(self) -> str:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Everything that a choice by this method reads: what a workflow has to compute."""
+        return self.needs
 
     @property
     def options(self) -> dict[str, Any]:
@@ -51,10 +58,10 @@ class Method:
             raise SettingError(f"Method {name!r} needs the option {missing[0]!r}; pass {missing[0]}=")
         return settled
 
-    def given(self, ids: Ints, seed: int) -> dict[str, Any]:
-        """Those of `ids` and `seed` that the function names."""
+    def given(self, **values: Any) -> dict[str, Any]:
+        """Those of `ids`, `seed` and `memory` that the function names."""
         keywords = self._keywords()
-        return {name: value for name, value in (("ids", ids), ("seed", seed)) if name in keywords}
+        return {name: value for name, value in values.items() if name in keywords}
 
     def _keywords(self) -> dict[str, Any]:
         parameters = inspect.signature(self.function).parameters.values()
@@ -62,13 +69,30 @@ class Method:
 
 
 @dataclass(frozen=True)
+class Sampler(Method):
+    """A way from scores to a choice: function(scores, *needs, already, candidates, budget, ...) -> positions, in order."""
+
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Rank(Method):
     """A method that gives every example a score: function(*needs, ...) -> (n,) finite, higher = taken first.
 
     per_example  each score depends on its own example alone, so that the arrays may be fed in chunks of examples
+    sampler      how the scored examples are chosen, where the method is known for another way than the highest first
     """
 
     per_example: bool = True
+    sampler: Sampler | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.needs if self.sampler is None else (*self.needs, *self.sampler.needs)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return super().options if self.sampler is None else {**super().options, **self.sampler.options}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,334 @@
+"""What a choice must keep to beside its size: so many of each class, and a total cost.
+
+One rule for every method: its own order is followed for as long as the minimums can still be met; from then on only classes
+that lack are open; a class at its maximum is closed, and so is an example that what is left of the money does not buy. For a
+ranking that is the best choice there is under minimums and maximums (they form a matroid). A method that chooses sets goes on
+from what it has chosen whenever something closes, as a greedy algorithm does that skips what it may not take.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.errors import BudgetError, DataError, SettingError
+from svp.select.table import Floats, Ints, Picks
+
+PerClass = Mapping[str, Any]
+Choose = Callable[[Ints, Ints, int], Picks]  # (already, candidates, size) -> picks
+
+_FORMS = '{"min": 5}, {"max": {0: 10, 1: 20}}, {"share": "equal"}, {"share": "natural"} or {"share": {0: 0.7, 1: 0.3}}'
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many more of each class may be chosen, and what each example costs.
+
+    classes  (n,) class of each example, -1 where unknown: such examples belong to no class, and no limit holds for them
+    least    (c,) at least so many more
+    most     (c,) at most so many more
+    costs    (n,) what each costs; or None: they are counted
+    """
+
+    classes: Ints
+    least: Ints
+    most: Ints
+    costs: Floats | None = None
+
+
+def as_costs(costs: Any, n: int, ids: Ints) -> Floats:
+    """(n,) float64 costs, 0 or more."""
+    try:
+        values = np.asarray(costs, np.float64)
+    except (TypeError, ValueError):
+        raise DataError("costs: values that are no numbers; give one cost for each example") from None
+    if values.shape != (n,):
+        raise DataError(f"costs: shape {values.shape} for {n} examples; give one cost for each")
+    if len(bad := ids[~(np.isfinite(values) & (values >= 0))]):
+        raise DataError(
+            f"costs: {len(bad)} examples have a cost that is below 0 or not finite, the first ids: {bad[:3].tolist()}"
+        )
+    return values
+
+
+def resolve_spend(budget: Any, costs: Floats) -> float:
+    """The total cost that `budget` means for candidates of these costs: an amount, or a share of their total ("10%").
+
+    An amount above the total buys everything. Raises BudgetError for less than nothing or what is no number.
+    """
+    text = str(budget).strip()
+    total = float(costs.sum())
+    try:
+        if isinstance(budget, (bool, np.bool_)):
+            raise ValueError
+        amount = float(text.removesuffix("%"))
+    except ValueError:
+        raise BudgetError(
+            f"Budget {budget!r} is no number; with costs= give a total cost, or a share of all such as '10%' "
+            f"(everything costs {total:g})"
+        ) from None
+    if text.endswith("%"):
+        if amount > 100:
+            raise BudgetError(f"Budget {text} is a share above 100%; everything costs {total:g}")
+        amount *= total / 100
+    if not amount >= 0:
+        raise BudgetError(f"Budget {text} is less than nothing; everything costs {total:g}")
+    return amount
+
+
+def limits_of(
+    per_class: PerClass | None,
+    labels: Ints | None,
+    costs: Floats | None,
+    already: NDArray[np.bool_],
+    candidates: Ints,
+    size: int | None,
+    spend: float,
+) -> Limits:
+    """Check `per_class` against what there is: SettingError for what makes no sense, BudgetError for what cannot be met.
+
+    size  how many new examples; None where costs decide
+    """
+    if per_class is None:
+        return Limits(np.full(len(already), -1), np.zeros(0, np.int64), np.zeros(0, np.int64), costs)
+    assert labels is not None
+    if not isinstance(per_class, Mapping) or not per_class or not per_class.keys() <= {"min", "max", "share"}:
+        raise SettingError(f"per_class={per_class!r}; give one such as {_FORMS}")
+    n_classes = int(labels.max(initial=-1)) + 1
+    have = np.bincount(labels[already & (labels >= 0)], minlength=n_classes)
+    there = np.bincount(labels[candidates][labels[candidates] >= 0], minlength=n_classes)
+    if "share" in per_class:
+        if len(per_class) > 1:
+            raise SettingError("per_class: share says how many of each class; give it without min and max")
+        if size is None:
+            raise SettingError(
+                "per_class: a share counts examples, but with costs nobody knows how many; give min or max"
+            )
+        if len(unknown := candidates[labels[candidates] < 0]):
+            raise SettingError(
+                f"per_class: {len(unknown)} candidates have no class and so no share; exclude them, or give min or max"
+            )
+        quota = _quotas(per_class["share"], size, have, there)
+        return Limits(labels, quota, quota)
+    low = _counts("min", per_class.get("min", 0), n_classes)
+    high = _counts("max", per_class.get("max", np.iinfo(np.int64).max), n_classes)
+    if len(bad := np.flatnonzero(low > high)):
+        raise SettingError(f"per_class: class {bad[0]} has min {low[bad[0]]} above max {high[bad[0]]}")
+    least, most = np.maximum(low - have, 0), np.maximum(high - have, 0)
+    if len(short := np.flatnonzero(least > there)):
+        c = short[0]
+        raise BudgetError(
+            f"per_class: min {low[c]} of class {c} cannot be met: {have[c]} are chosen already and {there[c]} are "
+            "candidates; ask for fewer"
+        )
+    limits = Limits(labels, least, most, costs)
+    if size is not None:
+        free = int((labels[candidates] < 0).sum())
+        if least.sum() > size:
+            raise BudgetError(f"per_class: the minimums want {least.sum()} examples, the budget is {size}; raise it")
+        if (able := int(np.minimum(most, there).sum()) + free) < size:
+            raise BudgetError(f"per_class: the maximums leave {able} examples, the budget is {size}; lower it")
+    elif (dues := _dues(limits, least, candidates)) > spend:
+        raise BudgetError(f"per_class: the minimums cost {dues:g} at least, the budget is {spend:g}; raise it")
+    return limits
+
+
+def choose_within(
+    choose: Choose, limits: Limits, already: Ints, candidates: Ints, budget: float, *, fixed_order: bool
+) -> Picks:
+    """Follow `choose` within `limits`; `budget` is a number of examples, or where there are costs a total.
+
+    fixed_order  `choose` is a ranking: what it takes does not depend on what was taken before, so it is asked once
+    """
+    tally = _Tally(limits, candidates, budget)
+    parts: list[Picks] = []
+    while len(candidates := candidates[tally.is_open(candidates)]):
+        size = len(candidates) if fixed_order else tally.n_likely(candidates)
+        picks = choose(already, candidates, size)
+        taken = tally.take(picks.pos, skip=fixed_order)
+        parts.append(_at(picks, taken))
+        if fixed_order:
+            break
+        already = np.concatenate([already, picks.pos[taken]])
+        # Where nothing was taken the first would eat up what the minimums still cost: it never fits again.
+        candidates = candidates[~np.isin(candidates, picks.pos[taken] if len(taken) else picks.pos[:1])]
+    return _joined(parts)
+
+
+class _Tally:
+    """What is left of budget and limits while a choice grows."""
+
+    def __init__(self, limits: Limits, candidates: Ints, budget: float) -> None:
+        self.limits = limits
+        self.least, self.most = limits.least.copy(), limits.most.copy()
+        self.left = budget
+        self.untaken = np.zeros(len(limits.classes), bool)
+        self.untaken[candidates] = True
+
+    def is_open(self, pos: Ints) -> NDArray[np.bool_]:
+        """(k,) which of these may come next."""
+        classes, costs = self.limits.classes[pos], self.limits.costs
+        mine = classes >= 0
+        open_ = np.full(len(pos), self.left >= 1) if costs is None else costs[pos] <= self.left
+        open_[mine] &= self.most[classes[mine]] > 0
+        if self._must():
+            open_ &= mine
+            open_[mine] &= self.least[classes[mine]] > 0
+        return open_
+
+    def n_likely(self, candidates: Ints) -> int:
+        """How many of the open candidates to ask for: all that the budget takes, or about as many as it buys."""
+        costs = self.limits.costs
+        if costs is None:
+            wanted = int(self.least.sum()) if self._must() else int(self.left)
+        else:
+            mean = float(costs[candidates].mean())
+            wanted = math.ceil(self.left / mean) if mean else len(candidates)
+        return max(1, min(wanted, len(candidates)))
+
+    def take(self, pos: Ints, *, skip: bool) -> Ints:
+        """Places in `pos` of those taken, in order; what may not be taken ends it, or is passed over with `skip`."""
+        classes = self.limits.classes[pos].tolist()
+        prices = np.ones(len(pos)).tolist() if self.limits.costs is None else self.limits.costs[pos].tolist()
+        taken: list[int] = []
+        must = self._must()
+        for place, (i, c, price) in enumerate(zip(pos.tolist(), classes, prices, strict=True)):
+            closed = self.most[c] <= 0 or (must and self.least[c] <= 0) if c >= 0 else must
+            if closed or price > self.left or not self._affordable(i):
+                if not skip:
+                    break
+                continue
+            if c >= 0:
+                self.least[c] = max(0, self.least[c] - 1)
+                self.most[c] -= 1
+            self.left -= price
+            self.untaken[i] = False
+            must = self._must()
+            taken.append(place)
+            if self.limits.costs is None and self.left < 1:
+                break
+        return np.array(taken, np.int64)
+
+    def _must(self) -> bool:
+        """Whether only classes below their minimum are open: at once where costs count, else when the rest is theirs."""
+        owed = int(self.least.sum()) if len(self.least) else 0
+        return owed > 0 and (self.limits.costs is not None or owed >= self.left)
+
+    def _affordable(self, i: int) -> bool:
+        """Whether the cheapest way to meet the minimums still fits after this one."""
+        costs = self.limits.costs
+        if costs is None or not len(self.least) or not self.least.any():
+            return True
+        least = self.least.copy()
+        c = self.limits.classes[i]
+        least[c] = max(0, least[c] - 1)
+        others = self.untaken.copy()
+        others[i] = False
+        return bool(costs[i] + _dues(self.limits, least, np.flatnonzero(others)) <= self.left)
+
+
+def _dues(limits: Limits, least: Ints, candidates: Ints) -> float:
+    """The least that these minimums can cost."""
+    assert limits.costs is not None
+    classes = limits.classes[candidates]
+    return float(
+        sum(np.sort(limits.costs[candidates[classes == c]])[: least[c]].sum() for c in np.flatnonzero(least > 0))
+    )
+
+
+def _counts(name: Literal["min", "max"], given: Any, n_classes: int) -> Ints:
+    """(c,) the number for each class: one for all, or those named (the rest unlimited)."""
+    counts = np.full(n_classes, 0 if name == "min" else np.iinfo(np.int64).max)
+    pairs = given.items() if isinstance(given, Mapping) else [(c, given) for c in range(n_classes)]
+    for c, count in pairs:
+        if not _whole(count) or count < 0:
+            raise SettingError(f"per_class: {name} {count!r}; give a whole number of examples, 0 or more")
+        counts[_class(c, n_classes)] = count
+    return counts
+
+
+def _quotas(share: Any, size: int, have: Ints, there: Ints) -> Ints:
+    """(c,) how many more of each class, together `size`, so that all chosen ones come as near to the shares as can be."""
+    n_classes = len(there)
+    if share == "equal":
+        weights = (have + there > 0).astype(np.float64)
+    elif share == "natural":
+        weights = (have + there).astype(np.float64)
+    elif isinstance(share, Mapping):
+        weights = np.zeros(n_classes)
+        for c, weight in share.items():
+            try:
+                weights[_class(c, n_classes)] = float(weight)
+            except (TypeError, ValueError):
+                weights[:] = np.nan
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and abs(weights.sum() - 1) < 1e-6):
+            raise SettingError(f"per_class: share {dict(share)!r}; give each class a share from 0 to 1, together 1")
+    else:
+        raise SettingError(f"per_class: share {share!r}; give one such as {_FORMS}")
+    total = int(have.sum()) + size
+    wanted = _apportion(total, weights, have, have + there)
+    if isinstance(share, Mapping):
+        exact = _apportion(total, weights, np.zeros_like(have), np.full_like(have, total))
+        if len(off := np.flatnonzero(wanted != exact)):
+            c = off[0]
+            raise BudgetError(
+                f"per_class: class {c} should have {exact[c]} of {total}; {have[c]} are chosen already and {there[c]} are "
+                "candidates; change its share, or lower the budget"
+            )
+    return wanted - have
+
+
+def _apportion(total: int, weights: Floats, low: Ints, high: Ints) -> Ints:
+    """(c,) whole numbers from low to high, together `total`, in proportion to `weights` as far as the bounds allow.
+
+    Rounded down; what is left goes one each to the largest remainders, of equal ones to the lower class.
+    """
+    below, above = 0.0, (total + 1.0) / max(weights[weights > 0].min(initial=np.inf), 1e-300) if total else 1.0
+    for _ in range(200):
+        middle = (below + above) / 2
+        below, above = (middle, above) if np.clip(middle * weights, low, high).sum() < total else (below, middle)
+    exact = np.clip(above * weights, low, high)
+    counts = np.floor(exact + 1e-9).astype(np.int64)
+    order = np.lexsort((np.arange(len(counts)), -np.round(exact - counts, 9)))
+    for c in [*order, *order] * max(1, total):
+        if counts.sum() >= total:
+            break
+        counts[c] += counts[c] < high[c] and weights[c] > 0
+    return counts
+
+
+def _class(c: Any, n_classes: int) -> int:
+    if not _whole(c) or not 0 <= c < n_classes:
+        raise SettingError(f"per_class: there is no class {c!r}; labels has the classes 0 to {n_classes - 1}")
+    return int(c)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _at(picks: Picks, places: Ints) -> Picks:
+    return Picks(
+        picks.pos[places],
+        picks.gains[places],
+        None if picks.nearest is None else picks.nearest[places],
+        None if picks.distances is None else picks.distances[places],
+    )
+
+
+def _joined(parts: list[Picks]) -> Picks:
+    if not parts:
+        return Picks(np.zeros(0, np.int64), np.zeros(0))
+
+    def joined(columns: list[Any]) -> Any:
+        return None if any(column is None for column in columns) else np.concatenate(columns)
+
+    return Picks(
+        np.concatenate([p.pos for p in parts]),
+        np.concatenate([p.gains for p in parts]),
+        joined([p.nearest for p in parts]),
+        joined([p.distances for p in parts]),
+    )
