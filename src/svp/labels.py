@@ -173,8 +173,9 @@ class LabelStore:
         try:
             with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
                 draft = Path(folder) / path.name
+                # Not yet in WAL mode: there the file is whole only once `close` has folded the log into it, and on a full
+                # disk `close` fails without a word.
                 with _named(path), closing(_connect(draft, "rwc")) as db:
-                    db.execute("PRAGMA journal_mode = WAL")
                     db.executescript(_SCHEMA)
                     with cls(path, db)._event("create") as (event, _):
                         rows = [(number, name, event) for number, name in enumerate(names)]
