@@ -20,7 +20,7 @@ from svp import runs
 from svp.config import CoresetConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, RunChanged, StorageError, SvpError
-from svp.runs import Run, digest, read_array, read_json, write_array, write_bytes, write_json
+from svp.runs import Run, Stage, digest, read_array, read_json, write_array, write_bytes, write_json
 
 CODE = ("svp.chance",)
 
@@ -193,8 +193,36 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         path.write_bytes(whole.read_bytes()[:length])
         with refused(DataError, f"cannot read {path}"):
             read_array(path)
+    content = whole.read_bytes()
+    for header in (content[10:40] + b"\xff\n", b"{'descr': (", b"[", b"{'descr': '<i8'}", b"(" * 90):
+        path.write_bytes(content[:10] + header.ljust(118) + content[128:])
+        with refused(DataError, f"cannot read {path}"):
+            read_array(path)
     with pytest.raises(ValueError, match="Object arrays"):
         write_array(path, np.array([{}], object))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "3", '"x"', "{}", '{"format": 1}', "[" * 100_000])
+def test_damaged_records_are_named(tmp_path: Path, data: Dataset, content: str) -> None:
+    folder = tmp_path / "run"
+    with Run.start(folder, config(), data) as run:
+        run.stage("begun", {"a": 1}, CODE)
+        run.stage("done", {"a": 1}, CODE).finish(seconds=1.0)
+    for name in ("begun/begun.json", "done/begun.json", "done/done.json", "environment.json"):
+        before = (folder / name).read_text()
+        (folder / name).write_text(content)
+        with (
+            refused(DataError, str(folder / name), "is damaged", "put back a copy", "remove"),
+            Run.start(folder, config(), data) as run,
+        ):
+            _ = run.stage(name.split("/")[0], {"a": 1}, CODE).facts
+            pytest.fail(f"{name} was believed")
+        (folder / name).write_text(before)
+    (folder / "done" / "begun.json").unlink()
+    with Run.start(folder, config(), data) as run, refused(DataError, "begun.json is missing"):
+        run.stage("done", {"a": 2}, CODE)
+    with refused(DataError, "metrics.json"):
+        _ = run.metrics["verdict"]
 
 
 def test_digests_notice_any_change() -> None:
@@ -471,6 +499,53 @@ def test_a_stage_is_begun_done_and_then_read(tmp_path: Path, data: Dataset) -> N
             run.stage("proxy/seed-0", {"ids": "abc", "lr": 0.2}, CODE)
         with refused(RunChanged, "ids was abc, is now not set"):
             run.stage("proxy/seed-0", {"lr": 0.1}, CODE)
+
+
+def stage_with_results(run: Run) -> Stage:
+    """A finished stage as a net leaves it: files of its own, and a folder of arrays."""
+    stage = run.stage("train", {"a": 1}, CODE)
+    (stage.folder / "signals").mkdir()
+    write_bytes(stage.folder / "model.safetensors", b"weights")
+    write_array(stage.folder / "signals" / "loss.npy", np.arange(5.0))
+    (stage.folder / ".left.tmp").touch()
+    stage.finish(seconds=1.0)
+    return stage
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "signals/loss.npy"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "longer", "gone", "a folder"])
+def test_a_damaged_result_is_not_believed(tmp_path: Path, data: Dataset, name: str, damage: str) -> None:
+    with Run.start(tmp_path / "run", config(), data) as run:
+        stage = stage_with_results(run)
+        assert run.stage("train", {"a": 1}, CODE).done
+    path = stage.folder / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "a folder":
+        path.mkdir()
+    elif damage != "gone":
+        path.write_bytes({"changed": content[:-1] + b"?", "cut": content[:-1], "longer": content + b"?"}[damage])
+    words = [str(path), "is damaged", f"remove the folder {stage.folder}", "made again"]
+    with Run.start(run.folder, config(), data) as run, refused(DataError, *words):
+        run.stage("train", {"a": 1}, CODE)
+    with Run.start(tmp_path / "new", config(), data, reuse=[run.folder]) as new, refused(DataError, *words):
+        new.stage("train", {"a": 1}, CODE)
+    # The next step helps.
+    shutil.rmtree(stage.folder)
+    with Run.start(run.folder, config(), data) as run:
+        assert not run.stage("train", {"a": 1}, CODE).done
+        assert stage_with_results(run).done
+
+
+def test_marks_of_earlier_versions_vouch_for_nothing(tmp_path: Path, data: Dataset) -> None:
+    with Run.start(tmp_path / "run", config(), data) as run:
+        stage = stage_with_results(run)
+        mark = read_json(stage.folder / "done.json")
+        assert sorted(mark["files"]) == ["model.safetensors", "signals/loss.npy"]
+        del mark["files"]
+        write_json(stage.folder / "done.json", mark)
+        (stage.folder / "model.safetensors").unlink()
+        assert run.stage("train", {"a": 1}, CODE).done
 
 
 def change_code(monkeypatch: pytest.MonkeyPatch, version: str) -> None:

@@ -12,7 +12,7 @@ from svp.config import ActiveConfig, CoresetConfig, RunConfig
 from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import DataError, SvpError
-from svp.runs import Json, read_array, read_json
+from svp.runs import Json, read_array, read_record
 from svp.select import Selection
 
 N_SHOWN = 40
@@ -76,7 +76,10 @@ class Facts:
 
 def read(folder: Path, dataset: Dataset | None = None) -> Facts:
     """All facts of a finished run. Raises DataError where there is none, or where `dataset` is another."""
-    environment, metrics = read_json(folder / "environment.json"), read_json(folder / "metrics.json")
+    environment, metrics = (
+        read_record(folder / "environment.json", "dataset", "settings"),
+        read_record(folder / "metrics.json"),
+    )
     fingerprint, missing = environment["dataset"]["fingerprint"], ""
     if dataset is not None and dataset.fingerprint != fingerprint:
         raise DataError(

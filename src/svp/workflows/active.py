@@ -19,7 +19,7 @@ from svp.data.base import Dataset
 from svp.errors import BudgetError, SettingError
 from svp.evaluate import better, no_worse
 from svp.labels import Batch
-from svp.runs import FORMAT, Json, Run, read_array, write_json
+from svp.runs import FORMAT, Json, Run, check_files, read_array, write_json
 from svp.select import resolve_budget
 from svp.workflows.arms import Arm, answers, arm_facts, compare
 from svp.workflows.session import Session
@@ -175,6 +175,8 @@ def _agreements(run: Run, config: ActiveConfig, dataset: Dataset, totals: list[i
                 next(run.folder.glob(f"sessions/{name}-seed-{seed}/rounds/001-*/selection"))
                 for name in ("proxy", "target")
             ]
+            for stage in stages:  # of a run taken up again, perhaps not looked at so far
+                check_files(stage)
             own, target = (np.asarray(read_array(stage / "scores.npy")) for stage in stages)
             agreed = audit.agreement(own, target, totals[1] - totals[0])
             found.append({"between": "proxy and target", "seeds": [seed, seed], **agreed.facts()})
