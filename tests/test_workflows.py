@@ -16,7 +16,16 @@ import svp
 from svp.audit import agreement
 from svp.config import ActiveConfig, CoresetConfig, TrainConfig
 from svp.data.base import Dataset
-from svp.errors import BudgetError, DataError, MissingInput, RunChanged, SettingError, SvpError, UnknownName
+from svp.errors import (
+    BudgetError,
+    DataError,
+    MissingInput,
+    RunChanged,
+    SettingError,
+    SvpError,
+    TrainingError,
+    UnknownName,
+)
 from svp.labels import LabelStore
 from svp.learners import loop
 from svp.runs import Run, code_digest, digest, read_array, read_json
@@ -899,6 +908,19 @@ def test_what_was_asked_can_go_to_another_target(data: Dataset, tmp_path: Path, 
     later = coreset(core(selection=run.folder / "selection.parquet", budget=None), data, out=tmp_path / "later")
     assert [t.n for t in trained] == [28]
     assert later.selection.ids.tolist() == flat(questions(run))
+
+
+def test_settings_that_failed_at_first_may_be_corrected(data: Dataset, tmp_path: Path) -> None:
+    """Before anything was finished the folder is as good as new."""
+    wild, cases = {**PROXY, "lr": 1e30}, ((coreset, core), (active, act))
+    for go, make in cases:
+        with refused(TrainingError, "lower lr"):
+            go(make(proxy=wild), data, out=tmp_path / go.__name__)  # type: ignore[operator]
+        right = go(make(), data, out=tmp_path / go.__name__)  # type: ignore[operator]
+        new = go(make(), data, out=tmp_path / "new" / go.__name__)  # type: ignore[operator]
+        assert right.selection.ids.tolist() == new.selection.ids.tolist()
+        with refused(RunChanged, "proxy.lr"):
+            go(make(proxy=wild), data, out=tmp_path / go.__name__)  # type: ignore[operator]
 
 
 # --- a session ------------------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ except ImportError:  # Windows has no such lock: there, nothing stops a second p
 
 FORMAT = 1
 BEGUN, DONE = "begun.json", "done.json"
+SIMULATED = "sessions"  # folder of a run in which sessions lie that an oracle answers
 Json = dict[str, Any]
 
 
@@ -306,7 +307,8 @@ class Run:
 
         may_vary  settings that say which of the arms are wanted now (such as "control"): what is there stays, what is not is made
         reuse     other run folders: stages made from exactly the same things are linked from there, not run again
-        Raises RunChanged with every setting that differs, StorageError if the folder is in use or cannot be written.
+        Raises RunChanged with every setting that differs, StorageError if the folder is in use or cannot be written. A folder in
+        which nothing was finished is begun anew by other settings.
         """
         run = cls(folder)
         run._accept_code_change, run.reuse = accept_code_change, tuple(reuse)
@@ -328,13 +330,14 @@ class Run:
     def _check_settings(self, config: RunConfig, dataset: Dataset, may_vary: Sequence[str]) -> None:
         path = self.folder / "environment.json"
         settings = config.flat()
+        now = environment(dataset)
         if not path.exists():
             leftovers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
             if leftovers:
                 raise StorageError(
                     f"{self.folder} holds other files ({', '.join(sorted(leftovers)[:3])}); choose another with --out"
                 )
-            write_json(path, {**environment(dataset), "settings": settings})
+            write_json(path, {**now, "settings": settings})
             return
         before = self.environment
         if before["format"] != FORMAT:
@@ -346,12 +349,16 @@ class Run:
         changed = changes(_drop(before["settings"], free), _drop(settings, free))
         if before["dataset"]["fingerprint"] != dataset.fingerprint:
             changed.append(f"the content of dataset {dataset.name} is another (fingerprint {dataset.fingerprint[:12]})")
+        moved = changes(surroundings(before), surroundings(now))
+        if (changed or (moved and not self._accept_code_change)) and not self._holds_work():
+            self._clear()
+            self.event("begun anew", changed=changed + moved)
+            write_json(path, {**now, "settings": settings})
+            return
         if changed:
             raise RunChanged(
                 f"{self.folder} was made with other settings: {'; '.join(changed)}. Undo that, or choose another --out"
             )
-        now = environment(dataset)
-        moved = changes(surroundings(before), surroundings(now))
         if moved and not self._accept_code_change:
             raise RunChanged(
                 f"{self.folder} was made in another environment: {'; '.join(moved)}. "
@@ -362,6 +369,17 @@ class Run:
             before = {**before, "packages": now["packages"], "machine": now["machine"]}
         if moved or before["settings"] != settings:
             write_json(path, {**before, "settings": settings})
+
+    def _holds_work(self) -> bool:
+        """Is there a finished stage, or a label store that people may have answered?"""
+        stores = (path.relative_to(self.folder).parts[0] for path in self.folder.rglob("labels.sqlite"))
+        return any(self.folder.rglob(DONE)) or any(part != SIMULATED for part in stores)
+
+    def _clear(self) -> None:
+        """Remove what was begun here; files of anybody else stay."""
+        with storage_errors(self.folder):
+            for begun in [self.folder / SIMULATED, *(mark.parent for mark in self.folder.glob(f"*/**/{BEGUN}"))]:
+                shutil.rmtree(begun, ignore_errors=True)
 
     def _take_lock(self) -> None:
         with storage_errors(self.folder):
