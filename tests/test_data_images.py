@@ -111,6 +111,49 @@ def test_train_alone_is_divided_and_a_class_may_be_called_train(tmp_path):
     assert load_dataset(photos(tmp_path / "two", classes=("bus", "train")), image_size=4).classes == ("bus", "train")
 
 
+@pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("TRAIN", "Val"), ("train", "VALID"), ("Train", "test")])
+def test_parts_may_be_spelled_in_any_case(tmp_path, train, test):
+    photos(tmp_path / train, n=3)
+    photos(tmp_path / test, n=2)
+    data = load_dataset(tmp_path, image_size=4)
+    assert data.classes == ("ant", "bee")
+    assert data.test is not None
+    assert (len(data), len(data.test)) == (6, 4)
+    assert data.key(0) == f"{train}/ant/0.png"
+
+
+@pytest.mark.parametrize("names", [("train", "Train"), ("train", "test", "Test")])
+def test_a_part_under_two_spellings_is_refused(tmp_path, names):
+    for name in names:
+        photos(tmp_path / name, n=2)
+    with pytest.raises(DataError, match=f"has {names[-1]} and {names[-2]}; rename one of them"):
+        load_dataset(tmp_path, image_size=4)
+
+
+@pytest.mark.parametrize(
+    "stray", ["test/ant/0.png", "Test/0.png", "val/bee/0.png", "VALID/ant/0.png", "validation/bee/0.png"]
+)
+def test_a_part_beside_class_folders_is_not_taken_for_a_class(tmp_path, stray):
+    photos(tmp_path)
+    write(tmp_path / stray)
+    name = stray.split("/")[0]
+    with pytest.raises(DataError, match=f"{name} looks like a part of the data .*train.* or rename {name}") as error:
+        load_dataset(tmp_path, image_size=4)
+    assert "\n" not in str(error.value)
+
+
+def test_parts_of_other_names_are_not_taken_for_classes(tmp_path):
+    photos(tmp_path / "training")
+    photos(tmp_path / "testing")
+    with pytest.raises(DataError, match="testing looks like a part of the data"):
+        load_dataset(tmp_path, image_size=4)
+
+
+def test_a_class_of_images_may_be_called_valid(tmp_path):
+    photos(tmp_path, classes=("invalid", "valid"))
+    assert load_dataset(tmp_path, image_size=4).classes == ("invalid", "valid")
+
+
 def test_what_is_no_image_is_not_looked_at(tmp_path):
     photos(tmp_path, n=2)
     before = load_dataset(tmp_path, image_size=4, test_share=0).fingerprint

@@ -912,15 +912,16 @@ def test_what_was_asked_can_go_to_another_target(data: Dataset, tmp_path: Path, 
 
 def test_settings_that_failed_at_first_may_be_corrected(data: Dataset, tmp_path: Path) -> None:
     """Before anything was finished the folder is as good as new."""
-    wild, cases = {**PROXY, "lr": 1e30}, ((coreset, core), (active, act))
-    for go, make in cases:
+    small = {"target": LOGISTIC, "method": "margin"}
+    for go, make in ((coreset, core), (active, lambda **values: act(labelled=[20, 28], **values))):
+        wild, out = make(proxy={**PROXY, "lr": 1e30}, **small), tmp_path / go.__name__
         with refused(TrainingError, "lower lr"):
-            go(make(proxy=wild), data, out=tmp_path / go.__name__)  # type: ignore[operator]
-        right = go(make(), data, out=tmp_path / go.__name__)  # type: ignore[operator]
-        new = go(make(), data, out=tmp_path / "new" / go.__name__)  # type: ignore[operator]
+            go(wild, data, out=out)  # type: ignore[operator]
+        right = go(make(**small), data, out=out)  # type: ignore[operator]
+        new = go(make(**small), data, out=tmp_path / "new" / go.__name__)  # type: ignore[operator]
         assert right.selection.ids.tolist() == new.selection.ids.tolist()
         with refused(RunChanged, "proxy.lr"):
-            go(make(proxy=wild), data, out=tmp_path / go.__name__)  # type: ignore[operator]
+            go(wild, data, out=out)  # type: ignore[operator]
 
 
 # --- a session ------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from svp.errors import DataError, SettingError
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 TEST_FOLDERS = ("test", "val", "valid")  # the first that has class folders is the test part
+_OTHER_PARTS = ("training", "testing", "validation")  # what people call parts too
 
 _BLOCK = 32  # images that a thread decodes at a time
 
@@ -52,8 +53,9 @@ def load(
                 skipping one changes no other's id, nor who is held out. keys are these paths
     classes     names of the class folders of the training part, sorted; images may lie in folders below them
 
-    Hidden files, other files than images and files outside of class folders are not looked at. Where both test/ and
-    val/ have class folders, val/ is left alone.
+    Parts may be spelled in any case (Train/, TEST/). Where both test/ and val/ have class folders, val/ is left alone. Without
+    train/, a folder `test`, and any other folder of folders that is called like a part, is refused: it is no class.
+    Hidden files, other files than images and files outside of class folders are not looked at.
     Raises DataError naming what is empty, broken, too large for the memory, or a class only in the test part.
     Memory: 3 n image_size^2 bytes; threads share the decoding.
     """
@@ -98,11 +100,25 @@ def load(
 
 def _parts(root: Path) -> tuple[Path, Path | None]:
     """The folders of the training and of the test part: folders in `train/` make it a part, not a class."""
-    train = root / "train"
-    if not train.is_dir() or not _folders(train):
-        return root, None
-    tests = (root / name for name in TEST_FOLDERS if (root / name).is_dir())
-    return train, next((folder for folder in tests if _folders(folder)), None)
+    parts = {name: _spelled(root, name) for name in ("train", *TEST_FOLDERS)}
+    if (train := parts["train"]) is not None:
+        return train, next((folder for name in TEST_FOLDERS if (folder := parts[name]) is not None), None)
+    for name in _folders(root):
+        called = name.lower()
+        if called == "test" or (called in (*TEST_FOLDERS, *_OTHER_PARTS) and _folders(root / name)):
+            raise DataError(
+                f"{root}: {name} looks like a part of the data and not like a class; put the class folders to train on into "
+                f"{root / 'train'} and those to test on into {root / 'test'}, or rename {name} if it is a class"
+            )
+    return root, None
+
+
+def _spelled(root: Path, part: str) -> Path | None:
+    """The folder of folders that is called `part`, in any case of letters; None where there is none."""
+    found = [name for name in _folders(root) if name.lower() == part and _folders(root / name)]
+    if len(found) > 1:
+        raise DataError(f"{root} has {' and '.join(found)}; rename one of them, so that one part is called {part}")
+    return root / found[0] if found else None
 
 
 def _folders(folder: Path) -> list[str]:
