@@ -2,9 +2,9 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, check_memory, hold_out
-from svp.errors import DataError, SettingError
+from svp.errors import DataError, SettingError, SvpWarning
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 TEST_FOLDERS = ("test", "val", "valid")  # the first that has class folders is the test part
+_LITTER = ("thumbs.db", "desktop.ini")  # what systems leave in folders of images
 _OTHER_PARTS = ("training", "testing", "validation")  # what people call parts too
 
 _BLOCK = 32  # images that a thread decodes at a time
@@ -55,7 +56,8 @@ def load(
 
     Parts may be spelled in any case (Train/, TEST/). Where both test/ and val/ have class folders, val/ is left alone. Without
     train/, a folder `test`, and any other folder of folders that is called like a part, is refused: it is no class.
-    Hidden files, other files than images and files outside of class folders are not looked at.
+    Hidden files and files outside of class folders are not looked at. What else is left out (skipped images, files with other
+    suffixes than those of SUFFIXES) stands in `problems`, and a SvpWarning says how much it is.
     Raises DataError naming what is empty, broken, too large for the memory, or a class only in the test part.
     Memory: 3 n image_size^2 bytes; threads share the decoding.
     """
@@ -64,7 +66,7 @@ def load(
         raise SettingError(f"image_size is {image_size}; give a number of pixels from 1 to 4096")
     train_folder, test_folder = _parts(root)
     classes = _class_names(train_folder)
-    files = _list(root, train_folder, classes)
+    files, strangers = _list(root, train_folder, classes)
     if test_folder is None:
         in_test = np.zeros(len(files.ids), bool)
         in_test[hold_out(files.labels, files.ids, test_share)] = True
@@ -74,7 +76,8 @@ def load(
             raise SettingError(f"{root}: test_share means nothing here; {test_folder.name}/ is the test part")
         if extra := [name for name in _folders(test_folder) if name not in classes]:
             raise DataError(f"{test_folder} has classes that {train_folder} lacks: {_some(extra)}")
-        test_files = _list(root, test_folder, classes)
+        test_files, test_strangers = _list(root, test_folder, classes)
+        strangers += test_strangers
     keys = files.keys + test_files.keys
     check_memory(3 * len(keys) * image_size**2, f"{root}: {len(keys):,} images of {image_size} x {image_size}")
 
@@ -92,7 +95,12 @@ def load(
     name = root.resolve().name
     broken_tests = {i - n: reason for i, reason in broken.items() if i >= n}
     test = _part(f"{name} (test)", images[n:], test_files, broken_tests, classes)
-    return _part(name, images[:n], files, {i: reason for i, reason in broken.items() if i < n}, classes, test)
+    data = _part(name, images[:n], files, {i: reason for i, reason in broken.items() if i < n}, classes, test)
+    data = replace(data, problems=(*data.problems, *_by_suffix(strangers)))
+    if data.problems:
+        left_out = _counted(len(broken) + len(strangers))
+        warnings.warn(f"{root}: {left_out} left out: {_some(data.problems)}", SvpWarning, stacklevel=2)
+    return data
 
 
 # --- finding the files
@@ -130,19 +138,15 @@ def _folders(folder: Path) -> list[str]:
         raise DataError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    """All images in a folder and in the folders below it."""
+def _visible(folder: Path) -> Iterator[Path]:
+    """All files in a folder and in the folders below it, but for hidden ones."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
 
     for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (
-            Path(place, name)
-            for name in files
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
-        )
+        yield from (Path(place, name) for name in files if not name.startswith("."))
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
@@ -155,20 +159,35 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _list(root: Path, folder: Path, classes: tuple[str, ...]) -> _Files:
-    """The images of one part in order of id."""
-    found = sorted(
-        (os.fsencode(path.relative_to(root).as_posix()), classes.index(name))
-        for name in _folders(folder)
-        for path in _images(folder / name)
-    )
+def _list(root: Path, folder: Path, classes: tuple[str, ...]) -> tuple[_Files, list[str]]:
+    """The images of one part in order of id, and the paths of files that are none by their suffix."""
+    found, strangers = [], []
+    for name in _folders(folder):
+        for path in _visible(folder / name):
+            key = path.relative_to(root).as_posix()
+            if path.suffix.lower() in SUFFIXES:
+                found.append((os.fsencode(key), classes.index(name)))
+            elif path.name.lower() not in _LITTER:
+                strangers.append(key)
+    found.sort()
     labels = np.array([label for _, label in found], np.int64)
     if empty := [name for name in _folders(folder) if not (labels == classes.index(name)).any()]:
         raise DataError(
             f"{folder} has class folders without images: {_some(empty)}; remove them, or add images "
             f"({', '.join(sorted(SUFFIXES))})"
         )
-    return _Files(np.arange(len(found)), tuple(os.fsdecode(key) for key, _ in found), labels)
+    return _Files(np.arange(len(found)), tuple(os.fsdecode(key) for key, _ in found), labels), strangers
+
+
+def _by_suffix(paths: list[str]) -> list[str]:
+    """What is left out for its suffix, a line each."""
+    named: dict[str, list[str]] = {}
+    for path in sorted(paths):
+        named.setdefault(_printable(os.path.splitext(path)[1].lower()), []).append(_printable(path))
+    return [
+        f"{_counted(len(some))} {f'ending in {suffix}' if suffix else 'without a suffix'}, which is not read here ({_some(some)})"
+        for suffix, some in named.items()
+    ]
 
 
 # --- reading the files
@@ -267,6 +286,10 @@ def _printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _some(names: list[str]) -> str:
+def _counted(n: int) -> str:
+    return f"{n:,} {'file' if n == 1 else 'files'}"
+
+
+def _some(names: Sequence[str]) -> str:
     """The first three names."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
