@@ -384,6 +384,12 @@ def test_a_file_name_that_is_no_text_is_named(tmp_path):
         assert len(load_dataset(tmp_path, on_error="skip", test_share=0)) == 6
 
 
+@pytest.mark.skipif(os.name != "posix", reason="only there are names bytes")
+def test_a_folder_whose_name_is_no_text_has_one_that_can_be_written(tmp_path):
+    root = tmp_path / os.fsdecode(b"ph\xff")
+    assert load_dataset(photos(root), image_size=4).name == r"ph\udcff"
+
+
 # --- folders that are not what they should be
 
 

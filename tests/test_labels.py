@@ -242,6 +242,48 @@ def test_answers_that_do_not_fit_store_nothing(store: LabelStore) -> None:
     assert content(store) == before
 
 
+def test_a_closed_store_says_so(store: LabelStore) -> None:
+    store.ask([1], round=0, origin="random")
+    store.close()
+    store.close()
+    for use in (
+        lambda: store.classes,
+        lambda: store.ask([2], round=1, origin="random"),
+        lambda: store.tell({1: 0}),
+        store.open_question,
+        store.labels,
+        store.rounds,
+        lambda: list(store.history()),
+    ):
+        with refused(StorageError, str(store.path), "is closed", "open it again"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ([(1, 0)], "(1, 0) is no answer; give class numbers by id, such as {12: 0}"),
+        ([1], "1 is no answer"),
+        ([None], "None is no answer"),
+        (None, "None is no answer"),
+        (3, "3 is no answer"),
+        ("cat", "'c' is no answer"),
+        ([{1: 0}], "is no answer"),
+        ([Answer(2, 0), ["a"] * 1000], "is no answer"),
+        ({1: "cat"}, "'cat' is not a class number"),
+        ([Answer(1, 0, who="\udcff")], "gives no answers"),
+        ([Answer(1, 0, at=3)], "3 is no time"),  # type: ignore[arg-type]
+        ([Answer(1, 0, at="\udcff")], "is no time"),
+    ],
+)
+def test_what_is_no_answer_stores_nothing(store: LabelStore, answers: Any, words: str) -> None:
+    store.ask([1, 2], round=0, origin="random")
+    before = content(store)
+    with refused(LabelError, words):
+        store.tell(answers)
+    assert content(store) == before
+
+
 @pytest.mark.parametrize("classes", ["cat", [], ["cat", ""], ["cat", "dog", "cat"], [0, 1]])
 def test_classes_that_do_not_fit(path: Path, classes: Any) -> None:
     with refused(SettingError):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, check_memory, hold_out
+from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, check_memory, hold_out, printable
 from svp.errors import DataError, SettingError, SvpWarning
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
@@ -83,7 +83,7 @@ def load(
 
     images, broken = _decode(root, keys, image_size, progress)
     if broken and on_error == "refuse":
-        named = [f"{_printable(keys[i])} ({reason})" for i, reason in sorted(broken.items())]
+        named = [f"{printable(keys[i])} ({reason})" for i, reason in sorted(broken.items())]
         raise DataError(
             f"{root}: {len(broken)} of {len(keys)} images cannot be read: {_some(named)}; "
             "repair or remove them, or leave them out with on_error='skip' (--on-error skip)"
@@ -92,7 +92,7 @@ def load(
     kept = set(np.delete(files.labels, [i for i in broken if i < n]).tolist())
     if gone := [name for label, name in enumerate(classes) if label not in kept]:
         raise DataError(f"{root}: no image of these classes can be read: {_some(gone)}")
-    name = root.resolve().name
+    name = printable(root.resolve().name)
     broken_tests = {i - n: reason for i, reason in broken.items() if i >= n}
     test = _part(f"{name} (test)", images[n:], test_files, broken_tests, classes)
     data = _part(name, images[:n], files, {i: reason for i, reason in broken.items() if i < n}, classes, test)
@@ -154,7 +154,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     if len(names) < 2:
         what = f"has only the folder {names[0]}" if names else "has no folders" if any(folder.iterdir()) else "is empty"
         raise DataError(f"{folder} {what}; give a folder with a folder of images for each class, at least two")
-    if unclear := [_printable(name) for name in names if not _is_text(name)]:
+    if unclear := [printable(name) for name in names if name != printable(name)]:
         raise DataError(f"{folder} has class folders whose names are not UTF-8: {_some(unclear)}; rename them")
     return names
 
@@ -183,7 +183,7 @@ def _by_suffix(paths: list[str]) -> list[str]:
     """What is left out for its suffix, a line each."""
     named: dict[str, list[str]] = {}
     for path in sorted(paths):
-        named.setdefault(_printable(os.path.splitext(path)[1].lower()), []).append(_printable(path))
+        named.setdefault(printable(os.path.splitext(path)[1].lower()), []).append(printable(path))
     return [
         f"{_counted(len(some))} {f'ending in {suffix}' if suffix else 'without a suffix'}, which is not read here ({_some(some)})"
         for suffix, some in named.items()
@@ -203,7 +203,7 @@ def _decode(
     def block(start: int) -> None:
         for i in range(start, min(start + _BLOCK, len(keys))):
             try:
-                if not _is_text(keys[i]):
+                if keys[i] != printable(keys[i]):
                     raise ValueError("its name is not UTF-8")
                 images[i] = _image(root / keys[i], size)
             except MemoryError:
@@ -251,7 +251,7 @@ def _part(
     test: Dataset | None = None,
 ) -> Dataset:
     """The images that could be read; the training part repeats the problems of the test part."""
-    problems = tuple(f"{_printable(files.keys[i])}: {reason}" for i, reason in sorted(broken.items()))
+    problems = tuple(f"{printable(files.keys[i])}: {reason}" for i, reason in sorted(broken.items()))
     if broken:
         whole = np.ones(len(images), bool)
         whole[list(broken)] = False
@@ -275,15 +275,6 @@ def _reason(error: Exception) -> str:
         return "not an image that Pillow knows"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__
-
-
-def _is_text(name: str) -> bool:
-    """Whether a file's name is valid Unicode, so that it can be written as UTF-8."""
-    return not any("\ud800" <= char <= "\udfff" for char in name)
-
-
-def _printable(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _counted(n: int) -> str:
