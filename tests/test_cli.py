@@ -137,6 +137,26 @@ def test_interrupting_prints_the_line_that_resumes(
     assert "Accuracy of logistic" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("module", ["cyclopts", "pydantic", "svp.workflows", "sklearn"])
+def test_interrupting_while_a_module_is_being_imported_is_one_line_too(module: str) -> None:
+    script = f"""
+import sys
+
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+from svp.cli import main
+main(["coreset", "digits", "--proxy.model", "logistic", "--target.model", "logistic"])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "svp coreset digits" in done.stderr
+
+
 def test_flags_win_over_the_recipe_and_parts_keep_their_defaults() -> None:
     Path("mine.toml").write_text('dataset = "digits"\nbudget = 0.25\n[proxy]\nepochs = 3\n[target]\nepochs = 9\n')
     flags = commands.CoresetFlags.model_validate({"proxy": {"epochs": 4}, "control": ("random",)})

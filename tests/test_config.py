@@ -175,7 +175,7 @@ def test_settings_that_make_no_sense_are_refused_by_name(values: dict[str, Any],
 
 
 def test_a_part_by_itself_is_refused_in_one_line() -> None:
-    with pytest.raises(SettingError, match="^The setting 'epochs': give 1 or more; got 0$"):
+    with pytest.raises(SettingError, match=r"^The setting 'epochs': give 1 or more; got 0$"):
         TrainConfig(epochs=0)
     with pytest.raises(UnknownName, match="did you mean 'epochs'"):
         TrainConfig(epoch=3)  # type: ignore[call-arg]
