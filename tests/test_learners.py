@@ -185,7 +185,7 @@ def test_a_net_may_live_in_any_module(rows: Dataset, tmp_path: Path, monkeypatch
     ("model", "options", "kind", "words"),
     [
         (OWN + "MPL", {}, UnknownName, ["did you mean 'MLP'"]),
-        (OWN + "NOT_CALLABLE", {}, SettingError, ["is 3", "torch.nn.Module"]),
+        (OWN + "NOT_CALLABLE", {}, SettingError, ["is 3, not a function or a class"]),
         (OWN + "no_module", {}, SettingError, ["returned str", "torch.nn.Module"]),
         (OWN + "MLP", {"hiden": 3}, SettingError, ["hiden"]),
         (OWN + "MLP", {"hidden": 0.5}, TypeError, []),
@@ -193,7 +193,7 @@ def test_a_net_may_live_in_any_module(rows: Dataset, tmp_path: Path, monkeypatch
         (OWN + "wrong_size", {}, SettingError, ["shape (5,)", "cannot be multiplied"]),
         (OWN + "Mapped", {}, SettingError, ["`features` gives shape (2, 1, 5)"]),
         (OWN + "Otherwise", {}, SettingError, ["`forward` does not give `head` of `features`"]),
-        ("no_such_package.nets:make", {}, SettingError, ["no_such_package", "Python path"]),
+        ("no_such_package.nets:make", {}, SettingError, ["no_such_package", "PYTHONPATH"]),
         (":make", {}, SettingError, ["package.module:function"]),
         (".own_models:MLP", {}, SettingError, ["package.module:function"]),
         ("__main__:make", {}, SvpError, []),

@@ -1,6 +1,5 @@
 """Something that can be fitted: the table of models, and how a name becomes a learner. No torch until a net is asked for."""
 
-import importlib
 import inspect
 import re
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from svp.config import ComputeConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import SettingError, UnknownName, require
 from svp.learners.base import EpochRecord, Learner, Outputs, Progress
+from svp.names import resolve
 
 if TYPE_CHECKING:
     from svp.learners.compute import Compute
@@ -65,14 +65,10 @@ def find(config: TrainConfig) -> Found:
     if row is not None:
         if row.is_net:
             return Found(partial(_named_net, row.maker, config), True, (row.maker.split(":")[0],))
-        return Found(_import(row.maker), False, ())
+        return Found(resolve(row.maker), False, ())
     if ":" not in config.model:
         raise UnknownName("model", config.model, known_models(), hint="svp list models, or package.module:function")
-    made = _import(config.model)
-    if not callable(made):
-        raise SettingError(
-            f"{config.model} is {made!r}; name a function (num_classes, example) -> torch.nn.Module, or a scikit-learn classifier"
-        )
+    made = resolve(config.model)
     modules = {config.model.partition(":")[0], getattr(made, "__module__", None) or ""} - {""}
     if "__main__" in modules:
         raise SettingError(
@@ -127,7 +123,7 @@ def _named_net(maker: str, config: TrainConfig, num_classes: int, example: Any) 
         raise SettingError(
             f"{config.model} takes no options ({', '.join(config.options)}); its settings are depth (in the name) and width"
         )
-    return _import(maker)(config.model, num_classes, example, width=config.width)
+    return resolve(maker)(config.model, num_classes, example, width=config.width)
 
 
 def _needs_nothing(function: Callable[..., Any]) -> bool:
@@ -153,20 +149,6 @@ def _own_net(made: Callable[..., Any], config: TrainConfig, num_classes: int, ex
     if not isinstance(net, nn.Module):
         raise SettingError(f"{config.model} returned {type(net).__name__}; it must return a torch.nn.Module")
     return net
-
-
-def _import(path: str) -> Any:
-    """The object "package.module:name" names."""
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise SettingError(f"cannot import {path!r}: {error}; is its folder on the Python path?") from None
-    except (TypeError, ValueError):
-        raise SettingError(f"{path!r} names nothing; write package.module:function") from None
-    except AttributeError:
-        names = [n for n in vars(importlib.import_module(module)) if not n.startswith("_")]
-        raise UnknownName(f"name in {module}", name, names) from None
 
 
 __all__ = [

@@ -15,11 +15,12 @@ from numpy.typing import ArrayLike
 
 from svp.chance import hash_ids
 from svp.errors import DataError, SettingError, UnknownName
+from svp.names import resolve
 from svp.select import k_center, scores
 from svp.select.budget import Budget, resolve_budget
 from svp.select.inputs import Inputs
 from svp.select.selection import Selection
-from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank, load_function, method_of, path_of
+from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank, method_of, path_of
 
 __all__ = [
     "METHODS",
@@ -155,7 +156,7 @@ def find_method(method: str | Callable[..., Any]) -> tuple[str, Method]:
     if method in METHODS:
         return method, METHODS[method]
     if ":" in method:
-        return method, method_of(load_function(method))
+        return method, method_of(resolve(method))
     raise UnknownName("method", method, METHODS, hint="svp list methods")
 
 
