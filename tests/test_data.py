@@ -265,7 +265,7 @@ def test_a_function_of_ones_own(tmp_path, monkeypatch):
         load_dataset("my_set:three")
     with pytest.raises(SettingError, match="image_size means nothing here"):
         load_dataset("my_sets:three", image_size=3)
-    with pytest.raises(SettingError, match="needs_more:three cannot be imported: .*no_such_package"):
+    with pytest.raises(SettingError, match=r"needs_more:three cannot be imported: .*no_such_package"):
         load_dataset("needs_more:three")
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):  # an error of theirs stays theirs
         load_dataset("my_sets:broken")

@@ -41,7 +41,7 @@ def dataset(shape=(8, 8, 1), n=60, classes=("a", "b", EVIL), keys=True, seed=0):
 
 
 def logistic(**options):
-    return {"model": "logistic", "epochs": 1, "options": {"max_iter": 200, **options}}
+    return {"model": "logistic", "options": {"max_iter": 200, **options}}
 
 
 def coreset(out, data, **settings):

@@ -2,19 +2,20 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from svp.config import ComputeConfig, TrainConfig
 from svp.data.base import Dataset
-from svp.errors import SettingError, UnknownName, require
+from svp.errors import SettingError, SvpError, UnknownName, one_line, require
 from svp.learners.base import EpochRecord, Learner, Outputs, Progress
 from svp.names import resolve
 
 if TYPE_CHECKING:
     from svp.learners.compute import Compute
+    from svp.learners.net import NetLearner
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,10 @@ def make_learner(config: TrainConfig, dataset: Dataset, *, seed: int, compute: "
         from svp.learners.classifier import ClassifierLearner
 
         return ClassifierLearner(config, dataset, seed, found.make, found.code)
+    return _net(found, config, dataset, seed, compute)
+
+
+def _net(found: Found, config: TrainConfig, dataset: Dataset, seed: int, compute: "Compute | None") -> "NetLearner":
     require("torch", "torch")
     require("safetensors", "torch")
     from svp.learners.compute import decide
@@ -103,14 +108,31 @@ def make_learner(config: TrainConfig, dataset: Dataset, *, seed: int, compute: "
 
 
 def trial(config: TrainConfig, dataset: Dataset) -> Learner:
-    """The model as it would be, made on the CPU to be looked at: raises what `make_learner` would, before anything is begun."""
-    compute = None
-    if find(config).is_net:
-        require("torch", "torch")
-        from svp.learners.compute import Compute
+    """The model as it would be, made on the CPU to be looked at, not to be used.
 
-        compute = Compute("cpu", "fp32", channels_last=False, threads=1)
-    return make_learner(config, dataset, seed=0, compute=compute)
+    Raises what `make_learner` and, of a net, the first step of training would, before anything is begun.
+    """
+    found = find(config)
+    if not found.is_net:
+        return make_learner(config, dataset, seed=0)
+    require("torch", "torch")
+    from svp.learners.compute import Compute
+
+    learner = _net(found, config, dataset, 0, Compute("cpu", "fp32", channels_last=False, threads=1))
+    learner.rehearse()
+    return learner
+
+
+def check_device(device: str, models: Sequence[TrainConfig]) -> None:
+    """SettingError unless one of these models can be put there: nets anywhere that torch knows, classifiers on the CPU."""
+    if any(find(config).is_net for config in models):
+        require("torch", "torch")
+        from svp.learners.compute import require_device
+
+        require_device("cpu" if device == "auto" else device)
+    elif device not in ("auto", "cpu"):
+        names = " and ".join(dict.fromkeys(config.model for config in models))
+        raise SettingError(f"compute.device {device!r} is for nets; {names} can use the CPU alone: leave it at auto")
 
 
 def known_models() -> list[str]:
@@ -140,14 +162,21 @@ def _own_net(made: Callable[..., Any], config: TrainConfig, num_classes: int, ex
             f"width is for the nets of `svp list models`; give {config.model} its width as an option of its own"
         )
     try:
-        inspect.signature(made).bind(num_classes, example, **config.options)
-    except TypeError as error:
+        net = made(num_classes, example, **config.options)
+    except SvpError:
+        raise
+    except Exception as error:  # whatever a function of somebody's own may raise
         raise SettingError(
-            f"{config.model} cannot be called with (num_classes, example) and these options: {error}"
-        ) from None
-    net = made(num_classes, example, **config.options)
+            f"{config.model} cannot make a net of {num_classes} classes for an example of shape {tuple(example.shape)} "
+            f"with {config.options or 'no options'}: {one_line(error)}"
+        ) from error
     if not isinstance(net, nn.Module):
         raise SettingError(f"{config.model} returned {type(net).__name__}; it must return a torch.nn.Module")
+    if any(nn.parameter.is_lazy(part) for part in (*net.parameters(), *net.buffers())):
+        raise SettingError(
+            f"{config.model} has layers without a size (LazyLinear or the like); give them one, or let the net see "
+            "example[None] once before it is returned"
+        )
     return net
 
 
@@ -157,6 +186,7 @@ __all__ = [
     "Learner",
     "Outputs",
     "Progress",
+    "check_device",
     "find",
     "known_models",
     "make_learner",
