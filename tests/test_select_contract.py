@@ -340,9 +340,9 @@ def test_a_score_streams_over_an_array_on_disk(method: str, tmp_path: Any, monke
 def test_names_outside_the_table() -> None:
     with pytest.raises(UnknownName, match=r"did you mean 'least_confidence'.*svp list methods"):
         select("least_confidance", 1, ids=[1, 2])
-    with pytest.raises(SettingError, match="cannot be loaded"):
+    with pytest.raises(SettingError, match="cannot be imported"):
         select("no_such_module:function", 1, ids=[1, 2])
-    with pytest.raises(SettingError, match="cannot be loaded"):
+    with pytest.raises(UnknownName, match="name in math"):
         select("math:no_such_function", 1, ids=[1, 2])
     with pytest.raises(SettingError, match="not a function"):
         select("math:pi", 1, ids=[1, 2])

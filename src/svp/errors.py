@@ -75,6 +75,12 @@ class StorageError(SvpError):
     """A folder cannot be written: full, read-only, or in use by another process."""
 
 
+def one_line(error: BaseException) -> str:
+    """What went wrong in code that is not ours: "ValueError: its message", on one line."""
+    reason = " ".join(str(error).split())
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import `module`, or say which extra brings it."""
     try:

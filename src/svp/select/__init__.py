@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from svp.chance import hash_ids
 from svp.errors import SettingError, UnknownName
+from svp.names import resolve
 from svp.select import k_center, samplers
 from svp.select import scores as score_functions
 from svp.select.budget import Budget, Memory, resolve_budget
@@ -23,7 +24,7 @@ from svp.select.choose import choose_by, limits_and_amount, scores_of
 from svp.select.inputs import Inputs
 from svp.select.limits import PerClass, choose_within
 from svp.select.selection import Selection
-from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank, Sampler, load_function, method_of, path_of
+from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank, Sampler, method_of, path_of
 
 __all__ = [
     "METHODS",
@@ -213,7 +214,7 @@ def find_method(method: str | Callable[..., Any]) -> tuple[str, Method]:
     if method in METHODS:
         return method, METHODS[method]
     if ":" in method:
-        return method, method_of(load_function(method))
+        return method, method_of(resolve(method))
     raise UnknownName("method", method, METHODS, hint="svp list methods")
 
 

@@ -1,6 +1,5 @@
 """What a row of the table of methods is, and how a function outside the table becomes one."""
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -140,18 +139,6 @@ def method_of(function: Callable[..., Any]) -> Method:
     if kind == "cover":
         return Cover(function, needs)
     return Rank(function, needs, per_example=bool(getattr(function, "per_example", False)))
-
-
-def load_function(path: str) -> Callable[..., Any]:
-    """The function that "package.module:function" names."""
-    module, _, attribute = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingError(f"Method {path!r} cannot be loaded: {error}; write package.module:function") from error
-    if not callable(function):
-        raise SettingError(f"Method {path!r} is a {type(function).__name__}, not a function")
-    return function  # type: ignore[no-any-return]
 
 
 def path_of(function: Callable[..., Any]) -> str:

@@ -15,7 +15,7 @@ from svp.chance import spawn_seed
 from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError
-from svp.learners import EpochRecord, Learner, Outputs, find, make_learner, trial
+from svp.learners import EpochRecord, Learner, Outputs, check_device, find, make_learner, trial
 from svp.runs import Json, Run, Stage, digest, environment, read_array, surroundings, write_array
 from svp.select import Method, Rank, Selection, find_method, score, select
 from svp.signals import KINDS, Signals
@@ -315,6 +315,7 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
     test_part(dataset)
     _, method = find_method(config.method)
     method.settle(config.method, config.options)
+    check_device(config.compute.device, [config.proxy, config.target] if chooses and method.needs else [config.target])
     trial(config.target, dataset)
     if not chooses:
         return
