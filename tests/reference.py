@@ -67,3 +67,12 @@ def neighbors(
         best = sorted(pairs)[:k]
         found.append(([int(base[place]) for _, place in best], [square for square, _ in best]))
     return found
+
+
+def nearest_centre(points: NDArray[np.float64], centres: NDArray[np.float64]) -> list[int]:
+    """The number of the nearest centre of each point; of equally near ones the first."""
+    labels = []
+    for point in points:
+        squares = [squared(point, centre) for centre in centres]
+        labels.append(squares.index(min(squares)))
+    return labels

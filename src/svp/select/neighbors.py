@@ -153,7 +153,7 @@ def _ceiling(space: Space, bounds: Factors, left: Factors, right: Factors, k: in
     """
     if bounds.shape[1] < k:
         return np.full(len(bounds), np.inf)
-    likely = np.argpartition(bounds, k - 1, axis=1)[:, :k]
+    likely = bounds.argmin(axis=1)[:, None] if k == 1 else np.argpartition(bounds, k - 1, axis=1)[:, :k]
     squares = left[:, -2:-1].astype(np.float64) + right[likely, -1]
     highest: Floats = (np.take_along_axis(bounds, likely, axis=1) + 4 * space.slack * squares + 2.0**-96).max(axis=1)
     return highest
