@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from svp.chance import hash_ids
 from svp.errors import DataError, MissingInput, SettingError, UnknownName
-from svp.select import k_center, samplers
+from svp.select import d2, k_center, probcover, samplers, seals, typiclust
 from svp.select import scores as score_functions
 from svp.select.budget import Budget, Memory, resolve_budget
 from svp.select.inputs import Inputs
@@ -51,6 +51,14 @@ METHODS: dict[str, Method] = {
     "entropy": Rank(score_functions.entropy, needs=("probs",)),
     "forgetting": Rank(score_functions.forgetting, needs=("correct",)),
     "k_center": Cover(k_center.k_center, needs=("embeddings",)),
+    "typiclust": Cover(typiclust.typiclust, needs=("embeddings",)),
+    "probcover": Cover(probcover.probcover, needs=("embeddings",)),
+    "seals": Cover(seals.seals, needs=("probs", "embeddings")),
+    "d2": Cover(
+        d2.d2,
+        needs=("scores", "embeddings"),
+        scored_by=Rank(score_functions.forgetting, needs=("correct",)),
+    ),
 }
 
 
@@ -87,7 +95,7 @@ def select(
     labels      (n,) class numbers, -1 where unknown
     similarity  (n, n) dense or scipy-sparse, higher = more alike, for the methods that compare examples; default: made of
                 embeddings (cosine)
-    scores      (n,) scores that exist already, in place of those that a method that ranks would compute
+    scores      (n,) scores that exist already, in place of those that the method would compute (one that ranks, or "d2")
     ids         (n,) distinct whole numbers that name the examples; default: the row numbers
     already     ids that count as chosen (distances, coverage, classes), and are never returned
     exclude     ids that are neither chosen nor returned
@@ -123,8 +131,13 @@ def select(
         neighbors=neighbors,
         memory=memory,
     )
-    inputs.require(name, row.reads if scores is None or not isinstance(row, Rank) else row.reads[len(row.needs) :])
-    if scores is not None and not isinstance(row, Rank):
+    if scores is None:
+        inputs.require(name, row.reads)
+    elif isinstance(row, Rank):
+        inputs.require(name, row.reads[len(row.needs) :])
+    elif "scores" in row.needs:
+        inputs.require(name, row.needs)
+    else:
         raise SettingError(
             f"scores: method {name!r} chooses sets and uses no scores; leave them out, or choose one that ranks"
         )
@@ -143,7 +156,7 @@ def select(
 
     candidates = np.flatnonzero(~(given | barred))
     limits, amount = _limits(inputs, budget, per_class, costs, given, candidates)
-    choose, fixed_order = _choose(name, row, inputs, seed, options, order)
+    choose, fixed_order = _choose(name, row, inputs, seed, options, order, np.flatnonzero(~barred))
     chosen = np.flatnonzero(given)
     chosen = chosen[np.argsort(order(chosen))]
     if limits is None:
@@ -230,16 +243,23 @@ def _limits(
 
 
 def _choose(
-    name: str, row: Method, inputs: Inputs, seed: int, options: dict[str, Any], order: Callable[[Ints], Ints]
+    name: str,
+    row: Method,
+    inputs: Inputs,
+    seed: int,
+    options: dict[str, Any],
+    order: Callable[[Ints], Ints],
+    ground: Ints,
 ) -> tuple[Choose, bool]:
     """What turns (already, candidates, size) into picks, and whether it is a fixed order, whatever was taken before."""
-    chance = {"ids": inputs.ids, "seed": seed, "memory": inputs.memory}
+    chance: dict[str, Any] = {"ids": inputs.ids, "seed": seed, "memory": inputs.memory}
 
     def by_order(candidates: Ints) -> Ints:
         return candidates[np.argsort(order(candidates))]
 
     if not isinstance(row, Rank):
-        arrays = [inputs.whole(need) for need in row.needs]
+        arrays = [_scores_of(name, row, inputs, seed) if need == "scores" else inputs.whole(need) for need in row.needs]
+        chance["ground"] = by_order(ground)
 
         def cover(already: Ints, candidates: Ints, size: int) -> Picks:
             candidates = by_order(candidates)
@@ -298,6 +318,13 @@ def _scores(name: str, row: Rank, inputs: Inputs, seed: int, options: Mapping[st
             f"Method {name!r} gave {len(bad)} scores that are not finite, the first ids: {bad[:3].tolist()}"
         )
     return values
+
+
+def _scores_of(name: str, row: Method, inputs: Inputs, seed: int) -> Floats:
+    """(n,) the scores that a method of sets starts from: those given, or those of the ranking that its row names."""
+    if "scores" in inputs.arrays or not isinstance(row, Cover) or row.scored_by is None:
+        return np.asarray(inputs.whole("scores"), np.float64)
+    return _scores(name, row.scored_by, inputs, seed, row.scored_by.options)
 
 
 def _top(values: Floats, candidates: Ints, size: int, order: Callable[[Ints], Ints]) -> Ints:
