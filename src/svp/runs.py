@@ -315,7 +315,9 @@ class Run:
         if strangers := [other for other in reuse if not (other / "environment.json").exists()]:
             raise DataError(f"{strangers[0]} holds no run to reuse; name a folder that svp coreset or svp active made")
         if (name := str(folder)) != printable(name):
-            raise StorageError(f"cannot write {printable(name)}: this name is no valid Unicode; choose another with --out")
+            raise StorageError(
+                f"cannot write {printable(name)}: this name is no valid Unicode; choose another with --out"
+            )
         if folder.is_file():
             raise StorageError(f"cannot write {folder}: it is a file; choose another folder with --out")
         make_folder(folder)
@@ -509,7 +511,10 @@ class Run:
     def event(self, what: str, **facts: Any) -> None:
         """Append one line to events.jsonl: a diary for people, read by nothing."""
         line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": what, **facts}, ensure_ascii=False)
-        with storage_errors(self.folder), open(self.folder / "events.jsonl", "a", encoding="utf-8", errors="backslashreplace") as file:
+        with (
+            storage_errors(self.folder),
+            open(self.folder / "events.jsonl", "a", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             file.write(line + "\n")
 
 

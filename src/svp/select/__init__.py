@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from svp.chance import hash_ids
 from svp.errors import SettingError, UnknownName
 from svp.names import resolve
-from svp.select import k_center, samplers
+from svp.select import d2, k_center, probcover, samplers, seals, typiclust
 from svp.select import scores as score_functions
 from svp.select.budget import Budget, Memory, resolve_budget
 from svp.select.choose import choose_by, limits_and_amount, scores_of
@@ -53,6 +53,14 @@ METHODS: dict[str, Method] = {
     "entropy": Rank(score_functions.entropy, needs=("probs",)),
     "forgetting": Rank(score_functions.forgetting, needs=("correct",)),
     "k_center": Cover(k_center.k_center, needs=("embeddings",)),
+    "typiclust": Cover(typiclust.typiclust, needs=("embeddings",)),
+    "probcover": Cover(probcover.probcover, needs=("embeddings",)),
+    "seals": Cover(seals.seals, needs=("probs", "embeddings")),
+    "d2": Cover(
+        d2.d2,
+        needs=("scores", "embeddings"),
+        scored_by=Rank(score_functions.forgetting, needs=("correct",)),
+    ),
 }
 
 
@@ -89,7 +97,7 @@ def select(
     labels      (n,) class numbers, -1 where unknown
     similarity  (n, n) dense or scipy-sparse, higher = more alike, for the methods that compare examples; default: made of
                 embeddings (cosine)
-    scores      (n,) scores that exist already, in place of those that a method that ranks would compute
+    scores      (n,) scores that exist already, in place of those that the method would compute (one that ranks, or "d2")
     ids         (n,) distinct whole numbers that name the examples; default: the row numbers
     already     ids that count as chosen (distances, coverage, classes), and are never returned
     exclude     ids that are neither chosen nor returned
@@ -125,8 +133,13 @@ def select(
         neighbors=neighbors,
         memory=memory,
     )
-    inputs.require(name, row.reads if scores is None or not isinstance(row, Rank) else row.reads[len(row.needs) :])
-    if scores is not None and not isinstance(row, Rank):
+    if scores is None:
+        inputs.require(name, row.reads)
+    elif isinstance(row, Rank):
+        inputs.require(name, row.reads[len(row.needs) :])
+    elif "scores" in row.needs:
+        inputs.require(name, row.needs)
+    else:
         raise SettingError(
             f"scores: method {name!r} chooses sets and uses no scores; leave them out, or choose one that ranks"
         )
@@ -145,7 +158,7 @@ def select(
 
     candidates = np.flatnonzero(~(given | barred))
     limits, amount = limits_and_amount(inputs, budget, per_class, costs, given, candidates)
-    choose, fixed_order = choose_by(name, row, inputs, seed, options, order)
+    choose, fixed_order = choose_by(name, row, inputs, seed, options, order, np.flatnonzero(~barred))
     chosen = np.flatnonzero(given)
     chosen = chosen[np.argsort(order(chosen))]
     if limits is None:

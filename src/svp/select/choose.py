@@ -11,23 +11,32 @@ from svp.errors import DataError, MissingInput
 from svp.select.budget import Budget, resolve_budget
 from svp.select.inputs import Inputs
 from svp.select.limits import Choose, Limits, PerClass, as_costs, limits_of, resolve_spend
-from svp.select.table import Floats, Ints, Method, Picks, Rank
+from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank
 
 # Values looked at to guess which are among the highest; the guess decides the speed, never the answer.
 _SAMPLE = 1 << 16
 
 
 def choose_by(
-    name: str, row: Method, inputs: Inputs, seed: int, options: dict[str, Any], order: Callable[[Ints], Ints]
+    name: str,
+    row: Method,
+    inputs: Inputs,
+    seed: int,
+    options: dict[str, Any],
+    order: Callable[[Ints], Ints],
+    ground: Ints,
 ) -> tuple[Choose, bool]:
     """What turns (already, candidates, size) into picks, and whether it is a fixed order, whatever was taken before."""
-    chance = {"ids": inputs.ids, "seed": seed, "memory": inputs.memory}
+    chance: dict[str, Any] = {"ids": inputs.ids, "seed": seed, "memory": inputs.memory}
 
     def by_order(candidates: Ints) -> Ints:
         return candidates[np.argsort(order(candidates))]
 
     if not isinstance(row, Rank):
-        arrays = [inputs.whole(need) for need in row.needs]
+        arrays = [
+            _scores_for(name, row, inputs, seed) if need == "scores" else inputs.whole(need) for need in row.needs
+        ]
+        chance["ground"] = by_order(ground)
 
         def cover(already: Ints, candidates: Ints, size: int) -> Picks:
             candidates = by_order(candidates)
@@ -75,6 +84,13 @@ def scores_of(name: str, row: Rank, inputs: Inputs, seed: int, options: Mapping[
             f"Method {name!r} gave {len(bad)} scores that are not finite, the first ids: {bad[:3].tolist()}"
         )
     return values
+
+
+def _scores_for(name: str, row: Method, inputs: Inputs, seed: int) -> Floats:
+    """(n,) the scores that a method of sets starts from: those given, or those of the ranking that its row names."""
+    if "scores" in inputs.arrays or not isinstance(row, Cover) or row.scored_by is None:
+        return np.asarray(inputs.whole("scores"), np.float64)
+    return scores_of(name, row.scored_by, inputs, seed, row.scored_by.options)
 
 
 def _top(values: Floats, candidates: Ints, size: int, order: Callable[[Ints], Ints]) -> Ints:

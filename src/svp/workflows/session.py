@@ -43,7 +43,9 @@ class Session:
     ) -> Self:
         """A new session, or the one that is in `folder` already if it was made with the same settings and data."""
         if type(config) is not RunConfig:
-            raise SettingError(f"a session takes a svp.RunConfig, not {type(config).__name__}; make one of the same settings")
+            raise SettingError(
+                f"a session takes a svp.RunConfig, not {type(config).__name__}; make one of the same settings"
+            )
         dataset = (dataset or load(config, show)).without_labels()
         check_needs(config, dataset, trained_on_all=False)
         run = Run.start(Path(folder), config, dataset, reuse=reuse, accept_code_change=accept_code_change)
@@ -137,7 +139,9 @@ class Session:
         batches = [entry for entry in self._store.history() if isinstance(entry, Batch)]
         total = sum(map(len, batches))
         if not (isinstance(n, Integral) and 0 <= n <= total):
-            raise BudgetError(f"{self._run.folder} has asked for {total:,} examples so far; give a number up to that, not {n!r}")
+            raise BudgetError(
+                f"{self._run.folder} has asked for {total:,} examples so far; give a number up to that, not {n!r}"
+            )
         gains = [np.full(len(b), np.nan) if b.scores is None else b.scores for b in batches]
         return Selection(
             ids=np.concatenate([np.zeros(0, np.int64), *(b.ids for b in batches)])[:n],
