@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from svp.chance import hash_ids
 from svp.errors import DataError, MissingInput, SettingError, UnknownName
-from svp.select import k_center, samplers
+from svp.select import k_center, samplers, submodular
 from svp.select import scores as score_functions
 from svp.select.budget import Budget, Memory, resolve_budget
 from svp.select.inputs import Inputs
@@ -51,6 +51,8 @@ METHODS: dict[str, Method] = {
     "entropy": Rank(score_functions.entropy, needs=("probs",)),
     "forgetting": Rank(score_functions.forgetting, needs=("correct",)),
     "k_center": Cover(k_center.k_center, needs=("embeddings",)),
+    "facility_location": Cover(submodular.facility_location, needs=("similarity",)),
+    "graph_cut": Cover(submodular.graph_cut, needs=("similarity",)),
 }
 
 
@@ -143,7 +145,7 @@ def select(
 
     candidates = np.flatnonzero(~(given | barred))
     limits, amount = _limits(inputs, budget, per_class, costs, given, candidates)
-    choose, fixed_order = _choose(name, row, inputs, seed, options, order)
+    choose, fixed_order = _choose(name, row, inputs, seed, options, order, np.flatnonzero(~barred))
     chosen = np.flatnonzero(given)
     chosen = chosen[np.argsort(order(chosen))]
     if limits is None:
@@ -230,16 +232,23 @@ def _limits(
 
 
 def _choose(
-    name: str, row: Method, inputs: Inputs, seed: int, options: dict[str, Any], order: Callable[[Ints], Ints]
+    name: str,
+    row: Method,
+    inputs: Inputs,
+    seed: int,
+    options: dict[str, Any],
+    order: Callable[[Ints], Ints],
+    ground: Ints,
 ) -> tuple[Choose, bool]:
     """What turns (already, candidates, size) into picks, and whether it is a fixed order, whatever was taken before."""
-    chance = {"ids": inputs.ids, "seed": seed, "memory": inputs.memory}
+    chance: dict[str, Any] = {"ids": inputs.ids, "seed": seed, "memory": inputs.memory}
 
     def by_order(candidates: Ints) -> Ints:
         return candidates[np.argsort(order(candidates))]
 
     if not isinstance(row, Rank):
         arrays = [inputs.whole(need) for need in row.needs]
+        chance["ground"] = by_order(ground)
 
         def cover(already: Ints, candidates: Ints, size: int) -> Picks:
             candidates = by_order(candidates)
