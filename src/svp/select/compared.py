@@ -3,9 +3,11 @@
 Sums of whole numbers are exact: no order of rows, size of blocks or number of threads changes one, and equals tie exactly.
 """
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +18,14 @@ from svp.select.table import Floats, Ints
 Units = NDArray[np.int32]
 Places = Ints | slice
 Csr = Any  # scipy.sparse.csr_array, which has no types
+T = TypeVar("T")
 Blocks = Callable[[Places, slice], Floats]
 
 # The largest similarity has 2^22 units: 2.4e-7 of it each, and 256 of them add up within int32.
 BITS = 22
 # Sizes of one block. They decide the speed, never the answer.
 _ROWS = 256
-_COLUMNS = 1024
+_COLUMNS = 512
 
 
 class Compared(Protocol):
@@ -54,8 +57,12 @@ class Columns(Protocol):
     def keep(self, memory: int) -> None:
         """Hold all entries, 4 bytes each, if they fit in `memory` bytes."""
 
-    def sums(self, v: Places, low: Units | None = None, high: Units | None = None) -> Ints:
-        """(k,) for each column the sum over rows v of min(max(x, low), high) - low, or of x; low (len(v),) is 0 or more."""
+    def sums(self, low: Units | None = None, high: Units | None = None, v: Ints | None = None) -> Ints:
+        """(k,) for each column the sum over rows v (default: all) of min(max(x, low), high) - low, or of x.
+
+        low   (len(v),) 0 or more
+        high  (len(v),) above low
+        """
 
     def highest(self) -> Units:
         """(m,) the highest entry of each row, at least 0."""
@@ -86,7 +93,8 @@ class Dense:
         self.symmetric = symmetric
 
     def columns(self, s: Ints) -> "DenseColumns":
-        return DenseColumns(self.size, len(s), self.blocks(s))
+        whole = self.symmetric and np.array_equal(s, np.arange(self.size))
+        return DenseColumns(self.size, len(s), self.blocks(s), mirrored=whole)
 
     def cross(self, s: Ints, c: Ints) -> Units:
         back = self.columns(s).block(c, slice(None)).T
@@ -112,13 +120,17 @@ class Dense:
 
 
 class DenseColumns:
-    """Columns that are computed, or read, block by block."""
+    """Columns that are computed, or read, block by block.
+
+    mirrored  they are all columns of a symmetric matrix, in order
+    """
 
     sparse = False
 
-    def __init__(self, size: int, width: int, compute: Blocks) -> None:
+    def __init__(self, size: int, width: int, compute: Blocks, mirrored: bool) -> None:
         self.size = size
         self.width = width
+        self.mirrored = mirrored
         self.compute = compute
         self.kept: Units | None = None
 
@@ -126,16 +138,18 @@ class DenseColumns:
         if 4 * self.size * self.width > memory:
             return
         kept = np.empty((self.size, self.width), np.int32)
-        for start in range(0, self.size, _ROWS):
-            v = slice(start, min(start + _ROWS, self.size))
-            for part in self._parts():
-                kept[v, part] = self.block(v, part)
+        for v in self._rows():
+            # Of a symmetric square the part right of the diagonal, which is written twice.
+            for part in self._parts(v.start if self.mirrored else 0):
+                kept[v, part] = block = self.block(v, part)
+                if self.mirrored:
+                    kept[part, v] = block.T
         self.kept = kept
 
     def block(self, v: Places, part: slice) -> Units:
-        """(len(v), len(part)) a copy."""
+        """(len(v), len(part)) entries, not to be written to."""
         if self.kept is not None:
-            return np.array(self.kept[v, part])
+            return self.kept[v, part]
         values = self.compute(v, part)
         np.rint(values, out=values)
         return values.astype(np.int32)
@@ -143,50 +157,66 @@ class DenseColumns:
     def column(self, c: int) -> Units:
         return self.block(slice(0, self.size), slice(c, c + 1))[:, 0]
 
-    def sums(self, v: Places, low: Units | None = None, high: Units | None = None) -> Ints:
-        v = np.arange(self.size)[v]
+    def sums(self, low: Units | None = None, high: Units | None = None, v: Ints | None = None) -> Ints:
+        v = np.arange(self.size) if v is None else v
         total = np.zeros(self.width, np.int64)
-        for start in range(0, len(v), _ROWS):
-            rows = slice(start, start + _ROWS)
-            for part in self._parts():
-                block = self.block(v[rows], part)
+
+        def add(part: slice) -> None:
+            for start in range(0, len(v), _ROWS):
+                own = slice(start, start + _ROWS)
+                block = self.block(v[own], part)
                 if low is not None:
-                    np.maximum(block, low[rows, None], out=block)
+                    np.maximum(block, low[own, None], out=block)
                 if high is not None:
-                    np.minimum(block, high[rows, None], out=block)
+                    np.minimum(block, high[own, None], out=block)
                 total[part] += block.sum(axis=0, dtype=np.int32)  # 256 entries of 2^22 units at most: it fits
+
+        for _ in self._each(add, self._parts()):
+            pass
         return total if low is None else total - low.sum(dtype=np.int64)
 
     def highest(self) -> Units:
         best = np.zeros(self.size, np.int32)
-        for start in range(0, self.size, _ROWS):
-            v = slice(start, min(start + _ROWS, self.size))
+        for v in self._rows():
             for part in self._parts():
                 np.maximum(best[v], self.block(v, part).max(axis=1), out=best[v])
         return best
 
     def above(self, low: Units, limit: int) -> Csr | None:
         found: list[tuple[Units, Units, Units]] = []
-        count = 0
-        for start in range(0, self.size, _ROWS):
-            v = slice(start, min(start + _ROWS, self.size))
+
+        def collect(v: slice) -> list[tuple[Units, Units, Units]]:
+            entries = []
             for part in self._parts():
                 block = self.block(v, part)
-                at = np.flatnonzero(block > low[v, None])
-                row, column = np.divmod(at, block.shape[1])
-                found.append(
-                    ((row + start).astype(np.int32), (column + part.start).astype(np.int32), block.ravel()[at])
-                )
-                count += len(at)
-                if count > limit:
-                    return None
+                row, column = np.divmod(at := np.flatnonzero(block > low[v, None]), block.shape[1])
+                coordinates = (row + v.start).astype(np.int32), (column + part.start).astype(np.int32)
+                entries.append((*coordinates, block.ravel()[at] if self.kept is None else block[row, column]))
+            return entries
+
+        for entries in self._each(collect, self._rows()):
+            found += entries
+            if (limit := limit - sum(len(values) for *_, values in entries)) < 0:
+                return None
         self.kept = None
         rows, columns, values = (np.concatenate([part[i] for part in found]) for i in range(3))
         del found
         return sparse.csr_array((values, (rows, columns)), shape=(self.size, self.width))
 
-    def _parts(self) -> Iterator[slice]:
-        return (slice(start, min(start + _COLUMNS, self.width)) for start in range(0, self.width, _COLUMNS))
+    def _rows(self) -> Iterator[slice]:
+        return (slice(start, min(start + _ROWS, self.size)) for start in range(0, self.size, _ROWS))
+
+    def _parts(self, first: int = 0) -> Iterator[slice]:
+        return (slice(start, min(start + _COLUMNS, self.width)) for start in range(first, self.width, _COLUMNS))
+
+    def _each(self, work: Callable[[slice], T], parts: Iterable[slice]) -> Iterator[T]:
+        """The results for parts that have nothing to do with each other; products have threads of their own."""
+        n_threads = 1 if self.kept is None else _n_processors()
+        if n_threads == 1:
+            yield from map(work, parts)
+            return
+        with ThreadPoolExecutor(n_threads) as pool:
+            yield from pool.map(work, parts)
 
 
 def _highest(block: Units, v: Ints, k: int) -> NDArray[np.bool_]:
@@ -246,8 +276,8 @@ class SparseColumns:
     def column(self, c: int) -> Units:
         return np.asarray(self.matrix[:, [c]].toarray()[:, 0])
 
-    def sums(self, v: Places, low: Units | None = None, high: Units | None = None) -> Ints:
-        rows = self.matrix[v].tocoo()
+    def sums(self, low: Units | None = None, high: Units | None = None, v: Ints | None = None) -> Ints:
+        rows = (self.matrix if v is None else self.matrix[v]).tocoo()
         values = rows.data.astype(np.int64)
         if low is not None:
             values = np.maximum(values, low[rows.row])
@@ -274,3 +304,8 @@ class SparseColumns:
 
 def _split(array: Ints, size: int) -> list[Ints]:
     return [array[i : i + size] for i in range(0, len(array), size)]
+
+
+def _n_processors() -> int:
+    """Those this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,7 +3,6 @@
 Similarities are whole numbers of one unit (see `similarity`), and so are gains: they add up exactly in every order.
 """
 
-import heapq
 import math
 from typing import Protocol
 
@@ -58,7 +57,7 @@ def facility_location(
     coverage = compared.columns(place[already]).highest()
     columns = compared.columns(place[candidates])
     columns.keep(memory // 2)
-    gains = columns.sums(slice(None), coverage)
+    gains = columns.sums(coverage)
     race: _Race = _Eager(columns, coverage, gains, memory // 2 // _BYTES_PER_ENTRY)
     picks, values = np.empty(budget, np.int64), np.empty(budget, np.int64)
     for i in range(budget):
@@ -93,7 +92,7 @@ class _Eager:
         gain = int(self.gains[best])
         column = self.columns.column(best)
         risen = np.flatnonzero(column > self.coverage)
-        self.gains -= self.columns.sums(risen, self.coverage[risen], column[risen])
+        self.gains -= self.columns.sums(self.coverage[risen], column[risen], risen)
         self.coverage[risen] = column[risen]
         self.gains[best] = -1
         self.last = len(risen)
@@ -111,29 +110,19 @@ class _Eager:
 
 
 class _Thin:
-    """Only the entries above the coverage are held, by row and by column; the best is found with a heap.
-
-    A gain in the heap is an upper bound: gains only fall. The first that is still true is the best.
-    """
+    """Only the entries above the coverage are held, by row and by column."""
 
     def __init__(self, entries: Csr, coverage: Units, gains: Ints) -> None:
         self.rows = entries
         self.by_column = entries.tocsc()
         self.coverage = coverage
         self.gains = gains
-        free = np.flatnonzero(gains >= 0)
-        self.heap = list(zip((-gains[free]).tolist(), free.tolist(), strict=True))
-        heapq.heapify(self.heap)
 
     def take(self) -> tuple[int, int]:
-        while True:
-            negative, best = self.heap[0]
-            gain = int(self.gains[best])
-            if gain == -negative:
-                break
-            heapq.heapreplace(self.heap, (-gain, best))
-        heapq.heappop(self.heap)
+        best = int(self.gains.argmax())
+        gain = int(self.gains[best])
         self._raise(slice(*self.by_column.indptr[best : best + 2]))
+        self.gains[best] = -1
         return best, gain
 
     def _raise(self, column: slice) -> None:
@@ -190,7 +179,7 @@ def graph_cut(
     place = _places(ground)
     chosen, open_ = place[already], place[candidates]
     repeats = _Repeats(compared, open_, memory)
-    represented = compared.columns(open_).sums(slice(None))
+    represented = compared.columns(open_).sums()
     against = compared.own()[open_].astype(np.int64)
     for start in range(0, len(chosen), repeats.ahead):
         against += compared.cross(chosen[start : start + repeats.ahead], open_).sum(axis=0)
