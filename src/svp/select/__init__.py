@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from svp.chance import hash_ids
 from svp.errors import SettingError, UnknownName
 from svp.names import resolve
-from svp.select import d2, k_center, probcover, samplers, seals, typiclust
+from svp.select import d2, k_center, probcover, samplers, seals, submodular, typiclust
 from svp.select import scores as score_functions
 from svp.select.budget import Budget, Memory, resolve_budget
 from svp.select.choose import choose_by, limits_and_amount, scores_of
@@ -61,6 +61,8 @@ METHODS: dict[str, Method] = {
         needs=("scores", "embeddings"),
         scored_by=Rank(score_functions.forgetting, needs=("correct",)),
     ),
+    "facility_location": Cover(submodular.facility_location, needs=("similarity",)),
+    "graph_cut": Cover(submodular.graph_cut, needs=("similarity",)),
 }
 
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from svp.errors import DataError, MissingInput, SettingError
 from svp.select.budget import DEFAULT_MEMORY, Memory, resolve_memory
 from svp.select.scores import UNSEEN
-from svp.select.similarity import Similarity
+from svp.select.similarity import Similarity, as_matrix
 from svp.select.table import Ints
 
 # Producers in half precision give rows that sum to 1 within a few thousandths.
@@ -64,6 +64,7 @@ class Inputs:
             arrays[kind] = _as_array(kind, values, 2)
         lengths = {name: array.shape[_axis(name)] for name, array in arrays.items()}
         if similarity is not None:
+            similarity = as_matrix(similarity)
             lengths["similarity"] = similarity.shape[0]
         if ids is not None:
             lengths["ids"] = len(row_ids := as_ids(ids, "ids"))
