@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from svp.chance import hash_ids
 from svp.errors import DataError, MissingInput, SettingError, UnknownName
-from svp.select import k_center, samplers
+from svp.select import badge, herding, k_center, samplers, stratified
 from svp.select import scores as score_functions
 from svp.select.budget import Budget, Memory, resolve_budget
-from svp.select.inputs import Inputs
+from svp.select.inputs import NO_SIGNAL, Inputs
 from svp.select.limits import Choose, Limits, PerClass, as_costs, choose_within, limits_of, resolve_spend
 from svp.select.selection import Selection
 from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank, Sampler, load_function, method_of, path_of
@@ -42,15 +42,27 @@ __all__ = [
 SAMPLERS: dict[str, Sampler] = {
     "temperature": Sampler(samplers.temperature),
     "strata": Sampler(samplers.strata),
+    "round_robin": Sampler(samplers.round_robin, needs=("embeddings",)),
 }
 
 METHODS: dict[str, Method] = {
     "random": Rank(score_functions.random, needs=()),
+    "stratified_random": Cover(stratified.stratified_random, needs=("labels",)),
     "least_confidence": Rank(score_functions.least_confidence, needs=("probs",)),
     "margin": Rank(score_functions.margin, needs=("probs",)),
     "entropy": Rank(score_functions.entropy, needs=("probs",)),
     "forgetting": Rank(score_functions.forgetting, needs=("correct",)),
+    "el2n": Rank(score_functions.el2n, needs=("el2n",)),
+    "grand": Rank(score_functions.grand, needs=("probs", "embeddings", "labels")),
+    "aum": Rank(score_functions.aum, needs=("logit_margin",)),
+    "data_map": Rank(score_functions.data_map, needs=("p_true", "correct")),
+    "moderate": Rank(score_functions.moderate, needs=("embeddings", "labels"), per_example=False),
+    "given": Rank(score_functions.given, needs=("scores",)),
+    "ccs": Rank(score_functions.aum, needs=("logit_margin",), sampler=SAMPLERS["strata"]),
+    "cluster_margin": Rank(score_functions.margin, needs=("probs",), sampler=SAMPLERS["round_robin"]),
     "k_center": Cover(k_center.k_center, needs=("embeddings",)),
+    "herding": Cover(herding.herding, needs=("embeddings",)),
+    "badge": Cover(badge.badge, needs=("probs", "embeddings")),
 }
 
 
@@ -172,20 +184,23 @@ def score(
     embeddings: ArrayLike | None = None,
     signals: Mapping[str, ArrayLike] | None = None,
     labels: ArrayLike | None = None,
+    scores: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     memory: Memory | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Floats:
-    """One float64 per example, (n,), finite; higher = taken first. Arguments as for `select`.
+    """One float64 per example, (n,), finite; higher = taken first. Arguments as for `select`; `scores` is what "given" reads.
 
     Raises SettingError for a method that chooses sets: what an example adds there depends on what was chosen before it.
     """
     name, row = find_method(method)
     if not isinstance(row, Rank):
         raise SettingError(f"Method {name!r} chooses sets and has no score of one example; call svp.select")
-    options = row.settle(name, options)
-    inputs = Inputs.of(ids=ids, probs=probs, embeddings=embeddings, labels=labels, signals=signals, memory=memory)
+    options = row.own(row.settle(name, options))
+    inputs = Inputs.of(
+        ids=ids, probs=probs, embeddings=embeddings, labels=labels, scores=scores, signals=signals, memory=memory
+    )
     inputs.require(name, row.needs)
     return _scores(name, row, inputs, _as_seed(seed), options)
 
@@ -248,8 +263,10 @@ def _choose(
 
         return cover, False
     sampler = row.sampler
-    own = {key: value for key, value in options.items() if sampler is None or key not in sampler.options}
-    values = inputs.whole("scores") if "scores" in inputs.arrays else _scores(name, row, inputs, seed, own)
+    if "scores" in inputs.arrays:
+        values = inputs.whole("scores").astype(np.float64)
+    else:
+        values = _scores(name, row, inputs, seed, row.own(options))
     if sampler is None:
 
         def top(already: Ints, candidates: Ints, size: int) -> Picks:
@@ -294,8 +311,9 @@ def _scores(name: str, row: Rank, inputs: Inputs, seed: int, options: Mapping[st
             )
         values[rows] = result
     if len(bad := inputs.ids[~np.isfinite(values)]):
+        hint = "; leave out what training never showed" if any(need not in NO_SIGNAL for need in row.needs) else ""
         raise DataError(
-            f"Method {name!r} gave {len(bad)} scores that are not finite, the first ids: {bad[:3].tolist()}"
+            f"Method {name!r} gave {len(bad)} scores that are not finite, the first ids: {bad[:3].tolist()}{hint}"
         )
     return values
 

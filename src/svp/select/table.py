@@ -25,8 +25,8 @@ class Method:
 
     function  takes the arrays of `needs` in that order, then by keyword its options, and `ids` and `seed` where it
               names them
-    needs     "probs", "embeddings", "labels", "similarity" (made of embeddings where it is not given), or a kind of signal
-              such as "correct"
+    needs     "probs", "embeddings", "labels", "scores", "similarity" (made of embeddings where it is not given), or a kind
+              of signal such as "correct"
     The one-line summary is the first line of the function's docstring; its options are its keyword-only parameters.
     """
 
@@ -41,6 +41,11 @@ class Method:
     def reads(self) -> tuple[str, ...]:
         """Everything that a choice by this method reads: what a workflow has to compute."""
         return self.needs
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether it reads anything that a model has to give: labels are there without one."""
+        return any(need != "labels" for need in self.reads)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -87,12 +92,22 @@ class Rank(Method):
     sampler: Sampler | None = None
 
     @property
+    def summary(self) -> str:
+        if self.sampler is None:
+            return super().summary
+        return f"{self.sampler.summary.removesuffix('.')} (scores: {self.function.__name__})."
+
+    @property
     def reads(self) -> tuple[str, ...]:
         return self.needs if self.sampler is None else (*self.needs, *self.sampler.needs)
 
     @property
     def options(self) -> dict[str, Any]:
         return super().options if self.sampler is None else {**super().options, **self.sampler.options}
+
+    def own(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the settled options that the scores take; the others are the sampler's."""
+        return {name: options[name] for name in super().options}
 
 
 @dataclass(frozen=True)
