@@ -213,7 +213,7 @@ def _is_sound(need: str, part: NDArray[Any]) -> NDArray[np.bool_]:
     if need == "scores":
         return np.asarray(np.isfinite(part))
     if need == "labels":
-        return np.asarray((part >= -1) & (part == np.floor(part)))
+        return np.asarray((part >= -1) & np.isfinite(part) & (part == np.floor(part)))
     if need == "correct":
         return np.asarray(((part == 0) | (part == 1) | (part == UNSEEN)).all(axis=0))
     return np.asarray(~np.isinf(part).any(axis=0))

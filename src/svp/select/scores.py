@@ -110,7 +110,7 @@ def el2n(el2n: NDArray[Any], *, epochs: int = 10) -> Floats:
 
 
 def aum(logit_margin: NDArray[Any], *, keep: str = "hard") -> Floats:
-    """How far other classes led the label while training: minus the area under the margin, hard or mislabelled first.
+    """How far other classes led the label while training: minus the area under the margin, hard ones first.
 
     logit_margin  (n_epochs, n) logit of the label minus the best other, NaN where the example was not shown
     keep          "hard": the lowest areas first; "easy": the highest first, which leaves mislabelled examples to the end
