@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from svp.chance import hash_ids
 from svp.errors import SettingError, UnknownName
 from svp.names import resolve
-from svp.select import d2, k_center, probcover, samplers, seals, submodular, typiclust
+from svp.select import badge, d2, herding, k_center, probcover, samplers, seals, stratified, submodular, typiclust
 from svp.select import scores as score_functions
 from svp.select.budget import Budget, Memory, resolve_budget
 from svp.select.choose import choose_by, limits_and_amount, scores_of
@@ -44,14 +44,24 @@ __all__ = [
 SAMPLERS: dict[str, Sampler] = {
     "temperature": Sampler(samplers.temperature),
     "strata": Sampler(samplers.strata),
+    "round_robin": Sampler(samplers.round_robin, needs=("embeddings",)),
 }
 
 METHODS: dict[str, Method] = {
     "random": Rank(score_functions.random, needs=()),
+    "stratified_random": Cover(stratified.stratified_random, needs=("labels",)),
     "least_confidence": Rank(score_functions.least_confidence, needs=("probs",)),
     "margin": Rank(score_functions.margin, needs=("probs",)),
     "entropy": Rank(score_functions.entropy, needs=("probs",)),
     "forgetting": Rank(score_functions.forgetting, needs=("correct",)),
+    "el2n": Rank(score_functions.el2n, needs=("el2n",)),
+    "grand": Rank(score_functions.grand, needs=("probs", "embeddings", "labels")),
+    "aum": Rank(score_functions.aum, needs=("logit_margin",)),
+    "data_map": Rank(score_functions.data_map, needs=("p_true", "correct")),
+    "moderate": Rank(score_functions.moderate, needs=("embeddings", "labels"), per_example=False),
+    "given": Rank(score_functions.given, needs=("scores",)),
+    "ccs": Rank(score_functions.aum, needs=("logit_margin",), sampler=SAMPLERS["strata"]),
+    "cluster_margin": Rank(score_functions.margin, needs=("probs",), sampler=SAMPLERS["round_robin"]),
     "k_center": Cover(k_center.k_center, needs=("embeddings",)),
     "typiclust": Cover(typiclust.typiclust, needs=("embeddings",)),
     "probcover": Cover(probcover.probcover, needs=("embeddings",)),
@@ -63,6 +73,8 @@ METHODS: dict[str, Method] = {
     ),
     "facility_location": Cover(submodular.facility_location, needs=("similarity",)),
     "graph_cut": Cover(submodular.graph_cut, needs=("similarity",)),
+    "herding": Cover(herding.herding, needs=("embeddings",)),
+    "badge": Cover(badge.badge, needs=("probs", "embeddings")),
 }
 
 
@@ -189,20 +201,23 @@ def score(
     embeddings: ArrayLike | None = None,
     signals: Mapping[str, ArrayLike] | None = None,
     labels: ArrayLike | None = None,
+    scores: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     memory: Memory | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Floats:
-    """One float64 per example, (n,), finite; higher = taken first. Arguments as for `select`.
+    """One float64 per example, (n,), finite; higher = taken first. Arguments as for `select`; `scores` is what "given" reads.
 
     Raises SettingError for a method that chooses sets: what an example adds there depends on what was chosen before it.
     """
     name, row = find_method(method)
     if not isinstance(row, Rank):
         raise SettingError(f"Method {name!r} chooses sets and has no score of one example; call svp.select")
-    options = row.settle(name, options)
-    inputs = Inputs.of(ids=ids, probs=probs, embeddings=embeddings, labels=labels, signals=signals, memory=memory)
+    options = row.own(row.settle(name, options))
+    inputs = Inputs.of(
+        ids=ids, probs=probs, embeddings=embeddings, labels=labels, scores=scores, signals=signals, memory=memory
+    )
     inputs.require(name, row.needs)
     return scores_of(name, row, inputs, _as_seed(seed), options)
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from svp.errors import DataError, MissingInput
 from svp.select.budget import Budget, resolve_budget
-from svp.select.inputs import Inputs
+from svp.select.inputs import NO_SIGNAL, Inputs
 from svp.select.limits import Choose, Limits, PerClass, as_costs, limits_of, resolve_spend
 from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank
 
@@ -45,8 +45,10 @@ def choose_by(
 
         return cover, False
     sampler = row.sampler
-    own = {key: value for key, value in options.items() if sampler is None or key not in sampler.options}
-    values = inputs.whole("scores") if "scores" in inputs.arrays else scores_of(name, row, inputs, seed, own)
+    if "scores" in inputs.arrays:
+        values = inputs.whole("scores").astype(np.float64)
+    else:
+        values = scores_of(name, row, inputs, seed, row.own(options))
     if sampler is None:
 
         def top(already: Ints, candidates: Ints, size: int) -> Picks:
@@ -80,8 +82,9 @@ def scores_of(name: str, row: Rank, inputs: Inputs, seed: int, options: Mapping[
             )
         values[rows] = result
     if len(bad := inputs.ids[~np.isfinite(values)]):
+        hint = "; leave out what training never showed" if any(need not in NO_SIGNAL for need in row.needs) else ""
         raise DataError(
-            f"Method {name!r} gave {len(bad)} scores that are not finite, the first ids: {bad[:3].tolist()}"
+            f"Method {name!r} gave {len(bad)} scores that are not finite, the first ids: {bad[:3].tolist()}{hint}"
         )
     return values
 

@@ -41,6 +41,11 @@ class Method:
         return self.needs
 
     @property
+    def asks_model(self) -> bool:
+        """Whether it reads anything that a model has to give: labels are there without one."""
+        return any(need != "labels" for need in self.reads)
+
+    @property
     def options(self) -> dict[str, Any]:
         """Each option with its default (`inspect.Parameter.empty` where it has none)."""
         return {name: default for name, default in self._keywords().items() if name not in GIVEN}
@@ -85,12 +90,22 @@ class Rank(Method):
     sampler: Sampler | None = None
 
     @property
+    def summary(self) -> str:
+        if self.sampler is None:
+            return super().summary
+        return f"{self.sampler.summary.removesuffix('.')} (scores: {self.function.__name__})."
+
+    @property
     def reads(self) -> tuple[str, ...]:
         return self.needs if self.sampler is None else (*self.needs, *self.sampler.needs)
 
     @property
     def options(self) -> dict[str, Any]:
         return super().options if self.sampler is None else {**super().options, **self.sampler.options}
+
+    def own(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the settled options that the scores take; the others are the sampler's."""
+        return {name: options[name] for name in super().options}
 
 
 @dataclass(frozen=True)
