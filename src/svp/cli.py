@@ -17,6 +17,14 @@ COMMANDS = {
         "Choose what to label, round by round: the proxy asks, known labels answer in place of people",
         "svp active photos --labelled 100 200 400 --method margin --control random target",
     ),
+    "select": (
+        "Choose from arrays in files, without a dataset or a training",
+        "svp select margin --probs probs.npy --budget 10% --out picks.parquet",
+    ),
+    "score": (
+        "One score for each example of arrays in files, higher = taken first",
+        "svp score entropy --probs probs.parquet:p* --out scores.npy",
+    ),
     "report": ("Write the HTML report of a run folder", "svp report runs/photos-coreset-1a2b3c4d"),
     "list": ("Show what is known: methods, models, datasets, recipes", "svp list methods"),
 }
@@ -32,7 +40,8 @@ app = App(
 )
 for _name, (_help, _example) in COMMANDS.items():
     _function = "list_" if _name == "list" else _name
-    app.command(f"svp.commands:{_function}", name=_name, help=_help, help_epilogue=f"Example: {_example}")
+    _module = "array_commands" if _name in ("select", "score", "apply") else "commands"
+    app.command(f"svp.{_module}:{_function}", name=_name, help=_help, help_epilogue=f"Example: {_example}")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -72,6 +72,10 @@ class Source:
     def kind(self) -> str:
         return _suffix(self.files[0])
 
+    def column_names(self) -> list[str]:
+        """The columns of a table; none of an array."""
+        return [] if self.kind in (".npy", ".npz") else list(column_types(self.files[0]))
+
     def describe(self, *, digests: bool) -> list[dict[str, Any]]:
         """Name, size and SHA-256 of each file: what an origin records. Time: one pass over the files."""
         return [

@@ -22,7 +22,7 @@ from svp.select.budget import Budget, Memory, resolve_budget
 from svp.select.inputs import Inputs
 from svp.select.limits import Choose, Limits, PerClass, as_costs, choose_within, limits_of, resolve_spend
 from svp.select.selection import Selection
-from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank, Sampler, load_function, method_of, path_of
+from svp.select.table import Cost, Cover, Floats, Ints, Method, Picks, Rank, Sampler, load_function, method_of, path_of
 
 __all__ = [
     "METHODS",
@@ -45,12 +45,20 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 METHODS: dict[str, Method] = {
-    "random": Rank(score_functions.random, needs=()),
-    "least_confidence": Rank(score_functions.least_confidence, needs=("probs",)),
-    "margin": Rank(score_functions.margin, needs=("probs",)),
-    "entropy": Rank(score_functions.entropy, needs=("probs",)),
-    "forgetting": Rank(score_functions.forgetting, needs=("correct",)),
-    "k_center": Cover(k_center.k_center, needs=("embeddings",)),
+    "random": Rank(score_functions.random, needs=(), cost=Cost(lambda s: s.n, lambda s: 24 * s.n)),
+    "least_confidence": Rank(score_functions.least_confidence, needs=("probs",), cost=Cost(lambda s: s.n * s.c)),
+    "margin": Rank(score_functions.margin, needs=("probs",), cost=Cost(lambda s: s.n * s.c)),
+    "entropy": Rank(score_functions.entropy, needs=("probs",), cost=Cost(lambda s: s.n * s.c)),
+    "forgetting": Rank(score_functions.forgetting, needs=("correct",), cost=Cost(lambda s: s.n * s.n_epochs)),
+    "k_center": Cover(
+        k_center.k_center,
+        needs=("embeddings",),
+        cost=Cost(
+            # At worst n d (already + budget). Bounds spare most of it: measured on normal rows, n 2,000 to 400,000.
+            lambda s: s.d * ((s.n * s.budget) ** 0.7 + 2e-4 * s.n * s.already),
+            lambda s: 50 * s.n + 4 * (s.already + s.budget) * (s.d + 30) + 8 * s.already * s.d,
+        ),
+    ),
 }
 
 
@@ -162,6 +170,8 @@ def select(
         labels=None if labels is None else inputs.arrays["labels"][picks.pos].astype(np.int64),
         nearest=None if picks.nearest is None else np.where(picks.nearest < 0, -1, inputs.ids[picks.nearest]),
         distances=picks.distances,
+        per_class=None if per_class is None else dict(per_class),
+        with_costs=costs is not None,
     )
 
 
