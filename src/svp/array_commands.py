@@ -141,7 +141,9 @@ def select(
         expected = foresee(method, budget, arguments, how)
         took.start()
         chosen = select_arrays(method, budget, **arguments)
-    chosen = replace(chosen, inputs=given.origin(), keys=None if keys is None else tuple(keys.take(chosen.ids).to_pylist()))
+    chosen = replace(
+        chosen, inputs=given.origin(), keys=None if keys is None else tuple(keys.take(chosen.ids).to_pylist())
+    )
     if how.out is not None:
         _save(chosen, how.out)
     elif not how.json:
@@ -176,6 +178,50 @@ def score(method: str, /, *, files: Files = Files(), how: How = How()) -> None:
     elif not how.json:
         print("\n".join(map(repr, values.tolist())))
     report(expected, took, how, {"method": name, "n": len(values)}, None)
+
+
+def apply(
+    selection: Path,
+    /,
+    *,
+    data: Path,
+    out: Path,
+    order: Literal["source", "chosen"] = "source",
+    rest: Switch = False,
+    link: Switch = False,
+    ids: str | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Run `svp.apply`.
+
+    Parameters
+    ----------
+    selection
+        a saved selection, such as picks.parquet
+    data
+        folder of images, or file (.csv .tsv .jsonl .parquet .arrow .feather .npy .npz); only read
+    out
+        what to make: of a folder a folder, of a file a file with the same ending, or a folder that will hold it
+    order
+        rows as in the source, or as chosen
+    rest
+        write what was not chosen
+    link
+        hard links to images in place of copies
+    ids
+        column of the table with ids or keys; default: ids are row numbers
+    json_
+        print what was done as JSON
+    """
+    from svp.subset import apply as apply_selection
+
+    done = apply_selection(selection, data, out, order=order, rest=rest, link=link, ids=ids)
+    if json_:
+        print(json.dumps({"out": str(done.out), "n": done.n, "n_source": done.n_source, "copied": done.copied}))
+        return
+    print(f"{done.out}: {done.n:,} of {done.n_source:,} examples")
+    if done.copied:
+        print(f"{done.copied:,} were copied: no hard link could be made there", file=sys.stderr)
 
 
 # --- files in ------------------------------------------------------------------------------------------------------------
@@ -315,7 +361,7 @@ def _say(what: str, seconds: float | None, n_bytes: int | None, how: How) -> Non
 
 def _held(arguments: Mapping[str, Any]) -> int:
     """Bytes of the arrays that are in memory, not mapped from a file."""
-    arrays = [value for value in (*arguments.values(), *arguments.get("signals", {}).values())]
+    arrays = (*arguments.values(), *arguments.get("signals", {}).values())
     return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray) and not _mapped(array))
 
 

@@ -25,6 +25,10 @@ COMMANDS = {
         "One score for each example of arrays in files, higher = taken first",
         "svp score entropy --probs probs.parquet:p* --out scores.npy",
     ),
+    "apply": (
+        "Write the chosen part of a folder of images, a table or an array",
+        "svp apply picks.parquet --data photos --out kept --link",
+    ),
     "report": ("Write the HTML report of a run folder", "svp report runs/photos-coreset-1a2b3c4d"),
     "list": ("Show what is known: methods, models, datasets, recipes", "svp list methods"),
 }

@@ -183,7 +183,9 @@ def _shards(folder: Path) -> tuple[Path, ...]:
     if not known:
         raise DataError(f"{folder} has no file that can be read; known are {', '.join(SUFFIXES)}")
     if len(kinds := sorted({_suffix(path) for path in known})) > 1:
-        raise DataError(f"{folder} has files of several kinds ({', '.join(kinds)}); give a folder with one, or name a file")
+        raise DataError(
+            f"{folder} has files of several kinds ({', '.join(kinds)}); give a folder with one, or name a file"
+        )
     return tuple(known)
 
 
@@ -198,7 +200,9 @@ def _choose(file: Path, columns: str | None, role: str) -> list[str]:
         for word in columns.split(","):
             found = [name for name in known if name.startswith(word[:-1])] if word.endswith("*") else [word]
             if not found or found[0] not in types:
-                raise UnknownName(f"column of {file.name}", word, known, hint=f"'{word.rstrip('*')}*' takes all that begin so")
+                raise UnknownName(
+                    f"column of {file.name}", word, known, hint=f"'{word.rstrip('*')}*' takes all that begin so"
+                )
             chosen += found
         return chosen
     for name in (role, *NAMES.get(role, ())):
@@ -207,7 +211,9 @@ def _choose(file: Path, columns: str | None, role: str) -> list[str]:
     if role in NAMES:
         if len(known) == 1:
             return known
-        raise DataError(f"{file}: which column holds the {role}? Name it: {file.name}:COLUMN, one of {', '.join(known)}")
+        raise DataError(
+            f"{file}: which column holds the {role}? Name it: {file.name}:COLUMN, one of {', '.join(known)}"
+        )
     features = [name for name in known if name not in _NO_FEATURE]
     lists = [name for name in features if types[name] == "list"]
     chosen = lists or [name for name in features if types[name] == "number"] or features
@@ -305,12 +311,8 @@ def _csv(file: Path, names: list[str] | None, role: str) -> Any:
     return csv.open_csv(
         file,
         read_options=csv.ReadOptions(block_size=_BLOCK_BYTES),
-        parse_options=csv.ParseOptions(
-            delimiter="\t" if _suffix(file) == ".tsv" else ",", newlines_in_values=True
-        ),
-        convert_options=csv.ConvertOptions(
-            include_columns=names or [], column_types=dict.fromkeys(names or [], kind)
-        ),
+        parse_options=csv.ParseOptions(delimiter="\t" if _suffix(file) == ".tsv" else ",", newlines_in_values=True),
+        convert_options=csv.ConvertOptions(include_columns=names or [], column_types=dict.fromkeys(names or [], kind)),
     )
 
 
@@ -393,7 +395,9 @@ def _numbers(file: Path, batch: Any, role: str, row: int) -> tuple[NDArray[Any],
             column = column.flatten()
         if pa.types.is_decimal(column.type) or pa.types.is_null(column.type):
             column = column.cast(pa.float64())
-        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
+        if not (
+            pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)
+        ):
             first = next((i for i, value in enumerate(column) if value.is_valid), 0)
             place = row + first // max(1, shape[1] if len(shape) > 1 else 1)
             raise _NotNumbers(
@@ -414,7 +418,9 @@ def _numbers(file: Path, batch: Any, role: str, row: int) -> tuple[NDArray[Any],
 
 def _refuse_missing(path: Path, rows: NDArray[np.int64]) -> None:
     if len(rows):
-        raise DataError(f"{path}: {len(rows)} rows have missing values, the first: {rows[:3].tolist()}; fill or drop them")
+        raise DataError(
+            f"{path}: {len(rows)} rows have missing values, the first: {rows[:3].tolist()}; fill or drop them"
+        )
 
 
 def _npy(file: Path, columns: str | None) -> NDArray[Any]:
@@ -458,7 +464,7 @@ def _npz(file: Path, name: str | None, memory: int) -> NDArray[Any]:
 def _header(opened: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(opened)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(opened)  # type: ignore[no-any-return]
+    return read(opened)
 
 
 def _no_pickle(error: Exception) -> str:
@@ -478,7 +484,7 @@ def _joined(blocks: Iterable[NDArray[Any]], limit: int, where: Path) -> NDArray[
                 f"{where}: its parts differ, {dtype} rows of shape {tail} and {block.dtype} rows of shape {block.shape[1:]}"
             )
         if isinstance(file, io.BytesIO) and file.tell() + block.nbytes > limit:
-            disk = tempfile.TemporaryFile()
+            disk = tempfile.TemporaryFile()  # noqa: SIM115 the array that is mapped from it keeps it
             disk.write(file.getbuffer())
             file = disk
         n += len(block)

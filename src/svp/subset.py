@@ -116,7 +116,9 @@ def _check(source: Path, out: Path, kind: _Kind, order: str, rest: bool, link: b
     if order not in ("source", "chosen"):
         raise SettingError(f"order={order!r}; give 'source' or 'chosen'")
     if order == "chosen" and (rest or kind is _FOLDER):
-        raise SettingError("order='chosen': files of a folder, and what was not chosen, have no such order; leave it out")
+        raise SettingError(
+            "order='chosen': files of a folder, and what was not chosen, have no such order; leave it out"
+        )
     if link and kind is not _FOLDER:
         raise SettingError(f"link: {source} is one file, only those of a folder can be linked; leave it out")
     if ids is not None and (kind is _FOLDER or source.suffix.lower() in (".npy", ".npz")):
@@ -135,8 +137,15 @@ def _check_same_file(selection: Selection, source: Path) -> None:
     """DataError if the selection was made from a file of this name with another content."""
     for files in selection.inputs.values():
         for file in files:
-            if source.is_file() and file["name"] == source.name and "sha256" in file and file["sha256"] != sha256_of(source):
-                raise DataError(f"{source} has changed since the selection was made from it; select again, or give that file")
+            if (
+                source.is_file()
+                and file["name"] == source.name
+                and "sha256" in file
+                and file["sha256"] != sha256_of(source)
+            ):
+                raise DataError(
+                    f"{source} has changed since the selection was made from it; select again, or give that file"
+                )
 
 
 def _rows(selection: Selection, source: Path, kind: _Kind, column: str | None) -> tuple[int, Ints]:
@@ -328,7 +337,11 @@ def _write_parquet(source: Path, target: Path, rows: Ints, link: bool) -> int:
 
     with _parquet(source) as file:
         groups = file.metadata.num_row_groups
-        codec = file.metadata.row_group(0).column(0).compression.lower() if groups and file.metadata.num_columns else "snappy"
+        codec = (
+            file.metadata.row_group(0).column(0).compression.lower()
+            if groups and file.metadata.num_columns
+            else "snappy"
+        )
         codec = "none" if codec == "uncompressed" else codec
         with pq.ParquetWriter(target, file.schema_arrow, compression=codec) as writer:
             _write_tables((file.read_row_group(group) for group in range(groups)), writer, rows)
@@ -397,7 +410,9 @@ def _npz(source: Path) -> tuple[int, dict[str, NDArray[Any]]]:
     lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items() if name not in _KEPT}
     if len(set(lengths.values())) != 1:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items()) or "nothing"
-        raise DataError(f"{source}: its arrays differ in length ({listed}); call the examples x, or give arrays of one length")
+        raise DataError(
+            f"{source}: its arrays differ in length ({listed}); call the examples x, or give arrays of one length"
+        )
     return next(iter(lengths.values())), arrays
 
 
@@ -416,10 +431,13 @@ def _write_npz(source: Path, target: Path, rows: Ints, link: bool) -> int:
     if odd := [
         name for name, array in arrays.items() if named and name not in _PER_ROW + _KEPT and array.shape[:1] != (n,)
     ]:
-        raise DataError(f"{source}: whether {odd[0]} of shape {arrays[odd[0]].shape} goes by example, nobody can tell; remove it")
-    part = {name: array if name in _KEPT else array[rows] for name, array in arrays.items()}
-    with target.open("wb") as file:
-        (np.savez_compressed if packed else np.savez)(file, **part)
+        raise DataError(
+            f"{source}: whether {odd[0]} of shape {arrays[odd[0]].shape} goes by example, nobody can tell; remove it"
+        )
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array if name in _KEPT else array[rows], allow_pickle=False)
     return 0
 
 
