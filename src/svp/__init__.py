@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from svp.errors import SvpError
     from svp.runs import Run
     from svp.select import Selection, score, select
+    from svp.select.forecast import forecast
+    from svp.subset import apply
     from svp.workflows.active import active
     from svp.workflows.coreset import coreset
     from svp.workflows.session import Session
@@ -31,7 +33,9 @@ _WHERE = {
     "SvpError": "svp.errors",
     "TrainConfig": "svp.config",
     "active": "svp.workflows.active",
+    "apply": "svp.subset",
     "coreset": "svp.workflows.coreset",
+    "forecast": "svp.select.forecast",
     "load_dataset": "svp.data",
     "score": "svp.select",
     "select": "svp.select",
@@ -48,7 +52,9 @@ __all__ = [
     "SvpError",
     "TrainConfig",
     "active",
+    "apply",
     "coreset",
+    "forecast",
     "load_dataset",
     "score",
     "select",

@@ -22,6 +22,18 @@ COMMANDS = {
         "Choose what to label, round by round: the proxy asks, known labels answer in place of people",
         "svp active photos --labelled 100 200 400 --method margin --control random target",
     ),
+    "select": (
+        "Choose from arrays in files, without a dataset or a training",
+        "svp select margin --probs probs.npy --budget 10% --out picks.parquet",
+    ),
+    "score": (
+        "One score for each example of arrays in files, higher = taken first",
+        "svp score entropy --probs probs.parquet:p* --out scores.npy",
+    ),
+    "apply": (
+        "Write the chosen part of a folder of images, a table or an array",
+        "svp apply picks.parquet --data photos --out kept --link",
+    ),
     "report": ("Write the HTML report of a run folder", "svp report runs/photos-coreset-1a2b3c4d"),
     "list": ("Show what is known: methods, models, datasets, recipes", "svp list methods"),
 }
@@ -41,7 +53,8 @@ def _app() -> "App":
     )
     for name, (summary, example) in COMMANDS.items():
         function = "list_" if name == "list" else name
-        app.command(f"svp.commands:{function}", name=name, help=summary, help_epilogue=f"Example: {example}")
+        module = "array_commands" if name in ("select", "score", "apply") else "commands"
+        app.command(f"svp.{module}:{function}", name=name, help=summary, help_epilogue=f"Example: {example}")
     return app
 
 

@@ -98,6 +98,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getitem__(self, pos: int) -> tuple[NDArray[Any], int]:
+        """The input at one position and its class number, -1 where there is none: what torch calls a map-style dataset."""
+        return self.inputs[pos], -1 if self.labels is None else int(self.labels[pos])
+
     def positions(self, ids: ArrayLike) -> NDArray[np.int64]:
         """Rows of this dataset that hold `ids`: the one place where ids become positions. Time: m log n."""
         wanted = np.asarray(ids, np.int64)

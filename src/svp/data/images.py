@@ -106,6 +106,18 @@ def load(
 # --- finding the files
 
 
+def listing(root: Path) -> tuple[str, ...]:
+    """Paths relative to `root` of its images in order of id: those `load` gives ids, or of a folder without classes all.
+
+    Held-out images are among them; a test folder beside train/ is not.
+    """
+    folder, _ = _parts(root)
+    places = [folder / name for name in _folders(folder)] or [folder]
+    images = (path for place in places for path in _visible(place) if path.suffix.lower() in SUFFIXES)
+    found = sorted(os.fsencode(path.relative_to(root).as_posix()) for path in images)
+    return tuple(os.fsdecode(path) for path in found)
+
+
 def _parts(root: Path) -> tuple[Path, Path | None]:
     """The folders of the training and of the test part: folders in `train/` make it a part, not a class."""
     parts = {name: _spelled(root, name) for name in ("train", *TEST_FOLDERS)}
