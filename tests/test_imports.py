@@ -27,6 +27,7 @@ MAY = {
     "learners": SIDEWAYS | {"data", "signals"},
     "evaluate": {"errors"},
     "audit": {"chance", "evaluate"},
+    "adviser": {"errors", "select"},
     "workflows": SIDEWAYS | {"data", "learners", "signals", "select", "labels", "evaluate", "audit"},
     "report": SIDEWAYS
     | {"data", "select", "evaluate"},  # run folders and the data they were made from; no model, no workflow
@@ -119,6 +120,7 @@ def test_selection_and_signals_import_no_torch() -> None:
             "data",
             "evaluate",
             "audit",
+            "adviser",
             "workflows",
         }:
             assert not {name for name in imports(path, at_import=True) if name.split(".")[0] == "torch"}, path

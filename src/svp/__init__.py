@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from svp.adviser import Advice, advise
     from svp.config import ActiveConfig, CoresetConfig, RunConfig, TrainConfig
     from svp.data import load_dataset
     from svp.data.base import Dataset
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Advice": "svp.adviser",
     "ActiveConfig": "svp.config",
     "CoresetConfig": "svp.config",
     "Dataset": "svp.data.base",
@@ -31,6 +33,7 @@ _WHERE = {
     "SvpError": "svp.errors",
     "TrainConfig": "svp.config",
     "active": "svp.workflows.active",
+    "advise": "svp.adviser",
     "coreset": "svp.workflows.coreset",
     "load_dataset": "svp.data",
     "score": "svp.select",
@@ -39,6 +42,7 @@ _WHERE = {
 
 __all__ = [
     "ActiveConfig",
+    "Advice",
     "CoresetConfig",
     "Dataset",
     "Run",
@@ -48,6 +52,7 @@ __all__ = [
     "SvpError",
     "TrainConfig",
     "active",
+    "advise",
     "coreset",
     "load_dataset",
     "score",

@@ -17,6 +17,10 @@ COMMANDS = {
         "Choose what to label, round by round: the proxy asks, known labels answer in place of people",
         "svp active photos --labelled 100 200 400 --method margin --control random target",
     ),
+    "advise": (
+        "Say which methods suit your data, why, what they cost and what they have to beat",
+        "svp advise photos --budget 10% --proxy --noise 0.1",
+    ),
     "report": ("Write the HTML report of a run folder", "svp report runs/photos-coreset-1a2b3c4d"),
     "list": ("Show what is known: methods, models, datasets, recipes", "svp list methods"),
 }
