@@ -30,6 +30,7 @@ MAY = {
     "subset": {"errors", "runs", "data", "select", "columns"},
     "evaluate": {"errors"},
     "audit": {"chance", "evaluate"},
+    "adviser": {"errors", "select"},
     "workflows": SIDEWAYS | {"data", "learners", "signals", "select", "labels", "evaluate", "audit"},
     "report": SIDEWAYS
     | {"data", "select", "evaluate"},  # run folders and the data they were made from; no model, no workflow
@@ -122,6 +123,7 @@ def test_selection_and_signals_import_no_torch() -> None:
             "data",
             "evaluate",
             "audit",
+            "adviser",
             "workflows",
         }:
             assert not {name for name in imports(path, at_import=True) if name.split(".")[0] == "torch"}, path

@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from svp.adviser import Advice, advise
     from svp.config import ActiveConfig, CoresetConfig, RunConfig, TrainConfig
     from svp.data import load_dataset
     from svp.data.base import Dataset
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Advice": "svp.adviser",
     "ActiveConfig": "svp.config",
     "CoresetConfig": "svp.config",
     "Dataset": "svp.data.base",
@@ -33,6 +35,7 @@ _WHERE = {
     "SvpError": "svp.errors",
     "TrainConfig": "svp.config",
     "active": "svp.workflows.active",
+    "advise": "svp.adviser",
     "apply": "svp.subset",
     "coreset": "svp.workflows.coreset",
     "forecast": "svp.select.forecast",
@@ -43,6 +46,7 @@ _WHERE = {
 
 __all__ = [
     "ActiveConfig",
+    "Advice",
     "CoresetConfig",
     "Dataset",
     "Run",
@@ -52,6 +56,7 @@ __all__ = [
     "SvpError",
     "TrainConfig",
     "active",
+    "advise",
     "apply",
     "coreset",
     "forecast",

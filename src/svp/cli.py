@@ -34,6 +34,10 @@ COMMANDS = {
         "Write the chosen part of a folder of images, a table or an array",
         "svp apply picks.parquet --data photos --out kept --link",
     ),
+    "advise": (
+        "Say which methods suit your data, why, what they cost and what they have to beat",
+        "svp advise photos --budget 10% --proxy --noise 0.1",
+    ),
     "report": ("Write the HTML report of a run folder", "svp report runs/photos-coreset-1a2b3c4d"),
     "list": ("Show what is known: methods, models, datasets, recipes", "svp list methods"),
 }

@@ -181,6 +181,90 @@ def demo(*, out: Path | None = None, quiet: Annotated[bool, Parameter(negative=(
     )
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the data; with a dataset, n, classes, labels and imbalance are read from it.
+
+    Parameters
+    ----------
+    n
+        examples to choose from
+    goal
+        label: choose what people label; train: choose what to keep of labelled data [default: train where there are labels]
+    labels
+        the labels of all examples are known
+    embeddings
+        there are features from elsewhere, such as a frozen encoder's
+    probs
+        there are class probabilities
+    proxy
+        a small model can be trained
+    signals
+        kinds of signals that a training recorded, such as correct
+    classes
+        how many classes
+    noise
+        expected share of wrong labels
+    imbalance
+        examples of the largest class over those of the smallest
+    d
+        width of an embedding, for the costs alone [default: 512]
+    epochs
+        epochs that signals are recorded in, for the costs alone [default: 40]
+    """
+
+    n: int | None = None
+    goal: Literal["label", "train"] | None = None
+    labels: Annotated[bool | None, Parameter(negative=())] = None
+    embeddings: Annotated[bool | None, Parameter(negative=())] = None
+    probs: Annotated[bool | None, Parameter(negative=())] = None
+    proxy: Annotated[bool | None, Parameter(negative=())] = None
+    signals: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative=())] = None
+    classes: int | None = None
+    noise: float | None = None
+    imbalance: float | None = None
+    d: int | None = None
+    epochs: int | None = None
+
+
+def advise(
+    dataset: str | None = None,
+    /,
+    *,
+    budget: str,
+    facts: Facts = Facts(),
+    data: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Print `svp.advise`.
+
+    Parameters
+    ----------
+    dataset
+        a name from `svp list datasets`, a folder of class folders, a .npz file, or package.module:function; or leave it out
+        and give --n
+    budget
+        how many to choose: a count or a share (0.1, 10%)
+    data
+        folder that holds the files of a named dataset
+    json_
+        print as JSON
+    """
+    from svp.adviser import advise, facts_of
+
+    known: dict[str, Any] = {}
+    if dataset is not None:
+        from svp.data import load_dataset
+
+        known = facts_of(load_dataset(dataset, root=data))
+    known |= {name: value for name, value in vars(facts).items() if value is not None}
+    if "n" not in known:
+        raise SettingError("advise: nothing says how many examples there are; name a dataset, or give --n")
+    advice = advise(budget=budget, **known)
+    print(json.dumps(advice.as_dict(), indent=1) if json_ else "\n".join(advice.lines()))
+
+
 def report(run: Path, /) -> None:
     """Write report.html into a run folder and print its path.
 
