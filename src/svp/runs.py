@@ -37,6 +37,7 @@ except ImportError:  # Windows has no such lock: there, nothing stops a second p
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
+METRICS_FORMAT = 2  # of metrics.json, which is written anew whenever a run is called again
 Json = dict[str, Any]
 
 
@@ -336,9 +337,15 @@ class Run:
 
     @property
     def metrics(self) -> Json:
-        """Accuracy per arm and seed, seconds per stage, labels used, agreement and verdict."""
+        """Accuracy per arm and seed, seconds per stage, comparisons, agreement: numbers and one-word verdicts."""
         metrics: Json = read_json(self.folder / "metrics.json")
         return metrics
+
+    @property
+    def verdict(self) -> list[str]:
+        """What the metrics say, in sentences."""
+        said: list[str] = importlib.import_module("svp.words").verdict(self.metrics)
+        return said
 
     @property
     def selection(self) -> Any:
