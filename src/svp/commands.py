@@ -27,9 +27,9 @@ C = TypeVar("C", bound=Config)
 
 
 # What a flag takes of settings that a word alone cannot spell: names with a value each, and arrays, one a word.
-SPELLED: dict[str, Any] = {
-    str(dict[str, Any]): dict[str, str],
-    str(tuple[tuple[float, float], ...]): tuple[str, ...],
+SPELLED: dict[Any, Any] = {
+    dict[str, Any]: dict[str, str],
+    tuple[tuple[float, float], ...]: tuple[str, ...],
 }
 
 
@@ -42,7 +42,7 @@ def flags_of(config: type[Config], defaults: Config | None = None) -> type[BaseM
         if isinstance(kind, type) and issubclass(kind, Config):
             fields[name] = (Annotated[flags_of(kind, default) | None, SkipValidation], None)
             continue
-        kind = SPELLED.get(str(kind), kind)
+        kind = SPELLED.get(kind, kind)
         known = "" if info.is_required() or default in (None, (), {}) else f" [default: {_plain(default)}]"
         several = str(kind).startswith("tuple[")
         fields[name] = (

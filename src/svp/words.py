@@ -25,6 +25,15 @@ ARMS = {
 }
 PAYMENTS = {"pays": "It pays", "does not pay": "It does not pay", "not shown": "Not shown whether it pays"}
 
+COMPARISONS = {
+    ("better", "shown"): "better",
+    ("better", "not shown"): "not shown to be better",
+    ("better", "refuted"): "worse",
+    ("no worse", "shown"): "no worse",
+    ("no worse", "not shown"): "not shown to be no worse",
+    ("no worse", "refuted"): "worse",
+}
+
 
 # --- numbers as people read them --------------------------------------------------------------------------------------
 

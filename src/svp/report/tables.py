@@ -12,16 +12,6 @@ from svp.report.facts import Facts
 from svp.runs import Json
 from svp.select import METHODS
 
-CLAIMS = {
-    ("better", "shown"): "better",
-    ("better", "not shown"): "not shown to be better",
-    ("better", "refuted"): "worse",
-    ("no worse", "shown"): "no worse",
-    ("no worse", "not shown"): "not shown to be no worse",
-    ("no worse", "refuted"): "worse",
-}
-
-
 # --- numbers as people read them --------------------------------------------------------------------------------------
 
 
@@ -86,7 +76,7 @@ def comparisons(metrics: Json) -> list[Json]:
             else "equal steps" * (found["equal"] == "steps")
         )
         label = f"{_label(found['arm'])} − {_label(found['against'])}" + (f", {when}" if when else "")
-        rows.append({**found, "label": label, "claim": CLAIMS[found["question"], found["verdict"]]})
+        rows.append({**found, "label": label, "claim": words.COMPARISONS[found["question"], found["verdict"]]})
     return rows
 
 

@@ -132,8 +132,7 @@ def _measured(work: Work, config: CoresetConfig, budget: int, chosen: dict[int, 
         "comparisons": _comparisons(config, chosen, arms),
         "agreement": _agreements(work, config, budget, chosen, arms),
     }
-    # What an earlier selection had cost is not known here.
-    return {**measured, "payments": _payments(measured) if config.selection is None else []}
+    return {**measured, "payments": _payments(measured)}
 
 
 def _proxy_facts(work: Work, seed: int, made: Chosen, tested: Tested) -> Json:
@@ -199,7 +198,10 @@ def _agreements(
 
 
 def _payments(measured: Json) -> list[Json]:
-    """Seconds end to end against the full training, for each way of training that was held against it."""
+    """Seconds end to end against the full training, for each way of training on the proxy's choice.
+
+    None of an earlier selection: what that had cost is not known here.
+    """
     selecting = {p["seed"]: p["seconds"]["train"] + p["seconds"]["select"] for p in measured["proxies"]}
     training = {(a["arm"], a["equal"], a["seed"]): a["seconds"]["train"] for a in measured["arms"]}
     found = []
