@@ -63,7 +63,11 @@ def _app() -> "App":
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line. Exit codes: 0 done, 1 a named error, 2 wrong usage, 130 interrupted (state kept)."""
+    """Run the command line.
+
+    Exit codes: 0 done, 1 a named error (the bad value of a setting, too), 2 wrong usage (no such command or flag, a word too
+    few or too many), 130 interrupted (state kept).
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     # "package.module:function" of the user's own code is looked for where the command is given, as python -m does.

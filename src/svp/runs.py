@@ -40,6 +40,7 @@ except ImportError:  # Windows has no such lock: there, nothing stops a second p
 FORMAT = 1
 BEGUN, DONE = "begun.json", "done.json"
 SIMULATED = "sessions"  # folder of a run in which sessions lie that an oracle answers
+METRICS_FORMAT = 2  # of metrics.json, which is written anew whenever a run is called again
 Json = dict[str, Any]
 
 
@@ -416,8 +417,14 @@ class Run:
 
     @property
     def metrics(self) -> Json:
-        """Accuracy per arm and seed, seconds per stage, labels used, agreement and verdict."""
+        """Accuracy per arm and seed, seconds per stage, comparisons, agreement: numbers and one-word verdicts."""
         return read_record(self.folder / "metrics.json")
+
+    @property
+    def verdict(self) -> list[str]:
+        """What the metrics say, in sentences."""
+        said: list[str] = importlib.import_module("svp.words").verdict(self.metrics)
+        return said
 
     @property
     def selection(self) -> Any:

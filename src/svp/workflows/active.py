@@ -19,13 +19,11 @@ from svp.data.base import Dataset
 from svp.errors import BudgetError, SettingError
 from svp.evaluate import better, no_worse
 from svp.labels import Batch
-from svp.runs import FORMAT, SIMULATED, Json, Run, check_files, read_array, write_json
+from svp.runs import SIMULATED, Json, Run, check_files, read_array
 from svp.select import resolve_budget
 from svp.workflows.arms import Arm, answers, arm_facts, compare
 from svp.workflows.session import Session
 from svp.workflows.work import Show, Work, begin, check, check_needs, labels_of, silent
-
-MAY_VARY = ("control", "seeds", "evaluate")
 
 
 class Oracle:
@@ -64,16 +62,8 @@ def active(
         raise SettingError(
             f"evaluate asks for {unknown[0]:,} labels, which is none of the totals ({', '.join(map(str, totals))})"
         )
-    with begin(
-        config,
-        dataset,
-        "active",
-        may_vary=MAY_VARY,
-        out=out,
-        reuse=reuse,
-        accept_code_change=accept_code_change,
-    ) as run:
-        work = Work(run, dataset, config.compute, show)
+    with begin(config, dataset, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show) as work:
+        run = work.run
         arms: list[Arm] = []
         seconds: dict[tuple[str, int, int], float] = {}
         hidden = dataset.without_labels()
@@ -96,25 +86,18 @@ def active(
                     if name == "proxy":
                         suffix = "" if seed == config.seed else f"-seed{seed}"
                         session.asked(totals[-1]).of(dataset).save(run.folder / f"selection{suffix}.parquet")
-        metrics: Json = {
-            "format": FORMAT,
-            "workflow": "active",
-            "method": config.method,
-            "labelled": totals,
-            "n": len(dataset),
-            "margin": config.margin,
-            "arms": [
+        return work.finish(
+            config,
+            labelled=totals,
+            same_model=config.proxy == config.target,
+            arms=[
                 {**arm_facts(dataset, arm), "selection_seconds": seconds[arm.name, arm.seed, arm.fitted.n]}
                 for arm in arms
             ],
-            "comparisons": _comparisons(config, arms, at),
-            "agreement": _agreements(run, config, dataset, totals),
-            "speed_up": _speed_up(config, seconds, at),
-        }
-        metrics["verdict"] = audit.words(metrics)
-        write_json(run.folder / "metrics.json", metrics)
-        run.event("finished")
-        return run
+            comparisons=_comparisons(config, arms, at),
+            agreement=_agreements(run, config, dataset, totals),
+            speed_up=_speed_up(config, seconds, at),
+        )
 
 
 def _sessions(config: ActiveConfig, work: Work, seed: int) -> dict[str, RunConfig]:
