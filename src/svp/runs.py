@@ -379,10 +379,12 @@ class Run:
         return any(self.folder.rglob(DONE)) or any(part != SIMULATED for part in stores)
 
     def _clear(self) -> None:
-        """Remove what was begun here; files of anybody else stay."""
+        """Remove the stages that were begun here, and the sessions of a simulation; files of anybody else stay."""
+        marks = [*self.folder.glob(f"*/**/{BEGUN}"), *self.folder.glob(f"{SIMULATED}/*/environment.json")]
         with storage_errors(self.folder):
-            for begun in [self.folder / SIMULATED, *(mark.parent for mark in self.folder.glob(f"*/**/{BEGUN}"))]:
-                shutil.rmtree(begun, ignore_errors=True)
+            for folder in {mark.parent for mark in marks}:
+                if folder.exists():  # it may have been inside another
+                    shutil.rmtree(folder)
 
     def _take_lock(self) -> None:
         with storage_errors(self.folder):

@@ -35,7 +35,7 @@ class Dataset:
     keys          the users' own name of each row (a path, a row key), or None: then the id in words
     test          the held-out examples, read once at the end; or None
     augmentation  what training may do to these inputs unless it is told otherwise
-    problems      examples that could not be read and were left out, each with its reason
+    problems      what was left out when the source was read, with its reason: an example each, or files of one kind
     """
 
     name: str

@@ -56,7 +56,7 @@ def active(
     evaluated. Arguments, resuming and errors: as `coreset`.
     """
     dataset = dataset or load(config, show)
-    labels_of(dataset)
+    labels_of(dataset)  # first of all: without labels there may be no classes either
     check_needs(config, dataset, trained_on_all=False)
     check(config, dataset)
     totals = _totals(config.labelled, len(dataset), "labelled")
