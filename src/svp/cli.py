@@ -73,6 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     # "package.module:function" of the user's own code is looked for where the command is given, as python -m does.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    # A warning is a line, as an error is.
     warnings.formatwarning = lambda message, *_, **__: f"svp: {' '.join(str(message).split())}\n"
     try:
         _app()([a for a in arguments if a != "--debug"], exit_on_error=False, print_error=False)

@@ -356,7 +356,15 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
 
 
 def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = True) -> None:
-    """MissingInput unless the proxy gives what the method reads; unlabelled examples have neither signals nor labels."""
+    """MissingInput unless the proxy gives what the method reads; unlabelled examples have neither signals nor labels.
+
+    DataError where nothing says what the classes are.
+    """
+    if not dataset.classes:
+        raise DataError(
+            f"{dataset.name} has no labels and names no classes; say what can be answered: "
+            "Dataset.from_arrays(..., classes=['cat', 'dog']), or an array classes in the .npz file"
+        )
     _, method = find_method(config.method)
     if not method.reads:
         return
@@ -383,14 +391,20 @@ def as_paths(folders: str | Path | Sequence[str | Path]) -> list[Path]:
 def labels_of(dataset: Dataset) -> NDArray[np.int64]:
     """The labels, or a DataError that says there are none."""
     if dataset.labels is None:
-        raise DataError(f"{dataset.name} has no labels, which this workflow needs: give each example one")
+        raise DataError(
+            f"{dataset.name} has no labels, which this workflow needs: give each example one; "
+            "where people are to label it, use svp.Session, with classes= in Dataset.from_arrays"
+        )
     return dataset.labels
 
 
 def test_part(dataset: Dataset) -> Dataset:
     """The labelled test part, or a DataError that says there is none."""
     if dataset.test is None or not len(dataset.test) or dataset.test.labels is None:
-        raise DataError(f"{dataset.name} has no labelled test part to measure on; give it one, or a test_share above 0")
+        raise DataError(
+            f"{dataset.name} has no labelled test part to measure on; bring one (a folder test/, arrays x_test and y_test, or "
+            "test=), or have one held out of the labelled examples (test_share, --test-share)"
+        )
     return dataset.test
 
 
