@@ -1,7 +1,7 @@
 """Slow, obvious versions of the methods, written from their papers: one example, one number, one line at a time."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -55,3 +55,30 @@ def k_center(
 def radius(points: NDArray[np.float64], chosen: Sequence[int]) -> float:
     """The largest distance of a point to its nearest chosen one: what k-center makes small."""
     return math.sqrt(max(min(squared(p, points[c]) for c in chosen) for p in points))
+
+
+def coverage(similarity: Sequence[Sequence[float]], ground: Sequence[int], chosen: Sequence[int]) -> float:
+    """What facility location maximises."""
+    return math.fsum(max([0.0, *(similarity[v][s] for s in chosen)]) for v in ground)
+
+
+def cut(similarity: Sequence[Sequence[float]], ground: Sequence[int], chosen: Sequence[int], lambda_: float) -> float:
+    """What graph cut maximises."""
+    represented = math.fsum(similarity[v][s] for v in ground for s in chosen)
+    return lambda_ * represented - math.fsum(similarity[s][t] for s in chosen for t in chosen)
+
+
+def greedy(
+    value: Callable[[Sequence[int]], float], chosen: Sequence[int], candidates: Sequence[int], budget: int
+) -> tuple[list[int], list[float]]:
+    """Positions and gains: what adds most to `value`, again and again; of equals the earlier candidate goes first."""
+    chosen, left = list(chosen), list(candidates)
+    picks, gains = [], []
+    for _ in range(budget):
+        now = value(chosen)
+        added = [value([*chosen, c]) - now for c in left]
+        best = added.index(max(added))
+        gains.append(added[best])
+        picks.append(left.pop(best))
+        chosen.append(picks[-1])
+    return picks, gains

@@ -24,6 +24,9 @@ every_need = pytest.mark.parametrize(
 
 Given = dict[str, Any]
 
+# Similarities are made of embeddings here; tests/test_submodular.py gives matrices.
+MET_BY = {"similarity": "embeddings"}
+
 # Methods whose first k picks are not their answer for budget k; their docstrings say so.
 NOT_NESTED: set[str] = set()
 
@@ -44,7 +47,8 @@ def array(need: str, n: int, rng: np.random.Generator, *, width: int = 4, dtype:
 def given_to(method: str, n: int, seed: int = 0, **how: Any) -> Given:
     """Arguments of `select` for n random examples."""
     rng = np.random.default_rng(seed)
-    return as_arguments({need: array(need, n, rng, **how) for need in METHODS[method].needs}, np.arange(n) * 3 + 5)
+    needs = [MET_BY.get(need, need) for need in METHODS[method].needs]
+    return as_arguments({need: array(need, n, rng, **how) for need in needs}, np.arange(n) * 3 + 5)
 
 
 def as_arguments(arrays: dict[str, NDArray[Any]], ids: NDArray[np.int64]) -> Given:
@@ -76,6 +80,8 @@ OBVIOUS: dict[str, Callable[[], tuple[Given, int]]] = {
         1,
     ),
     "k_center": lambda: ({"embeddings": [[0.0, 0], [0, 1], [9, 9], [1, 0]], "already": [0]}, 2),
+    "facility_location": lambda: ({"embeddings": [[1, 0, 0], [1, 0.1, 0], [1, 0.2, 0], [0, 0, 1]]}, 1),
+    "graph_cut": lambda: ({"embeddings": [[1, 0, 0], [1, 0.1, 0], [1, 0.2, 0], [0, 0, 1]]}, 1),
 }
 
 
@@ -263,6 +269,7 @@ def test_values_that_cannot_be_are_counted_and_named(
     method: str, need: str, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = given_to(method, 50, dtype=np.float64)
+    need = MET_BY.get(need, need)
     values = arguments["signals"][need] if need in arguments["signals"] else arguments[need]
     bad = values.astype(np.float64) if need == "labels" else values.copy()
     at = np.array([3, 4, 41, 45])
@@ -286,7 +293,11 @@ def test_values_that_cannot_be_are_counted_and_named(
 @every_need
 def test_what_a_method_needs_is_asked_for(method: str, need: str) -> None:
     arguments = given_to(method, 5)
-    without = {**arguments, "signals": {}} if need in arguments["signals"] else {**arguments, need: None}
+    without = (
+        {**arguments, "signals": {}}
+        if need in arguments["signals"]
+        else {**arguments, need: None, MET_BY.get(need, need): None}
+    )
     with pytest.raises(MissingInput, match=f"{method}.*{need}"):
         select(method, 2, **without)
 

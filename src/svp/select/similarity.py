@@ -30,9 +30,9 @@ class Similarity:
     neighbors  each example keeps its similarity to so many of the most similar, itself one of them; the rest counts as
                0. None: all are kept
 
-    What `neighbors` leaves out is never above what it keeps. So coverage by kept similarities, sum_v max_s sim(v, s), is a
-    lower bound of coverage by all, as long as none is below 0; it is too low by at most sum_v max(0, t(v) - covered(v)),
-    where t(v) is the least that v keeps. Nothing is lost of an example that one of its neighbours covers.
+    What `neighbors` leaves out of a row is at most t(v), the least it keeps of others. So what facility location
+    maximises over the kept, sum_v covered(v), is a lower bound of the sum over all, and too low by at most
+    sum_v max(0, t(v) - covered(v)) for neighbors of 2 or more: nothing is lost of an example that is covered by t(v) already.
     """
 
     def __init__(self, source: "_Source", neighbors: int | None, memory: int) -> None:
@@ -169,8 +169,8 @@ def cosine(embeddings: NDArray[Any], ground: Ints) -> _Product:
     steps = _rows(embeddings, ground)
     for part in _parts(len(steps)):
         rows = steps[part]
-        rows *= 2.0 ** -_exponents(np.abs(rows).max(axis=1))[:, None]
-        norms = np.sqrt((rows * rows).sum(axis=1))
+        rows *= 2.0 ** -_exponents(_peaks(rows))[:, None]
+        norms = _norms(rows)
         rows *= 2.0**_STEP_BITS / np.where(norms, norms, 1.0)[:, None]
         np.rint(rows, out=rows)
     return _inner(steps, 2.0**-BITS)
@@ -179,6 +179,10 @@ def cosine(embeddings: NDArray[Any], ground: Ints) -> _Product:
 def dot(embeddings: NDArray[Any], ground: Ints) -> _Product:
     """x.y."""
     steps, scale = _steps(embeddings, ground)
+    if not 2.0**-500 < scale < 2.0**500:
+        raise DataError(
+            f"embeddings: the longest has a length of about {scale:g}; scale them to about 1 for kernel='dot'"
+        )
     return _inner(steps, scale * scale * 2.0**-BITS)
 
 
@@ -219,12 +223,8 @@ def _steps(embeddings: NDArray[Any], ground: Ints) -> tuple[Floats, float]:
     """(m, d) rows in whole steps of the power of two next above the longest; and that power."""
     rows = _rows(embeddings, ground)
     scale = 1.0
-    for _ in range(2):  # first the largest number, so that no square overflows, then the longest row
-        longest = 0.0
-        for part in _parts(len(rows)):
-            one = np.abs(rows[part]).max(axis=1) if scale == 1.0 else np.sqrt((rows[part] ** 2).sum(axis=1))
-            longest = max(longest, float(one.max()))
-        power = 2.0 ** _exponent(longest)
+    for length in (_peaks, _norms):  # first the largest number, so that no square overflows, then the longest row
+        power = 2.0 ** _exponent(max((float(length(rows[part]).max()) for part in _parts(len(rows))), default=0.0))
         rows /= power
         scale *= power
     rows *= 2.0**_STEP_BITS
@@ -237,6 +237,14 @@ def _rows(embeddings: NDArray[Any], ground: Ints) -> Floats:
     for part in _parts(len(ground)):
         rows[part] = embeddings[ground[part]]
     return rows
+
+
+def _peaks(rows: Floats) -> Floats:
+    return np.asarray(np.abs(rows).max(axis=1))
+
+
+def _norms(rows: Floats) -> Floats:
+    return np.asarray(np.sqrt((rows * rows).sum(axis=1)))
 
 
 def _parts(size: int) -> Iterator[slice]:
