@@ -11,7 +11,6 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from svp.select.table import Floats, Ints
 
@@ -116,7 +115,7 @@ class Dense:
         shape = (self.size, self.size)
         indices = np.concatenate(found or [np.zeros(0, np.int64)])
         data = np.concatenate(values or [np.zeros(0, np.int32)])
-        return Sparse(sparse.csr_array((data, indices, np.arange(self.size + 1) * k), shape=shape), self.unit)
+        return Sparse(csr((data, indices, np.arange(self.size + 1) * k), shape=shape), self.unit)
 
 
 class DenseColumns:
@@ -201,7 +200,7 @@ class DenseColumns:
         self.kept = None
         rows, columns, values = (np.concatenate([part[i] for part in found]) for i in range(3))
         del found
-        return sparse.csr_array((values, (rows, columns)), shape=(self.size, self.width))
+        return csr((values, (rows, columns)), shape=(self.size, self.width))
 
     def _rows(self) -> Iterator[slice]:
         return (slice(start, min(start + _ROWS, self.size)) for start in range(0, self.size, _ROWS))
@@ -259,7 +258,7 @@ class Sparse:
         place = np.arange(len(order)) - self.matrix.indptr[entries.row[order]]
         order = order[place < k]
         coordinates = (entries.row[order], entries.col[order])
-        return Sparse(sparse.csr_array((entries.data[order], coordinates), shape=entries.shape), self.unit)
+        return Sparse(csr((entries.data[order], coordinates), shape=entries.shape), self.unit)
 
 
 class SparseColumns:
@@ -299,7 +298,14 @@ class SparseColumns:
         entries = self.matrix.tocoo()
         keep = entries.data > low[entries.row]
         coordinates = (entries.row[keep], entries.col[keep])
-        return sparse.csr_array((entries.data[keep], coordinates), shape=entries.shape)
+        return csr((entries.data[keep], coordinates), shape=entries.shape)
+
+
+def csr(*given: Any, **how: Any) -> Csr:
+    """scipy's; loaded when the first is made, because it takes longer to load than all the rest."""
+    from scipy import sparse
+
+    return sparse.csr_array(*given, **how)
 
 
 def _split(array: Ints, size: int) -> list[Ints]:

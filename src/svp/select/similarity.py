@@ -12,10 +12,9 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from svp.errors import DataError, SettingError, UnknownName
-from svp.select.compared import BITS, Blocks, Compared, Dense, Places, Sparse
+from svp.select.compared import BITS, Blocks, Compared, Dense, Places, Sparse, csr
 from svp.select.table import Floats, Ints
 
 # A coordinate has 2^25 steps from 0 to 1, so that |x|^2 + |y|^2 + 2 |x y| stays below 2^53 squared steps, whatever is
@@ -81,7 +80,7 @@ class _Source(Protocol):
 
 def as_matrix(matrix: Any) -> Any:
     """A matrix of numbers as it came, scipy's or numpy's; DataError for what is no square of numbers."""
-    if not sparse.issparse(matrix):
+    if not _is_sparse(matrix):
         matrix = np.asarray(matrix)
     if len(matrix.shape) != 2 or matrix.shape[0] != matrix.shape[1]:
         raise DataError(f"similarity: shape {matrix.shape}; give (n, n), every example against every example")
@@ -90,19 +89,23 @@ def as_matrix(matrix: Any) -> Any:
     return matrix
 
 
+def _is_sparse(matrix: Any) -> bool:
+    return hasattr(matrix, "tocsr")
+
+
 class _Given:
     """A matrix of the caller's, left where it is."""
 
     def __init__(self, matrix: Any, ids: Ints) -> None:
-        self.matrix = sparse.csr_array(matrix, copy=True) if sparse.issparse(matrix) else matrix
-        if sparse.issparse(matrix):
+        self.matrix = csr(matrix, copy=True) if _is_sparse(matrix) else matrix
+        if _is_sparse(matrix):
             self.matrix.sum_duplicates()
         biggest = 0.0
         bad: list[Ints] = []
         for first, part in self._parts():
-            values = part.data if sparse.issparse(part) else part
+            values = part.data if _is_sparse(part) else part
             if not np.isfinite(values).all():
-                row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr)) if sparse.issparse(part) else None
+                row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr)) if _is_sparse(part) else None
                 where = ~np.isfinite(values)
                 bad.append(first + (np.flatnonzero(where.any(axis=1)) if row is None else np.unique(row[where])))
             elif values.size:
@@ -117,10 +120,10 @@ class _Given:
     def among(self, ground: Ints, kernel: str) -> Compared:
         if kernel != "cosine":
             raise SettingError(f"kernel={kernel!r} compares embeddings; leave it out where similarity= is given")
-        if sparse.issparse(self.matrix):
+        if _is_sparse(self.matrix):
             part = self.matrix[ground][:, ground]
             units = np.rint(part.data.astype(np.float64) / self.unit).astype(np.int32)
-            return Sparse(sparse.csr_array((units, part.indices, part.indptr), shape=part.shape), self.unit)
+            return Sparse(csr((units, part.indices, part.indptr), shape=part.shape), self.unit)
 
         def blocks(s: Ints) -> Blocks:
             columns = ground[s]
@@ -131,7 +134,7 @@ class _Given:
     def _parts(self) -> Iterator[tuple[int, Any]]:
         n = self.matrix.shape[0]
         size = max(1, _CHECKED // max(1, n))
-        if sparse.issparse(self.matrix):
+        if _is_sparse(self.matrix):
             size = max(1, n)
         return ((first, self.matrix[first : first + size]) for first in range(0, n, size))
 

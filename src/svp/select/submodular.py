@@ -29,7 +29,7 @@ def facility_location(
     memory: int,
     kernel: str = "cosine",
 ) -> Picks:
-    """Represent every example by a similar one: maximise sum_v max_{s chosen} similarity(v, s), greedily.
+    """Represent every example by a similar one: maximise sum_v max_s sim(v, s), greedily.
 
     similarity  (n, n), or made of embeddings by `kernel`; what is below 0 counts as 0: the sum starts from 0
     already     positions that count as chosen: what they cover needs no cover
@@ -154,7 +154,7 @@ def graph_cut(
     lambda_: float = 2.0,
     kernel: str = "cosine",
 ) -> Picks:
-    """Represent all examples by ones that differ: maximise lambda sum_v,s similarity - sum_s,s' similarity, greedily.
+    """Represent all examples by ones that differ: maximise lambda sum_v,s sim - sum_s,s' sim, greedily.
 
     similarity  (n, n), or made of embeddings by `kernel`
     already     positions that count as chosen
