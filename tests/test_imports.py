@@ -13,17 +13,18 @@ import svp
 
 ROOT = Path(svp.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-# What each part may import of svp itself, beside its own part. Sideways: errors, config, chance (numbers) and runs (state).
-SIDEWAYS = {"errors", "config", "chance", "runs"}
+# What each part may import of svp itself, beside its own part. Sideways: errors, names, config, chance (numbers), runs (state).
+SIDEWAYS = {"errors", "names", "config", "chance", "runs"}
 MAY = {
     "errors": set(),
+    "names": {"errors"},
     "chance": set(),
     "config": {"errors"},
-    "data": {"errors", "chance", "config"},
+    "data": {"errors", "names", "chance", "config"},
     "labels": {"errors"},
     "runs": {"errors", "config", "data", "select", "report"},  # the last two by name, when asked
     "signals": {"errors", "runs"},
-    "select": {"errors", "chance", "runs"},
+    "select": {"errors", "names", "chance", "runs"},
     "learners": SIDEWAYS | {"data", "signals"},
     "evaluate": {"errors"},
     "audit": {"chance", "evaluate"},

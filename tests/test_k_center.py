@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from svp.chance import hash_ids
 from svp.errors import SettingError
-from svp.select import k_center, select
+from svp.select import geometry, k_center, select
 from tests import reference
 
 fixed = settings(deadline=None, derandomize=True, max_examples=150)
@@ -146,11 +146,11 @@ def test_precision_of_the_type_changes_nothing(kind: str, dtype: Any) -> None:
 def test_lower_bounds_are_below_and_not_far(kind: str, d: int) -> None:
     points = made(kind, 60, d, np.random.default_rng(1))
     everything = np.arange(60)
-    space = k_center._Space(points, everything[:0], everything)
+    space = geometry.Space(points, everything[:0], everything)
     rows = space.rows(everything)
     left, right = space.left(rows), space.right(rows)
     bounds = (left @ right.T).astype(np.float64)
-    exact = np.array([k_center._squared(rows, row) for row in rows])
+    exact = np.array([geometry.squared(rows, row) for row in rows])
     squares = left[:, -2].astype(np.float64)[:, None] + right[:, -1].astype(np.float64)
     assert (bounds <= exact).all()
     assert (exact <= bounds + 4 * space.slack * squares + 2.0**-96).all()
@@ -214,14 +214,14 @@ def test_repeated_points_cost_no_more_than_distinct_ones(values: int, monkeypatc
     n, given_already = 3000, 500
     points = np.random.default_rng(0).normal(size=(values, 4))[np.arange(n) % values]
     rows = 0
-    squared = k_center._squared
+    squared = k_center.squared
 
     def counted(a: Any, b: Any) -> Any:
         nonlocal rows
         rows += len(a)
         return squared(a, b)
 
-    monkeypatch.setattr(k_center, "_squared", counted)
+    monkeypatch.setattr(k_center, "squared", counted)
     chosen = select("k_center", 2000, embeddings=points, already=np.arange(given_already))
     assert len(chosen) == 2000
     assert (chosen.gains[max(0, values - given_already) :] == 0).all()
@@ -237,13 +237,13 @@ def test_far_fewer_distances_than_pairs(offset: float, monkeypatch: pytest.Monke
     n, budget = 4000, 400
     points = np.random.default_rng(0).normal(size=(n, 16)) + offset
     rows = 0
-    squared = k_center._squared
+    squared = k_center.squared
 
     def counted(a: Any, b: Any) -> Any:
         nonlocal rows
         rows += len(a)
         return squared(a, b)
 
-    monkeypatch.setattr(k_center, "_squared", counted)
+    monkeypatch.setattr(k_center, "squared", counted)
     select("k_center", budget, embeddings=points)
     assert rows < 0.25 * n * budget

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, create_model
 
 from svp.config import ActiveConfig, Config, CoresetConfig, merge, read_toml
 from svp.errors import MissingExtra, SettingError, UnknownName, require
@@ -24,6 +24,13 @@ C = TypeVar("C", bound=Config)
 # --- every setting as a flag ---------------------------------------------------------------------------------------------
 
 
+# What a flag takes of settings that a word alone cannot spell: names with a value each, and arrays, one a word.
+SPELLED: dict[str, Any] = {
+    str(dict[str, Any]): dict[str, str],
+    str(tuple[tuple[float, float], ...]): tuple[str, ...],
+}
+
+
 def flags_of(config: type[Config], defaults: Config | None = None) -> type[BaseModel]:
     """The settings of `config` as flags that may all be left out; help shows the defaults, which stay with `config`."""
     fields: dict[str, Any] = {}
@@ -31,15 +38,16 @@ def flags_of(config: type[Config], defaults: Config | None = None) -> type[BaseM
         default = getattr(defaults, name) if defaults is not None else info.default
         kind: Any = info.annotation
         if isinstance(kind, type) and issubclass(kind, Config):
-            fields[name] = (flags_of(kind, default) | None, None)
+            fields[name] = (Annotated[flags_of(kind, default) | None, SkipValidation], None)
             continue
-        if kind == dict[str, Any]:
-            kind = dict[str, str]
+        kind = SPELLED.get(str(kind), kind)
         known = "" if info.is_required() or default in (None, (), {}) else f" [default: {_plain(default)}]"
         several = str(kind).startswith("tuple[")
         fields[name] = (
+            # Not checked here: `config` itself says what is wrong with a value, in one place for flags, files and calls.
             Annotated[
                 kind | None,
+                SkipValidation,
                 Parameter(consume_multiple=several, negative=() if kind is not bool else None, show_default=False),
             ],
             Field(None, description=f"{info.description or ''}{known}".strip() or None),
@@ -214,7 +222,7 @@ def _known(what: str) -> dict[str, str]:
         from svp.select import METHODS
 
         return {
-            name: f"{method.summary} (needs {', '.join(method.needs) or 'nothing'})" for name, method in METHODS.items()
+            name: f"{method.summary} (needs {', '.join(method.reads) or 'nothing'})" for name, method in METHODS.items()
         }
     if what == "models":
         from svp.learners import LEARNERS
@@ -232,20 +240,19 @@ def _known(what: str) -> dict[str, str]:
 
 def configure(kind: type[C], dataset: str | None, settings: BaseModel | None, common: Common) -> C:
     """The configuration: the recipe, over it the flags."""
-    given = {} if settings is None else _typed(settings.model_dump(exclude_unset=True))
+    given = {} if settings is None else _typed({name: getattr(settings, name) for name in settings.model_fields_set})
     if dataset is not None and given.setdefault("dataset", dataset) != dataset:
         raise SettingError(f"two datasets are named, {dataset!r} and {given['dataset']!r}; name one")
-    return kind.make(merge({} if common.recipe is None else read_recipe(common.recipe), given))
+    return kind.make(merge({} if common.recipe is None else read_recipe(common.recipe), given), flags=True)
 
 
-def _typed(given: dict[str, Any]) -> dict[str, Any]:
-    """Options as the values they spell, in TOML: 50, 0.5, true, [1, 2]; what is no such value is text."""
-    typed = {}
-    for name, value in given.items():
-        if name == "options":
-            value = {option: _value(text) for option, text in value.items()}
-        typed[name] = _typed(value) if isinstance(value, dict) and name != "options" else value
-    return typed
+def _typed(given: Any, *, of_options: bool = False) -> Any:
+    """Words as the values they spell, where these are not plain: options (50, 0.5, true, text), and arrays within arrays."""
+    if isinstance(given, dict):
+        return {name: _typed(value, of_options=of_options or name == "options") for name, value in given.items()}
+    if isinstance(given, list | tuple):
+        return [_typed(value) for value in given]
+    return _value(given) if isinstance(given, str) and (of_options or given.startswith("[")) else given
 
 
 def _value(text: str) -> Any:

@@ -1,8 +1,6 @@
 """Greedy k-center: take the point farthest from everything chosen, again and again.
 
-Which point is farthest is decided by one float64 formula (`_squared`) and, among equals, by the order of the
-candidates. Matrix products in float32 only say which distances need not be computed: each gives a lower bound of the
-formula's value, from which the rounding has been taken off.
+Which point is farthest is decided by the formula of `geometry`, and among equals by the order of the candidates.
 """
 
 import numpy as np
@@ -10,6 +8,7 @@ from numpy.typing import NDArray
 
 from svp.chance import hash_ids
 from svp.errors import SettingError
+from svp.select.geometry import Factors, Space, split, squared
 from svp.select.table import Floats, Ints, Picks
 
 # Points refreshed together, and sizes of one matrix product. They decide the speed, never the answer.
@@ -19,8 +18,6 @@ _COLUMNS = 1024
 _PAIR_NUMBERS = 1 << 20
 # After so many picks from a block, those of its points that are out of the race are dropped.
 _TIDY = 32
-
-_Rows = NDArray[np.float32]
 
 
 def k_center(
@@ -58,7 +55,7 @@ def k_center(
     """
     if not isinstance(start, int) or isinstance(start, bool) or start < 1:
         raise SettingError(f"k_center: start={start!r}; give a whole number of first examples, 1 or more")
-    space = _Space(embeddings, already, candidates)
+    space = Space(embeddings, already, candidates)
     minima = _Minima(space, candidates, capacity=len(already) + budget)
     if len(already):
         rows = np.ascontiguousarray(embeddings[already])
@@ -69,61 +66,13 @@ def k_center(
         minima.take(np.array([_most_central(space, candidates)])[:budget])
     else:
         by_chance = np.argsort(hash_ids(ids[candidates], seed, "start"), kind="stable")
-        for block in _split(by_chance[: min(start, budget)], _BLOCK):
+        for block in split(by_chance[: min(start, budget)], _BLOCK):
             minima.take(block)
-    for block in _split(np.arange(len(candidates)), _BLOCK):
+    for block in split(np.arange(len(candidates)), _BLOCK):
         minima.refresh(block, fence=np.inf)  # a first bound for every point, from the first centres
     while len(minima.picks) < budget:
         minima.take_farthest(budget - len(minima.picks))
     return minima.result()
-
-
-class _Space:
-    """The points as the two formulas want them: exactly scaled float64 rows, and centred float32 rows.
-
-    scale   a power of two that brings every coordinate below 1, so that squares neither overflow nor vanish
-    mean    (d,) about the mean of the points; subtracted before the matrix products, where it lowers the rounding. It
-            is summed over pieces of a fixed size in the order given, so that no other setting can change its last bit
-    slack   relative rounding of a matrix product of centred rows, as a share of |x|^2 + |c|^2: rounding both rows to
-            float32 costs 2 eps, a dot product of d + 2 terms (d + 2) eps whatever the order of its additions, the
-            squared norms half an eps
-    """
-
-    def __init__(self, embeddings: NDArray[np.generic], already: Ints, candidates: Ints) -> None:
-        self.embeddings = embeddings
-        self.scale = 1.0
-        self.mean = np.zeros(embeddings.shape[1])
-        biggest = 0.0
-        for block in (*_split(already, _BLOCK), *_split(candidates, _BLOCK)):
-            biggest = max(biggest, float(np.abs(embeddings[block].astype(np.float64)).max()))
-        if biggest:
-            self.scale = 2.0 ** -int(np.clip(np.frexp(biggest)[1], -1000, 1000))
-        for block in _split(candidates, 1024):
-            self.mean += self.rows(block).sum(axis=0) / len(candidates)
-        self.slack = (embeddings.shape[1] + 8) * float(np.finfo(np.float32).eps)
-
-    def rows(self, pos: Ints) -> Floats:
-        """(k, d) float64 rows at these positions."""
-        return self.embeddings[pos].astype(np.float64) * self.scale
-
-    def left(self, rows: Floats) -> _Rows:
-        """(k, d + 2) float32 such that left(x) @ right(c).T is a lower bound of _squared(x, c)."""
-        return self._extended(rows, 1.0, flip=False)
-
-    def right(self, rows: Floats) -> _Rows:
-        """(k, d + 2) float32, the other factor."""
-        return self._extended(rows, -2.0, flip=True)
-
-    def _extended(self, rows: Floats, factor: float, *, flip: bool) -> _Rows:
-        out = np.empty((len(rows), rows.shape[1] + 2), np.float32)
-        centred = out[:, :-2]
-        np.subtract(rows, self.mean, out=centred, casting="same_kind")
-        # |x - c|^2 = |x|^2 + |c|^2 - 2 x.c, each square lowered by the slack; 2^-100 stands above all that can
-        # underflow.
-        squares = (centred.astype(np.float64) ** 2).sum(axis=1) * (1 - self.slack) - 2.0**-100
-        centred *= factor
-        out[:, -2], out[:, -1] = (1.0, squares) if flip else (squares, 1.0)
-        return out
 
 
 class _Minima:
@@ -138,7 +87,7 @@ class _Minima:
     nearest  (n,) the first centre that attains the minimum, -1 where none has been seen
     """
 
-    def __init__(self, space: _Space, candidates: Ints, capacity: int) -> None:
+    def __init__(self, space: Space, candidates: Ints, capacity: int) -> None:
         self.space = space
         self.candidates = candidates
         self.lowest = np.full(len(candidates), np.inf)
@@ -158,11 +107,11 @@ class _Minima:
 
     def refresh(self, block: Ints, fence: float) -> None:
         """Account for all centres, except where a minimum falls below `fence` on the way: those are out."""
-        for new in _split(np.arange(self.n_factors, self.n_centres), _BLOCK):
+        for new in split(np.arange(self.n_factors, self.n_centres), _BLOCK):
             self.factors[new] = self.space.right(self.space.rows(self.centres[new]))
         self.n_factors = self.n_centres
         block = block[np.argsort(self.seen[block], kind="stable")]
-        for points in _split(block, _ROWS):
+        for points in split(block, _ROWS):
             rows = self.space.rows(self.candidates[points])
             left = self.space.left(rows)
             first = int(self.seen[points].min())
@@ -173,7 +122,7 @@ class _Minima:
                 keep = self.lowest[points] >= fence
                 points, rows, left, first = points[keep], rows[keep], left[keep], stop
 
-    def _lower(self, points: Ints, rows: Floats, left: _Rows, first: int, stop: int) -> None:
+    def _lower(self, points: Ints, rows: Floats, left: Factors, first: int, stop: int) -> None:
         """Let k points see the centres first .. stop - 1."""
         bounds = left @ self.factors[first:stop].T
         best = bounds.argmin(axis=1)
@@ -190,8 +139,8 @@ class _Minima:
         row, centre = np.nonzero(bounds[able] <= np.nextafter(ceiling.astype(np.float32), np.float32(np.inf))[:, None])
         point, centre = able[row], first + centre
         exact = np.empty(len(point))
-        for pairs in _split(np.arange(len(point)), max(1, _PAIR_NUMBERS // rows.shape[1])):
-            exact[pairs] = _squared(rows[point[pairs]], self.space.rows(self.centres[centre[pairs]]))
+        for pairs in split(np.arange(len(point)), max(1, _PAIR_NUMBERS // rows.shape[1])):
+            exact[pairs] = squared(rows[point[pairs]], self.space.rows(self.centres[centre[pairs]]))
         order = np.lexsort((centre, exact, point))  # of equally near centres the first
         order = order[np.flatnonzero(np.diff(point[order], prepend=-1))]
         order = order[exact[order] < self.lowest[points[point[order]]]]
@@ -234,26 +183,19 @@ class _Minima:
         self.lowest[point] = -1
         if gain == 0:
             return  # an equal centre is there already
-        squared = _squared(rows, rows[i])
-        better = squared < self.lowest[block]
-        self.lowest[block[better]] = squared[better]
+        new = squared(rows, rows[i])
+        better = new < self.lowest[block]
+        self.lowest[block[better]] = new[better]
         self.nearest[block[better]] = self.n_centres
         self.add_centres(self.candidates[point : point + 1])
         self.seen[block] = self.n_centres
 
     def result(self) -> Picks:
         picks = np.array(self.picks, np.int64)
-        squared = np.array(self.gains)
-        gains = np.where(np.isfinite(squared), np.sqrt(np.maximum(squared, 0)), np.nan) / self.space.scale
+        squares = np.array(self.gains)
+        gains = np.where(np.isfinite(squares), np.sqrt(np.maximum(squares, 0)), np.nan) / self.space.scale
         nearest = self.nearest[picks]
         return Picks(self.candidates[picks], gains, np.where(nearest < 0, -1, self.centres[nearest]), gains)
-
-
-def _squared(a: Floats, b: Floats) -> Floats:
-    """(k,) squared distances of rows: the formula that decides. Rows are summed one by one, in an order set by d."""
-    difference = a - b
-    difference *= difference
-    return np.asarray(difference.sum(axis=1))
 
 
 def _top(values: Floats, size: int) -> tuple[Ints, int | None]:
@@ -268,14 +210,8 @@ def _top(values: Floats, size: int) -> tuple[Ints, int | None]:
     return block, int(others.argmax())
 
 
-def _most_central(space: _Space, candidates: Ints) -> int:
+def _most_central(space: Space, candidates: Ints) -> int:
     """The place of the candidate nearest to the mean of the candidates."""
     if not len(candidates):
         return 0
-    return int(
-        np.concatenate([_squared(space.rows(block), space.mean) for block in _split(candidates, _BLOCK)]).argmin()
-    )
-
-
-def _split(array: Ints, size: int) -> list[Ints]:
-    return [array[i : i + size] for i in range(0, len(array), size)]
+    return int(np.concatenate([squared(space.rows(block), space.mean) for block in split(candidates, _BLOCK)]).argmin())
