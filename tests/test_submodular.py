@@ -321,6 +321,7 @@ def nothing(n: int) -> NDArray[np.float64]:
         ({"embeddings": np.ones((9, 2)), "neighbors": 0}, SettingError, "neighbors=0"),
         ({"embeddings": np.ones((9, 2)), "neighbors": 2.0}, SettingError, r"neighbors=2\.0"),
         ({"embeddings": np.ones((9, 2)), "neighbors": True}, SettingError, "neighbors=True"),
+        ({"similarity": np.zeros((9, 9), bool), "neighbors": "5"}, SettingError, "neighbors='5'"),
         ({"probs": np.full((9, 2), 0.5)}, MissingInput, "similarity=.*or embeddings="),
     ],
 )
@@ -340,3 +341,18 @@ def test_the_callers_matrix_is_left_as_it_was() -> None:
     before = given.copy()
     assert select("facility_location", 1, similarity=given).ids.tolist() == [1]
     assert (given.indices.tolist(), given.data.tolist()) == (before.indices.tolist(), before.data.tolist())
+
+
+def test_similarities_that_cannot_cover_anything_are_refused() -> None:
+    distances = np.abs(np.subtract.outer(np.arange(5.0), np.arange(5.0)))
+    for source in (-distances, sparse.csr_array(-distances)):
+        with pytest.raises(DataError, match=r"no value is above 0.*add a constant"):
+            select("facility_location", 2, similarity=source)
+        assert len(select("graph_cut", 2, similarity=source)) == 2
+    assert select("facility_location", 1, similarity=5 - distances).ids.tolist() == [2]
+    assert len(select("facility_location", 2, similarity=np.zeros((3, 3), bool))) == 2
+
+
+def test_neighbors_of_a_method_that_has_none_is_refused() -> None:
+    with pytest.raises(SettingError, match="neighbors=5: method 'random'"):
+        select("random", 1, ids=[1, 2], neighbors=5)
