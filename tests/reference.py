@@ -57,6 +57,33 @@ def radius(points: NDArray[np.float64], chosen: Sequence[int]) -> float:
     return math.sqrt(max(min(squared(p, points[c]) for c in chosen) for p in points))
 
 
+def coverage(similarity: Sequence[Sequence[float]], ground: Sequence[int], chosen: Sequence[int]) -> float:
+    """What facility location maximises."""
+    return math.fsum(max([0.0, *(similarity[v][s] for s in chosen)]) for v in ground)
+
+
+def cut(similarity: Sequence[Sequence[float]], ground: Sequence[int], chosen: Sequence[int], lambda_: float) -> float:
+    """What graph cut maximises."""
+    represented = math.fsum(similarity[v][s] for v in ground for s in chosen)
+    return lambda_ * represented - math.fsum(similarity[s][t] for s in chosen for t in chosen)
+
+
+def greedy(
+    value: Callable[[Sequence[int]], float], chosen: Sequence[int], candidates: Sequence[int], budget: int
+) -> tuple[list[int], list[float]]:
+    """Positions and gains: what adds most to `value`, again and again; of equals the earlier candidate goes first."""
+    chosen, left = list(chosen), list(candidates)
+    picks, gains = [], []
+    for _ in range(budget):
+        now = value(chosen)
+        added = [value([*chosen, c]) - now for c in left]
+        best = added.index(max(added))
+        gains.append(added[best])
+        picks.append(left.pop(best))
+        chosen.append(picks[-1])
+    return picks, gains
+
+
 def neighbors(
     points: NDArray[np.float64], queries: Sequence[int], base: Sequence[int], k: int
 ) -> list[tuple[list[int], list[float]]]:

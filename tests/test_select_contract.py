@@ -27,6 +27,9 @@ every_need = pytest.mark.parametrize(
 
 Given = dict[str, Any]
 
+# Similarities are made of embeddings here; tests/test_submodular.py gives matrices.
+MET_BY = {"similarity": "embeddings"}
+
 # Methods whose first k picks are not their answer for budget k; their docstrings say so.
 NOT_NESTED = {"typiclust", "ccs", "cluster_margin"}
 
@@ -49,7 +52,8 @@ def array(need: str, n: int, rng: np.random.Generator, *, width: int = 4, dtype:
 def given_to(method: str, n: int, seed: int = 0, **how: Any) -> Given:
     """Arguments of `select` for n random examples."""
     rng = np.random.default_rng(seed)
-    return as_arguments({need: array(need, n, rng, **how) for need in METHODS[method].reads}, np.arange(n) * 3 + 5)
+    needs = [MET_BY.get(need, need) for need in METHODS[method].reads]
+    return as_arguments({need: array(need, n, rng, **how) for need in needs}, np.arange(n) * 3 + 5)
 
 
 def as_arguments(arrays: dict[str, NDArray[Any]], ids: NDArray[np.int64]) -> Given:
@@ -99,6 +103,8 @@ OBVIOUS: dict[str, Callable[[], tuple[Given, int]]] = {
         0,
     ),
     "k_center": lambda: ({"embeddings": [[0.0, 0], [0, 1], [9, 9], [1, 0]], "already": [0]}, 2),
+    "facility_location": lambda: ({"embeddings": [[1, 0, 0], [1, 0.1, 0], [1, 0.2, 0], [0, 0, 1]]}, 1),
+    "graph_cut": lambda: ({"embeddings": [[1, 0, 0], [1, 0.1, 0], [1, 0.2, 0], [0, 0, 1]]}, 1),
     "typiclust": lambda: ({"embeddings": [[0.0], [1.0], [3.0], [9.0], [2.1]]}, 4),
     "seals": lambda: (
         {"probs": [[1, 0], [0.9, 0.1], [0.5, 0.5]], "embeddings": [[0.0], [1], [9]], "already": [0], "n_neighbors": 1},
@@ -302,6 +308,7 @@ def test_values_that_cannot_be_are_counted_and_named(
     method: str, need: str, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = given_to(method, 50, dtype=np.float64)
+    need = MET_BY.get(need, need)
     values = arguments["signals"][need] if need in arguments["signals"] else arguments[need]
     bad = values.astype(np.float64) if need == "labels" else values.copy()
     at = np.array([3, 4, 41, 45])
@@ -327,7 +334,11 @@ def test_values_that_cannot_be_are_counted_and_named(
 def test_what_a_method_needs_is_asked_for(method: str, need: str) -> None:
     arguments = given_to(method, 5)
     signals = {kind: signal for kind, signal in arguments["signals"].items() if kind != need}
-    without = {**arguments, "signals": signals, **({} if need in arguments["signals"] else {need: None})}
+    without = {
+        **arguments,
+        "signals": signals,
+        **({} if need in arguments["signals"] else {MET_BY.get(need, need): None}),
+    }
     with pytest.raises(MissingInput, match=f"{method}.*{need}"):
         select(method, 2, **without)
 
@@ -474,11 +485,11 @@ def test_a_set_method_has_no_scores() -> None:
         score("k_center", embeddings=[[0.0]])
 
 
-def test_select_loads_neither_torch_nor_pyarrow() -> None:
+def test_select_loads_nothing_heavy() -> None:
     import subprocess
     import sys
 
-    code = "import sys, svp.select; sys.exit(any(m in sys.modules for m in ('torch', 'pyarrow', 'pandas', 'sklearn')))"
+    code = "import sys, svp.select; sys.exit(any(m in sys.modules for m in ('torch', 'pyarrow', 'pandas', 'sklearn', 'scipy')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -461,7 +461,7 @@ def test_a_target_that_chooses_for_itself_is_held_against_itself(
     assert not trained
 
 
-@pytest.mark.parametrize("method", ["margin", "least_confidence", "k_center", "random"])
+@pytest.mark.parametrize("method", ["margin", "least_confidence", "k_center", "facility_location", "random"])
 def test_other_methods_choose_what_svp_select_chooses(data: Dataset, tmp_path: Path, method: str) -> None:
     run = coreset(core(method=method), data, out=tmp_path / "run")
     stage = run.folder / "selection/seed-0"

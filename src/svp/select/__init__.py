@@ -121,6 +121,8 @@ def select(
         raise SettingError(
             f"scores: method {name!r} chooses sets and uses no scores; leave them out, or choose one that ranks"
         )
+    if neighbors is not None and "similarity" not in row.reads:
+        raise SettingError(f"neighbors={neighbors!r}: method {name!r} compares no examples by similarity; leave it out")
     if labels is not None:
         inputs.check("labels")
     given, barred = inputs.mask(already, "already"), inputs.mask(exclude, "exclude")

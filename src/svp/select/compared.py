@@ -11,7 +11,6 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from svp.select.table import Floats, Ints
 
@@ -33,7 +32,7 @@ class Compared(Protocol):
 
     unit: float
 
-    def columns(self, s: Ints) -> "Columns":
+    def columns(self, s: Ints) -> "DenseColumns | SparseColumns":
         """How well each of these stands for all."""
 
     def cross(self, s: Ints, c: Ints) -> Units:
@@ -44,34 +43,6 @@ class Compared(Protocol):
 
     def nearest(self, k: int) -> "Compared":
         """The k highest entries of each row, the example itself always among them; of equals the earlier place."""
-
-
-class Columns(Protocol):
-    """Some columns of a comparison.
-
-    sparse  its entries are held already, so that `above` costs next to nothing
-    """
-
-    sparse: bool
-
-    def keep(self, memory: int) -> None:
-        """Hold all entries, 4 bytes each, if they fit in `memory` bytes."""
-
-    def sums(self, low: Units | None = None, high: Units | None = None, v: Ints | None = None) -> Ints:
-        """(k,) for each column the sum over rows v (default: all) of min(max(x, low), high) - low, or of x.
-
-        low   (len(v),) 0 or more
-        high  (len(v),) above low
-        """
-
-    def highest(self) -> Units:
-        """(m,) the highest entry of each row, at least 0."""
-
-    def column(self, c: int) -> Units:
-        """(m,) one column."""
-
-    def above(self, low: Units, limit: int) -> Csr | None:
-        """The entries above low (m,), (m, k) int32; None if there are more than `limit`."""
 
 
 class Dense:
@@ -97,7 +68,7 @@ class Dense:
         return DenseColumns(self.size, len(s), self.blocks(s), mirrored=whole)
 
     def cross(self, s: Ints, c: Ints) -> Units:
-        back = self.columns(s).block(c, slice(None)).T
+        back = np.ascontiguousarray(self.columns(s).block(c, slice(None)).T)
         return 2 * back if self.symmetric else back + self.columns(c).block(s, slice(None))
 
     def own(self) -> Units:
@@ -111,12 +82,12 @@ class Dense:
         for v in _split(np.arange(self.size), width):
             row = columns.block(v, slice(None))
             kept = _highest(row, v, k)
-            found.append(np.flatnonzero(kept) % self.size)
+            found.append((np.flatnonzero(kept) % self.size).astype(np.int32))
             values.append(row[kept])
         shape = (self.size, self.size)
-        indices = np.concatenate(found or [np.zeros(0, np.int64)])
+        indices = np.concatenate(found or [np.zeros(0, np.int32)])
         data = np.concatenate(values or [np.zeros(0, np.int32)])
-        return Sparse(sparse.csr_array((data, indices, np.arange(self.size + 1) * k), shape=shape), self.unit)
+        return Sparse(csr((data, indices, np.arange(self.size + 1) * k), shape=shape), self.unit)
 
 
 class DenseColumns:
@@ -125,8 +96,6 @@ class DenseColumns:
     mirrored  they are all columns of a symmetric matrix, in order
     """
 
-    sparse = False
-
     def __init__(self, size: int, width: int, compute: Blocks, mirrored: bool) -> None:
         self.size = size
         self.width = width
@@ -134,9 +103,10 @@ class DenseColumns:
         self.compute = compute
         self.kept: Units | None = None
 
-    def keep(self, memory: int) -> None:
+    def keep(self, memory: int) -> int:
+        """Hold all entries, 4 bytes each, if they fit in `memory` bytes; returns the bytes this takes."""
         if 4 * self.size * self.width > memory:
-            return
+            return 0
         kept = np.empty((self.size, self.width), np.int32)
         for v in self._rows():
             # Of a symmetric square the part right of the diagonal, which is written twice.
@@ -145,6 +115,7 @@ class DenseColumns:
                 if self.mirrored:
                     kept[part, v] = block.T
         self.kept = kept
+        return kept.nbytes
 
     def block(self, v: Places, part: slice) -> Units:
         """(len(v), len(part)) entries, not to be written to."""
@@ -155,9 +126,15 @@ class DenseColumns:
         return values.astype(np.int32)
 
     def column(self, c: int) -> Units:
+        """(m,) one column."""
         return self.block(slice(0, self.size), slice(c, c + 1))[:, 0]
 
     def sums(self, low: Units | None = None, high: Units | None = None, v: Ints | None = None) -> Ints:
+        """(k,) for each column the sum over rows v (default: all) of min(max(x, low), high) - low, or of x.
+
+        low   (len(v),) 0 or more
+        high  (len(v),) above low
+        """
         v = np.arange(self.size) if v is None else v
         total = np.zeros(self.width, np.int64)
 
@@ -171,11 +148,12 @@ class DenseColumns:
                     np.minimum(block, high[own, None], out=block)
                 total[part] += block.sum(axis=0, dtype=np.int32)  # 256 entries of 2^22 units at most: it fits
 
-        for _ in self._each(add, self._parts()):
+        for _ in self._each(add, self._parts(), n_rows=len(v)):
             pass
         return total if low is None else total - low.sum(dtype=np.int64)
 
     def highest(self) -> Units:
+        """(m,) the highest entry of each row, at least 0."""
         best = np.zeros(self.size, np.int32)
         for v in self._rows():
             for part in self._parts():
@@ -183,6 +161,7 @@ class DenseColumns:
         return best
 
     def above(self, low: Units, limit: int) -> Csr | None:
+        """The entries above low (m,), (m, k) int32, and nothing is held any more; None if there are more than `limit`."""
         found: list[tuple[Units, Units, Units]] = []
 
         def collect(v: slice) -> list[tuple[Units, Units, Units]]:
@@ -194,14 +173,14 @@ class DenseColumns:
                 entries.append((*coordinates, block.ravel()[at] if self.kept is None else block[row, column]))
             return entries
 
-        for entries in self._each(collect, self._rows()):
+        for entries in self._each(collect, self._rows(), n_rows=self.size):
             found += entries
             if (limit := limit - sum(len(values) for *_, values in entries)) < 0:
                 return None
         self.kept = None
         rows, columns, values = (np.concatenate([part[i] for part in found]) for i in range(3))
         del found
-        return sparse.csr_array((values, (rows, columns)), shape=(self.size, self.width))
+        return csr((values, (rows, columns)), shape=(self.size, self.width))
 
     def _rows(self) -> Iterator[slice]:
         return (slice(start, min(start + _ROWS, self.size)) for start in range(0, self.size, _ROWS))
@@ -209,9 +188,9 @@ class DenseColumns:
     def _parts(self, first: int = 0) -> Iterator[slice]:
         return (slice(start, min(start + _COLUMNS, self.width)) for start in range(first, self.width, _COLUMNS))
 
-    def _each(self, work: Callable[[slice], T], parts: Iterable[slice]) -> Iterator[T]:
+    def _each(self, work: Callable[[slice], T], parts: Iterable[slice], n_rows: int) -> Iterator[T]:
         """The results for parts that have nothing to do with each other; products have threads of their own."""
-        n_threads = 1 if self.kept is None else _n_processors()
+        n_threads = 1 if self.kept is None or n_rows < _ROWS else _n_processors()
         if n_threads == 1:
             yield from map(work, parts)
             return
@@ -259,47 +238,45 @@ class Sparse:
         place = np.arange(len(order)) - self.matrix.indptr[entries.row[order]]
         order = order[place < k]
         coordinates = (entries.row[order], entries.col[order])
-        return Sparse(sparse.csr_array((entries.data[order], coordinates), shape=entries.shape), self.unit)
+        return Sparse(csr((entries.data[order], coordinates), shape=entries.shape), self.unit)
 
 
 class SparseColumns:
     """Columns of a sparse matrix."""
 
-    sparse = True
-
     def __init__(self, matrix: Csr) -> None:
         self.matrix = matrix
 
-    def keep(self, memory: int) -> None:
-        """They are held already."""
-
-    def column(self, c: int) -> Units:
-        return np.asarray(self.matrix[:, [c]].toarray()[:, 0])
-
-    def sums(self, low: Units | None = None, high: Units | None = None, v: Ints | None = None) -> Ints:
-        rows = (self.matrix if v is None else self.matrix[v]).tocoo()
-        values = rows.data.astype(np.int64)
+    def sums(self, low: Units | None = None) -> Ints:
+        """(k,) for each column the sum of max(x, low) - low, or of x; low is (m,), 0 or more."""
+        matrix = self.matrix if low is None else self.above(low)
+        values = matrix.data.astype(np.int64)
         if low is not None:
-            values = np.maximum(values, low[rows.row])
-        if high is not None:
-            values = np.minimum(values, high[rows.row])
-        if low is not None:
-            values = values - low[rows.row]
-        total = np.zeros(self.matrix.shape[1], np.int64)
-        np.add.at(total, rows.col, values)
+            values -= np.repeat(low, np.diff(matrix.indptr))
+        total = np.zeros(matrix.shape[1], np.int64)
+        np.add.at(total, matrix.indices, values)
         return total
 
     def highest(self) -> Units:
+        """(m,) the highest entry of each row, at least 0."""
         best = np.zeros(self.matrix.shape[0], np.int32)
         entries = self.matrix.tocoo()
         np.maximum.at(best, entries.row, entries.data)
         return best
 
-    def above(self, low: Units, limit: int) -> Csr | None:
+    def above(self, low: Units) -> Csr:
+        """The entries above low (m,), (m, k) int32."""
         entries = self.matrix.tocoo()
         keep = entries.data > low[entries.row]
         coordinates = (entries.row[keep], entries.col[keep])
-        return sparse.csr_array((entries.data[keep], coordinates), shape=entries.shape)
+        return csr((entries.data[keep], coordinates), shape=entries.shape)
+
+
+def csr(*given: Any, **how: Any) -> Csr:
+    """scipy's; loaded when the first is made, because it takes longer to load than all the rest."""
+    from scipy import sparse
+
+    return sparse.csr_array(*given, **how)
 
 
 def _split(array: Ints, size: int) -> list[Ints]:

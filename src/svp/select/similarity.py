@@ -12,10 +12,9 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from svp.errors import DataError, SettingError, UnknownName
-from svp.select.compared import BITS, Blocks, Compared, Dense, Places, Sparse
+from svp.select.compared import BITS, Blocks, Compared, Dense, Places, Sparse, csr
 from svp.select.table import Floats, Ints
 
 # A coordinate has 2^25 steps from 0 to 1, so that |x|^2 + |y|^2 + 2 |x y| stays below 2^53 squared steps, whatever is
@@ -30,9 +29,9 @@ class Similarity:
     neighbors  each example keeps its similarity to so many of the most similar, itself one of them; the rest counts as
                0. None: all are kept
 
-    What `neighbors` leaves out is never above what it keeps. So coverage by kept similarities, sum_v max_s sim(v, s), is a
-    lower bound of coverage by all, as long as none is below 0; it is too low by at most sum_v max(0, t(v) - covered(v)),
-    where t(v) is the least that v keeps. Nothing is lost of an example that one of its neighbours covers.
+    What `neighbors` leaves out of a row is at most t(v), the least it keeps of others. So what facility location
+    maximises over the kept, sum_v covered(v), is a lower bound of the sum over all, and too low by at most
+    sum_v max(0, t(v) - covered(v)) for neighbors of 2 or more: nothing is lost of an example that is covered by t(v) already.
     """
 
     def __init__(self, source: "_Source", neighbors: int | None, memory: int) -> None:
@@ -61,11 +60,16 @@ class Similarity:
         """Of (n, d) finite embeddings, compared by a kernel of KERNELS."""
         return cls(_Made(embeddings), neighbors, memory)
 
+    @property
+    def negative(self) -> bool:
+        """Whether no value is above 0, and not all are 0: of distances with a minus sign, say."""
+        return self.source.negative
+
     def among(self, ground: Ints, kernel: str) -> Compared:
         """The examples at these m positions compared with each other, by their places in `ground`.
 
         Of equally similar neighbours the earlier in `ground` is kept. The last answer is remembered. Cost of `neighbors`:
-        m^2 d operations and 8 k m bytes.
+        m^2 d operations and about 40 k m bytes.
         """
         if self._last is None or self._last[0] != kernel or not np.array_equal(self._last[1], ground):
             compared = self.source.among(ground, kernel)
@@ -76,12 +80,14 @@ class Similarity:
 
 
 class _Source(Protocol):
+    negative: bool
+
     def among(self, ground: Ints, kernel: str) -> Compared: ...
 
 
 def as_matrix(matrix: Any) -> Any:
     """A matrix of numbers as it came, scipy's or numpy's; DataError for what is no square of numbers."""
-    if not sparse.issparse(matrix):
+    if not _is_sparse(matrix):
         matrix = np.asarray(matrix)
     if len(matrix.shape) != 2 or matrix.shape[0] != matrix.shape[1]:
         raise DataError(f"similarity: shape {matrix.shape}; give (n, n), every example against every example")
@@ -90,37 +96,42 @@ def as_matrix(matrix: Any) -> Any:
     return matrix
 
 
+def _is_sparse(matrix: Any) -> bool:
+    return hasattr(matrix, "tocsr")
+
+
 class _Given:
     """A matrix of the caller's, left where it is."""
 
     def __init__(self, matrix: Any, ids: Ints) -> None:
-        self.matrix = sparse.csr_array(matrix, copy=True) if sparse.issparse(matrix) else matrix
-        if sparse.issparse(matrix):
+        self.matrix = csr(matrix, copy=True) if _is_sparse(matrix) else matrix
+        if _is_sparse(matrix):
             self.matrix.sum_duplicates()
-        biggest = 0.0
+        highest, lowest = -math.inf, math.inf
         bad: list[Ints] = []
         for first, part in self._parts():
-            values = part.data if sparse.issparse(part) else part
+            values = part.data if _is_sparse(part) else part
             if not np.isfinite(values).all():
-                row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr)) if sparse.issparse(part) else None
+                row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr)) if _is_sparse(part) else None
                 where = ~np.isfinite(values)
                 bad.append(first + (np.flatnonzero(where.any(axis=1)) if row is None else np.unique(row[where])))
             elif values.size:
-                biggest = max(biggest, abs(float(values.max())), abs(float(values.min())))
+                highest, lowest = max(highest, float(values.max())), min(lowest, float(values.min()))
         if bad:
             found = ids[np.concatenate(bad)]
             raise DataError(
                 f"similarity: {len(found)} examples have NaN or infinite values, the first ids: {found[:3].tolist()}"
             )
-        self.unit = 2.0 ** (_exponent(biggest) - BITS)
+        self.negative = highest <= 0 and lowest < 0
+        self.unit = 2.0 ** (_exponent(max(highest, -lowest, 0.0)) - BITS)
 
     def among(self, ground: Ints, kernel: str) -> Compared:
         if kernel != "cosine":
             raise SettingError(f"kernel={kernel!r} compares embeddings; leave it out where similarity= is given")
-        if sparse.issparse(self.matrix):
+        if _is_sparse(self.matrix):
             part = self.matrix[ground][:, ground]
             units = np.rint(part.data.astype(np.float64) / self.unit).astype(np.int32)
-            return Sparse(sparse.csr_array((units, part.indices, part.indptr), shape=part.shape), self.unit)
+            return Sparse(csr((units, part.indices, part.indptr), shape=part.shape), self.unit)
 
         def blocks(s: Ints) -> Blocks:
             columns = ground[s]
@@ -131,13 +142,15 @@ class _Given:
     def _parts(self) -> Iterator[tuple[int, Any]]:
         n = self.matrix.shape[0]
         size = max(1, _CHECKED // max(1, n))
-        if sparse.issparse(self.matrix):
+        if _is_sparse(self.matrix):
             size = max(1, n)
         return ((first, self.matrix[first : first + size]) for first in range(0, n, size))
 
 
 class _Made:
     """Compares embeddings."""
+
+    negative = False
 
     def __init__(self, embeddings: NDArray[Any]) -> None:
         self.embeddings = embeddings
@@ -169,8 +182,8 @@ def cosine(embeddings: NDArray[Any], ground: Ints) -> _Product:
     steps = _rows(embeddings, ground)
     for part in _parts(len(steps)):
         rows = steps[part]
-        rows *= 2.0 ** -_exponents(np.abs(rows).max(axis=1))[:, None]
-        norms = np.sqrt((rows * rows).sum(axis=1))
+        rows *= 2.0 ** -_exponents(_peaks(rows))[:, None]
+        norms = _norms(rows)
         rows *= 2.0**_STEP_BITS / np.where(norms, norms, 1.0)[:, None]
         np.rint(rows, out=rows)
     return _inner(steps, 2.0**-BITS)
@@ -179,6 +192,10 @@ def cosine(embeddings: NDArray[Any], ground: Ints) -> _Product:
 def dot(embeddings: NDArray[Any], ground: Ints) -> _Product:
     """x.y."""
     steps, scale = _steps(embeddings, ground)
+    if not 2.0**-500 < scale < 2.0**500:
+        raise DataError(
+            f"embeddings: the longest has a length of about {scale:g}; scale them to about 1 for kernel='dot'"
+        )
     return _inner(steps, scale * scale * 2.0**-BITS)
 
 
@@ -219,12 +236,8 @@ def _steps(embeddings: NDArray[Any], ground: Ints) -> tuple[Floats, float]:
     """(m, d) rows in whole steps of the power of two next above the longest; and that power."""
     rows = _rows(embeddings, ground)
     scale = 1.0
-    for _ in range(2):  # first the largest number, so that no square overflows, then the longest row
-        longest = 0.0
-        for part in _parts(len(rows)):
-            one = np.abs(rows[part]).max(axis=1) if scale == 1.0 else np.sqrt((rows[part] ** 2).sum(axis=1))
-            longest = max(longest, float(one.max()))
-        power = 2.0 ** _exponent(longest)
+    for length in (_peaks, _norms):  # first the largest number, so that no square overflows, then the longest row
+        power = 2.0 ** _exponent(max((float(length(rows[part]).max()) for part in _parts(len(rows))), default=0.0))
         rows /= power
         scale *= power
     rows *= 2.0**_STEP_BITS
@@ -237,6 +250,14 @@ def _rows(embeddings: NDArray[Any], ground: Ints) -> Floats:
     for part in _parts(len(ground)):
         rows[part] = embeddings[ground[part]]
     return rows
+
+
+def _peaks(rows: Floats) -> Floats:
+    return np.asarray(np.abs(rows).max(axis=1))
+
+
+def _norms(rows: Floats) -> Floats:
+    return np.asarray(np.sqrt((rows * rows).sum(axis=1)))
 
 
 def _parts(size: int) -> Iterator[slice]:

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from svp.errors import SettingError
-from svp.select.compared import Columns, Compared, Csr, Units
+from svp.errors import DataError, SettingError
+from svp.select.compared import Compared, Csr, DenseColumns, SparseColumns, Units
 from svp.select.similarity import Similarity
 from svp.select.table import Floats, Ints, Picks
 
@@ -29,7 +29,7 @@ def facility_location(
     memory: int,
     kernel: str = "cosine",
 ) -> Picks:
-    """Represent every example by a similar one: maximise sum_v max_{s chosen} similarity(v, s), greedily.
+    """Represent every example by a similar one: maximise sum_v max_s sim(v, s), greedily.
 
     similarity  (n, n), or made of embeddings by `kernel`; what is below 0 counts as 0: the sum starts from 0
     already     positions that count as chosen: what they cover needs no cover
@@ -56,9 +56,14 @@ def facility_location(
     place = _places(ground)
     coverage = compared.columns(place[already]).highest()
     columns = compared.columns(place[candidates])
-    columns.keep(memory // 2)
-    gains = columns.sums(coverage)
-    race: _Race = _Eager(columns, coverage, gains, memory // 2 // _BYTES_PER_ENTRY)
+    race: _Race
+    if isinstance(columns, SparseColumns):
+        race = _Thin(columns.above(coverage), coverage, columns.sums(coverage))
+    else:
+        held = columns.keep(memory // 2)
+        race = _Eager(columns, coverage, columns.sums(coverage), (memory - held) // _BYTES_PER_ENTRY)
+    if similarity.negative and not race.gains.any():
+        raise DataError("similarity: no value is above 0, from where facility_location counts; add a constant to all")
     picks, values = np.empty(budget, np.int64), np.empty(budget, np.int64)
     for i in range(budget):
         race = race.thinned(budget - i)
@@ -67,7 +72,12 @@ def facility_location(
 
 
 class _Race(Protocol):
-    """Exact gains of all candidates while coverage grows. They are numbered by their place: of equals the lower wins."""
+    """Exact gains of all candidates while coverage grows. They are numbered by their place: of equals the lower wins.
+
+    gains  (c,) below 0 where taken
+    """
+
+    gains: Ints
 
     def take(self) -> tuple[int, int]:
         """The best candidate and its gain; it is taken."""
@@ -79,10 +89,10 @@ class _Race(Protocol):
 class _Eager:
     """Every entry in the rows of the examples whose coverage rose is looked at."""
 
-    def __init__(self, columns: Columns, coverage: Units, gains: Ints, limit: int) -> None:
+    def __init__(self, columns: DenseColumns, coverage: Units, gains: Ints, limit: int) -> None:
         self.columns = columns
         self.coverage = coverage
-        self.gains = gains  # (c,) below 0 where taken
+        self.gains = gains
         self.limit = limit
         self.n_risen = 0  # rows looked at since thinning was tried in vain
         self.last = len(coverage)  # and by the last pick: about how many entries a column has above the coverage
@@ -90,19 +100,22 @@ class _Eager:
     def take(self) -> tuple[int, int]:
         best = int(self.gains.argmax())
         gain = int(self.gains[best])
-        column = self.columns.column(best)
+        self.gains[best] = -1
+        if gain:
+            self._raise(self.columns.column(best))
+        return best, gain
+
+    def _raise(self, column: Units) -> None:
         risen = np.flatnonzero(column > self.coverage)
         self.gains -= self.columns.sums(self.coverage[risen], column[risen], risen)
         self.coverage[risen] = column[risen]
-        self.gains[best] = -1
         self.last = len(risen)
         self.n_risen += len(risen)
-        return best, gain
 
     def thinned(self, left: int) -> _Race:
         m, n_entries = len(self.coverage), self.last * len(self.gains)
         pays = self.n_risen >= m and self.last * _SPARSE <= m <= self.last * left and n_entries <= self.limit
-        if not (pays or self.columns.sparse):
+        if not pays:
             return self
         self.n_risen = 0
         entries = self.columns.above(self.coverage, self.limit)
@@ -154,7 +167,7 @@ def graph_cut(
     lambda_: float = 2.0,
     kernel: str = "cosine",
 ) -> Picks:
-    """Represent all examples by ones that differ: maximise lambda sum_v,s similarity - sum_s,s' similarity, greedily.
+    """Represent all examples by ones that differ: maximise lambda sum_v,s sim - sum_s,s' sim, greedily.
 
     similarity  (n, n), or made of embeddings by `kernel`
     already     positions that count as chosen

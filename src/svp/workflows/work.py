@@ -189,7 +189,7 @@ class Work:
             for f in fitted if row.reads else ():
                 f.ready()  # reading a finished model from disk is not part of scoring
             begin = time.perf_counter()
-            arrays = [self._arrays(f, row.reads, ids, labels) for f in fitted] or [{}]
+            arrays = [self._arrays(f, _computed(row), ids, labels) for f in fitted] or [{}]
             inference = time.perf_counter() - begin
             for i, given in enumerate(arrays):
                 if "probs" in given:
@@ -372,7 +372,7 @@ def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = T
     lacks = "unlabelled examples do not have" if not trained_on_all else f"{config.proxy.model} does not give"
     if not trained_on_all:
         gives -= {"labels", "signals"}
-    kinds = {need: "signals" if need in KINDS else need for need in method.reads}
+    kinds = {need: "signals" if need in KINDS else need for need in _computed(method)}
     if unmet := [need for need, kind in kinds.items() if kind not in gives]:
         kind = kinds[unmet[0]]
         if kind == "embeddings":
@@ -381,6 +381,11 @@ def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = T
         raise MissingInput(
             f"{config.method} needs {named}, which {lacks}; choose another method (svp list methods), or another proxy"
         )
+
+
+def _computed(method: Method) -> tuple[str, ...]:
+    """What a method reads, as models give it: similarities are made of embeddings."""
+    return tuple("embeddings" if need == "similarity" else need for need in method.reads)
 
 
 def as_paths(folders: str | Path | Sequence[str | Path]) -> list[Path]:
