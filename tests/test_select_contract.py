@@ -324,17 +324,6 @@ def test_a_row_says_what_it_is_in_one_line(method: str) -> None:
     assert isinstance(row, Rank | Cover)
 
 
-@every_method
-def test_the_code_of_a_method_is_every_file_that_decides(method: str) -> None:
-    code = METHODS[method].code
-    assert METHODS[method].function.__module__ in code
-    assert not {"svp.select", "svp.select.inputs", "svp.select.selection"} & code
-    if "embeddings" in METHODS[method].needs:
-        assert "svp.select.geometry" in code
-    if method == "d2":
-        assert {"svp.select.neighbors", "svp.select.scores"} <= code
-
-
 @every_ranking
 def test_a_score_streams_over_an_array_on_disk(method: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc

@@ -1,12 +1,9 @@
 """What a row of the table of methods is, and how a function outside the table becomes one."""
 
-import builtins
 import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -43,11 +40,6 @@ class Method:
     def reads(self) -> tuple[str, ...]:
         """Everything that a choice by this method reads: what a workflow has to compute."""
         return self.needs
-
-    @property
-    def code(self) -> set[str]:
-        """The modules that a choice by this method runs: the function's own, and those of this package that they use."""
-        return _used(self.function.__module__, set())
 
     @property
     def options(self) -> dict[str, Any]:
@@ -98,10 +90,6 @@ class Rank(Method):
         return self.needs if self.sampler is None else (*self.needs, *self.sampler.needs)
 
     @property
-    def code(self) -> set[str]:
-        return super().code if self.sampler is None else super().code | self.sampler.code
-
-    @property
     def options(self) -> dict[str, Any]:
         return super().options if self.sampler is None else {**super().options, **self.sampler.options}
 
@@ -126,10 +114,6 @@ class Cover(Method):
         if self.scored_by is None:
             return self.needs
         return (*self.scored_by.reads, *(need for need in self.needs if need not in ("scores", *self.scored_by.reads)))
-
-    @property
-    def code(self) -> set[str]:
-        return super().code if self.scored_by is None else super().code | self.scored_by.code
 
 
 @dataclass(frozen=True)
@@ -163,17 +147,6 @@ def method_of(function: Callable[..., Any]) -> Method:
     if kind == "cover":
         return Cover(function, needs)
     return Rank(function, needs, per_example=bool(getattr(function, "per_example", False)))
-
-
-def _used(module: str, known: set[str]) -> set[str]:
-    """`known`, the module, and whatever of this package is used there, and there again."""
-    known.add(module)
-    package = __name__.rpartition(".")[0]
-    for value in list(vars(sys.modules.get(module, builtins)).values()):
-        of = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-        if isinstance(of, str) and of.startswith(f"{package}.") and of not in known:
-            _used(of, known)
-    return known
 
 
 def load_function(path: str) -> Callable[..., Any]:

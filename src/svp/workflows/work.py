@@ -169,7 +169,7 @@ class Work:
             "seed": seed,
         }
         # Of an own method the module that it is named in, too: what is made there (a partial) may be of another's class.
-        own = {*row.code, *method.split(":")[:-1]}
+        own = {row.function.__module__, *method.split(":")[:-1]}
         stage = self.run.stage(name, made_from, (*CHOOSING_CODE, *sorted(own)))
         if not stage.done:
             self.show(f"choosing {budget:,} of {len(ids):,} by {method}", 0, 0)
