@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -105,6 +105,77 @@ class Mapped(nn.Module):
 
 def no_module(num_classes: int, example: Tensor) -> str:
     return "a net"
+
+
+def raises(num_classes: int, example: Tensor) -> nn.Module:
+    raise FileNotFoundError("no weights\nin cache")
+
+
+def lazy(num_classes: int, example: Tensor) -> nn.Module:
+    return nn.LazyLinear(num_classes)
+
+
+def lazy_but_shown(num_classes: int, example: Tensor) -> nn.Module:
+    net = nn.LazyLinear(num_classes)
+    net(example[None])
+    return net
+
+
+def frozen(num_classes: int, example: Tensor) -> nn.Module:
+    return MLP(num_classes, example).requires_grad_(False)
+
+
+class Weightless(nn.Module):
+    def __init__(self, num_classes: int, example: Tensor) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, : self.num_classes]
+
+
+class Detached(MLP):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).detach()
+
+
+class TwoOutputs(MLP):
+    """As some nets of the literature: one more output while they are trained."""
+
+    def forward(self, x: Tensor) -> Any:
+        return (self.layers(x), x) if self.training else self.layers(x)
+
+
+class EvenOnly(MLP):
+    """Cannot take every batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) % 2:
+            raise ValueError("an odd batch\nof some size")
+        return self.layers(x)
+
+
+class TooWide(CountingClassifier, BaseEstimator):
+    def predict_proba(self, x: Any) -> Any:
+        return np.ones((len(x), len(self.classes_) + 1))
+
+
+class Unfit(CountingClassifier, BaseEstimator):
+    def fit(self, x: Any, y: Any) -> "Unfit":
+        raise KeyError("no such column")
+
+
+def unfit_pipeline() -> Any:
+    return make_pipeline(StandardScaler(), Unfit())
+
+
+def wide_pipeline() -> Any:
+    return make_pipeline(StandardScaler(), TooWide())
+
+
+class Unmakeable(CountingClassifier):
+    def __init__(self) -> None:
+        raise OSError("no licence")
 
 
 def scaled_logistic(C: float = 1.0) -> Any:

@@ -1,7 +1,7 @@
 """Slow, obvious versions of the methods, written from their papers: one example, one number, one line at a time."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -183,3 +183,135 @@ def seals(
     pool = {j for names, _ in neighbors(points, already, ground, k) for j in names}
     order = sorted(range(len(candidates)), key=lambda p: (candidates[p] not in pool, -scores[candidates[p]], p))
     return [candidates[p] for p in order[:budget]]
+
+
+def shown(history: NDArray[np.float64]) -> list[float]:
+    return [float(value) for value in history if not math.isnan(value)]
+
+
+def el2n(norms: NDArray[np.float64], epochs: int) -> list[float]:
+    return [math.fsum(shown(history[:epochs])) / len(shown(history[:epochs])) for history in norms.T]
+
+
+def aum(margins: NDArray[np.float64]) -> list[float]:
+    return [-math.fsum(shown(history)) / len(shown(history)) for history in margins.T]
+
+
+def data_map(p_true: NDArray[np.float64], correct: NDArray[np.uint8]) -> dict[str, list[float]]:
+    maps: dict[str, list[float]] = {"variability": [], "confidence": [], "correctness": []}
+    for probabilities, right in zip(p_true.T, correct.T, strict=True):
+        seen = shown(probabilities)
+        mean = math.fsum(seen) / len(seen)
+        maps["variability"].append(math.sqrt(math.fsum((p - mean) ** 2 for p in seen) / len(seen)))
+        maps["confidence"].append(-mean)
+        answers = [int(r) for r in right if r != 255]
+        maps["correctness"].append(-sum(answers) / len(answers))
+    return maps
+
+
+def grand(probs: NDArray[np.float64], embeddings: NDArray[np.float64], labels: Sequence[int]) -> list[float]:
+    """The norm of the gradient itself, entry by entry: d loss / d W_cj = (p_c - y_c) e_j, d loss / d b_c = p_c - y_c."""
+    values = []
+    for p, e, y in zip(probs, embeddings, labels, strict=True):
+        gradient = [(float(p[c]) - (c == y)) * float(x) for c in range(len(p)) for x in [*e, 1.0]]
+        values.append(math.sqrt(math.fsum(g * g for g in gradient)))
+    return values
+
+
+def moderate(embeddings: NDArray[np.float64], labels: Sequence[int], *, per_class: bool) -> list[float]:
+    labels = list(labels)
+    centre = {
+        y: [math.fsum(embeddings[i, j] for i in range(len(labels)) if labels[i] == y) / labels.count(y)
+            for j in range(embeddings.shape[1])]
+        for y in set(labels)
+    }  # fmt: skip
+    distance = [math.dist(e, centre[y]) for e, y in zip(embeddings.tolist(), labels, strict=True)]
+    values = []
+    for i, y in enumerate(labels):
+        peers = sorted(d for d, other in zip(distance, labels, strict=True) if other == y or not per_class)
+        median = (peers[(len(peers) - 1) // 2] + peers[len(peers) // 2]) / 2
+        values.append(-abs(distance[i] - median))
+    return values
+
+
+def strata_counts(scores: Sequence[float], budget: int, drop: int, bins: int) -> dict[int, int]:
+    """How many of each bin (by number, from the lowest scores) coverage-centric selection takes; algorithm 1, line by line."""
+    kept = sorted(scores)[: len(scores) - drop]
+    low, high = kept[0], kept[-1]
+    members: dict[int, int] = dict.fromkeys(range(bins), 0)
+    for s in kept:
+        members[min(int((s - low) / (high - low) * bins), bins - 1)] += 1
+    left, m, taken = set(members), budget, {}
+    while left:
+        smallest = min(left, key=lambda b: (members[b], b))
+        taken[smallest] = min(members[smallest], m // len(left))
+        left.remove(smallest)
+        m -= taken[smallest]
+    return taken
+
+
+def average_linkage(points: NDArray[np.float64], n_clusters: int) -> list[set[int]]:
+    clusters = [{i} for i in range(len(points))]
+
+    def apart(a: set[int], b: set[int]) -> float:
+        return math.fsum(math.dist(points[i], points[j]) for i in a for j in b) / (len(a) * len(b))
+
+    while len(clusters) > n_clusters:
+        pairs = [(apart(a, b), i, j) for i, a in enumerate(clusters) for j, b in enumerate(clusters) if i < j]
+        _, i, j = min(pairs)
+        clusters[i] |= clusters.pop(j)
+    return clusters
+
+
+def cluster_margin(
+    scores: Sequence[float],
+    points: NDArray[np.float64],
+    order: Sequence[int],
+    budget: int,
+    pool: int,
+    n_clusters: int,
+) -> list[int]:
+    """Positions; `order` is the chance by which a cluster's members come, and by which clusters of one size come."""
+    first = sorted(order, key=lambda i: -scores[i])[:pool]
+    clusters = [{first[i] for i in c} for c in average_linkage(points[first], n_clusters)]
+    queues = [[i for i in order if i in cluster] for cluster in clusters]
+    queues.sort(key=lambda queue: (len(queue), list(order).index(queue[0])))
+    picks: list[int] = []
+    while len(picks) < budget:
+        picks += [queue.pop(0) for queue in queues if queue]
+    return picks[:budget]
+
+
+def herding_distances(points: NDArray[np.float64], chosen: Sequence[int], mean: NDArray[np.float64]) -> list[float]:
+    """|(t + 1) mu - sum of the chosen - e_i| for each point."""
+    total = (len(chosen) + 1) * mean - sum((points[c] for c in chosen), np.zeros(points.shape[1]))
+    return [math.dist(total, e) for e in points]
+
+
+def badge(
+    probs: NDArray[np.float64],
+    embeddings: NDArray[np.float64],
+    chosen: Sequence[int],
+    candidates: Sequence[int],
+    budget: int,
+    uniform: Callable[[int], NDArray[np.float64]],
+) -> tuple[list[int], list[float]]:
+    """k-means++ on the gradients themselves, (n, c d). `uniform(t)` are the (n,) chances of pick t."""
+    guess = np.eye(probs.shape[1])[probs.argmax(axis=1)]
+    gradients = [np.outer(p, e).ravel() for p, e in zip(probs - guess, embeddings, strict=True)]
+    chosen, left, picks, gains = list(chosen), list(candidates), [], []
+    for _ in range(budget):
+        if not chosen:
+            lengths = [float((gradients[i] ** 2).sum()) for i in left]
+            pick, gain = left[lengths.index(max(lengths))], math.nan
+        else:
+            near = [min(squared(gradients[i], gradients[c]) for c in chosen) for i in left]
+            chance = uniform(len(chosen))
+            arrivals = [-math.log(chance[i]) / d if d else math.inf for i, d in zip(left, near, strict=True)]
+            first = arrivals.index(min(arrivals))
+            pick, gain = left[first], math.sqrt(near[first])
+        left.remove(pick)
+        chosen.append(pick)
+        picks.append(pick)
+        gains.append(gain)
+    return picks, gains

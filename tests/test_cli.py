@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from svp import cli, commands
 from svp.config import ActiveConfig, CoresetConfig
+from svp.errors import SvpWarning
 
 FAST = ["--proxy.model", "logistic", "--target.model", "logistic", "--method", "margin", "--quiet"]
 
@@ -45,6 +47,18 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         (["coreset", "cifar10", "--image-size", "8"], 1, "image_size"),
         (["coreset", "--recipe", "nothing"], 1, "svp list recipes"),
         (["coreset", "--recipe", "missing.toml"], 1, "missing.toml"),
+        (["coreset", "photos", "--image-size", "0"], 1, "--image-size: give 1 or more; got '0'"),
+        (
+            ["coreset", "digits", "--control", "random,full"],
+            1,
+            "as in --control random --control full; got 'random,full'",
+        ),
+        (["coreset", "digits", "--seeds", "2.5"], 1, "--seeds: give a whole number; got '2.5'"),
+        (["coreset", "digits", "--compute.precision", "fp16"], 1, "--compute.precision: give 'auto', 'fp32' or 'bf16'"),
+        (["coreset", "digits", "--proxy", "logistic"], 1, "such as --proxy.model; got 'logistic'"),
+        (["coreset", "digits", "--options", "3"], 1, "--options: give a table of names and values"),
+        (["coreset", "digits", "--proxy.phases", "90", "1.0"], 1, "--proxy.phases: give an array"),
+        (["active", "digits", "--labelled", "10,20"], 1, "'10,20'"),
         (["coreset"], 1, "'dataset' must be given"),
         (["active", "digits"], 1, "'labelled' must be given"),
         (["active", "digits", "--labelled", "100", "50"], 1, "must rise"),
@@ -55,6 +69,8 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         (["coreset", "digits", "--equal"], 1, "equal needs epochs"),
         (["coreset", "digits", "--dataset", "cifar10"], 1, "two datasets are named"),
         (["report", "nowhere"], 1, "is this a run folder"),
+        (["coreset", "digits", "--seeds"], 2, "--seeds"),
+        (["coreset", "digits", "and", "more"], 2, "and"),
         (["coreset", "digits", "--proxy.epoch", "3"], 2, "--proxy.epochs"),
         (["corset"], 2, "coreset"),
         (["list", "nothing"], 2, "methods"),
@@ -123,6 +139,26 @@ def test_interrupting_prints_the_line_that_resumes(
     assert "Accuracy of logistic" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("module", ["cyclopts", "pydantic", "svp.workflows", "sklearn"])
+def test_interrupting_while_a_module_is_being_imported_is_one_line_too(module: str) -> None:
+    script = f"""
+import sys
+
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+from svp.cli import main
+main(["coreset", "digits", "--proxy.model", "logistic", "--target.model", "logistic"])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "svp coreset digits" in done.stderr
+
+
 def test_flags_win_over_the_recipe_and_parts_keep_their_defaults() -> None:
     Path("mine.toml").write_text('dataset = "digits"\nbudget = 0.25\n[proxy]\nepochs = 3\n[target]\nepochs = 9\n')
     flags = commands.CoresetFlags.model_validate({"proxy": {"epochs": 4}, "control": ("random",)})
@@ -130,6 +166,22 @@ def test_flags_win_over_the_recipe_and_parts_keep_their_defaults() -> None:
     assert (config.dataset, config.budget, config.control) == ("digits", 0.25, ("random",))
     assert (config.proxy.model, config.proxy.epochs) == ("preact8", 4)
     assert (config.target.model, config.target.epochs) == ("preact20", 9)
+
+
+def test_arrays_of_arrays_are_spelled_one_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[CoresetConfig] = []
+
+    def stop(config: CoresetConfig, **_: Any) -> None:
+        made.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("svp.workflows.coreset.coreset", stop)
+    with pytest.raises(SystemExit):
+        cli.main(
+            ["coreset", "digits", "--proxy.phases", "[1, 0.5]", "[2, 1]", "--compute.no-channels-last", "--seeds", "3"]
+        )
+    assert made[0].proxy.phases == ((1, 0.5), (2, 1))
+    assert (made[0].compute.channels_last, made[0].seeds) == (False, 3)
 
 
 def test_options_are_the_values_they_spell() -> None:
@@ -191,10 +243,19 @@ def test_photos_with_a_broken_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 1
     assert "cat/3.png" in line
     assert "--on-error skip" in line
-    cli.main(["coreset", "photos", *FAST, "--image-size", "8", "--on-error", "skip", "--out", "run"])
-    assert "Accuracy of logistic" in capsys.readouterr().out
+    Path("photos/dog/phone.heic").write_bytes(b"no image that is read here")
+    with pytest.warns(SvpWarning) as warned:
+        cli.main(["coreset", "photos", *FAST, "--image-size", "8", "--on-error", "skip", "--out", "run"])
+    printed = capsys.readouterr().out
+    assert "Accuracy of logistic" in printed
+    assert "report.html" in printed  # it reads the folder again, and says nothing
+    (said,) = warned
+    line = warnings.formatwarning(said.message, said.category, said.filename, said.lineno)
+    assert line.startswith("svp: photos: 2 files left out: cat/3.png: not an image")
+    assert line.index("\n") == len(line) - 1
+    assert "1 file ending in .heic" in line
     problems = json.loads(Path("run/environment.json").read_text())["dataset"]["problems"]
-    assert len(problems) == 1
+    assert len(problems) == 2
 
 
 def test_help_starts_without_torch_and_pandas() -> None:

@@ -137,7 +137,7 @@ def test_unknown_settings_name_the_nearest() -> None:
         ({"proxy": {"epochs": 2.5}}, ["'proxy.epochs'", "got 2.5"]),
         ({"proxy": {"lr": float("inf")}}, ["'proxy.lr'", "finite"]),
         ({"proxy": {"lr": float("nan")}}, ["'proxy.lr'"]),
-        ({"proxy": {"momentum": 1}}, ["'proxy.momentum'", "less than 1"]),
+        ({"proxy": {"momentum": 1}}, ["'proxy.momentum'", "below 1"]),
         ({"proxy": {"phases": []}}, ["'proxy.phases'", "length and a factor"]),
         ({"proxy": {"phases": [[1, 0]]}}, ["'proxy.phases'", "length and a factor"]),
         ({"proxy": {"schedule": "cosine"}}, ["'proxy.schedule'", "'one_cycle' or 'piecewise'"]),
@@ -148,8 +148,17 @@ def test_unknown_settings_name_the_nearest() -> None:
         ({"dataset": "\udcff"}, ["'dataset'", "Unicode"]),
         ({"budget": True}, ["'budget'", "count or a share"]),
         ({"budget": [1]}, ["'budget'", "count or a share", "got [1]"]),
-        ({"control": ["randon"]}, ["'control.0'", "'random' or 'full'", "got 'randon'"]),
-        ({"seed": -1}, ["'seed'", "got -1"]),
+        ({"control": ["randon"]}, ["'control': ", "'random' or 'full'", "got 'randon'"]),
+        ({"control": ["random,full"]}, ["'control': ", 'control = ["random", "full"]']),
+        ({"control": "random"}, ["'control': give an array"]),
+        ({"seed": -1}, ["'seed'", "0 or more", "got -1"]),
+        ({"seeds": 2.5}, ["'seeds': give a whole number; got 2.5"]),
+        ({"proxy": {"lr": "fast"}}, ["'proxy.lr': give a number; got 'fast'"]),
+        ({"proxy": {"lr": 0}}, ["'proxy.lr': give a number above 0; got 0"]),
+        ({"proxy": {"phases": [[1, "x"]]}}, ["'proxy.phases': give a number; got 'x'"]),
+        ({"proxy": {"phases": [[1]]}}, ["'proxy.phases': give arrays of the right length; got [1]"]),
+        ({"proxy": "logistic"}, ["'proxy': give its settings by name, such as proxy.model; got 'logistic'"]),
+        ({"compute": {"channels_last": "maybe"}}, ["'compute.channels_last': give true or false"]),
         ({"target": {"seeds": 2}}, ["target.seeds", "seeds = 3"]),
         ({"test_share": 1}, ["'test_share'"]),
         ({"compute": {"precision": "fp16"}}, ["'compute.precision'", "got 'fp16'"]),
@@ -159,6 +168,17 @@ def test_settings_that_make_no_sense_are_refused_by_name(values: dict[str, Any],
     message = refusal(SettingError, CoresetConfig, **{"dataset": "digits", **values})
     for word in words:
         assert word in message
+    assert "Input should" not in message  # words of the library beneath
+    with pytest.raises(SettingError) as called:  # no detour needed: a direct call says the same
+        CoresetConfig(**{"dataset": "digits", **values})
+    assert str(called.value) == message
+
+
+def test_a_part_by_itself_is_refused_in_one_line() -> None:
+    with pytest.raises(SettingError, match=r"^The setting 'epochs': give 1 or more; got 0$"):
+        TrainConfig(epochs=0)
+    with pytest.raises(UnknownName, match="did you mean 'epochs'"):
+        TrainConfig(epoch=3)  # type: ignore[call-arg]
 
 
 def test_totals_that_make_no_sense_are_refused() -> None:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import svp.data
 from svp.config import DataConfig
 from svp.data import DATASETS, Dataset, hold_out, load, load_dataset
 from svp.data.base import available_memory, check_memory, with_held_out_test
 from svp.errors import DataError, SettingError, UnknownName
+from svp.names import resolve
 
 distinct_ids = st.lists(st.integers(0, 2**62), min_size=1, max_size=40, unique=True)
 
@@ -83,6 +83,10 @@ def test_without_labels_leaves_nothing_to_peek_at():
         ({"inputs": np.full((5, 2), np.nan), "test": None}, r"5 inputs have NaN .* \[0, 1, 2\]"),
         ({"inputs": [[1.0], [np.inf], [0], [0], [0]], "test": None}, r"1 inputs have NaN or infinite values.*\[1\]"),
         ({"inputs": np.full((5, 2), 1e300), "test": None}, "infinite"),
+        ({"inputs": np.zeros((5, 0)), "test": None}, r"shape \(5, 0\), so an example has no values"),
+        ({"inputs": np.zeros((5, 0, 8, 3), np.uint8), "test": None}, "an example has no values"),
+        ({"keys": [*"vwxy", "\udcff"]}, r"1 keys are no valid Unicode, first '\\udcff'"),
+        ({"classes": ["a", "b", "\udcff"]}, r"class name '\\udcff' is no valid Unicode"),
         ({"inputs": np.full((5, 2), "1"), "test": None}, "not numbers"),
         ({"inputs": [[1, 2], [3]], "test": None}, "no array"),
         ({"inputs": np.zeros((5, 3, 32, 32), np.uint8), "test": None}, "channels first"),
@@ -210,7 +214,7 @@ def test_digits():
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_row_of_the_table_can_be_called(name):
-    assert callable(svp.data._function(DATASETS[name].load))
+    assert callable(resolve(DATASETS[name].load))
     assert DATASETS[name].summary
 
 
@@ -259,15 +263,16 @@ def test_a_function_of_ones_own(tmp_path, monkeypatch):
     assert load_dataset("my_sets:three").name == "None"
     with pytest.raises(DataError, match="my_sets:wrong returned a int"):
         load_dataset("my_sets:wrong")
-    with pytest.raises(UnknownName, match="function in my_sets 'tree'; did you mean 'three'"):
+    with pytest.raises(UnknownName, match="name in my_sets 'tree'; did you mean 'three'"):
         load_dataset("my_sets:tree")
-    with pytest.raises(DataError, match=r"there is no module my_set; .*PYTHONPATH"):
+    with pytest.raises(SettingError, match=r"cannot be imported: .*'my_set'; .*PYTHONPATH"):
         load_dataset("my_set:three")
     with pytest.raises(SettingError, match="image_size means nothing here"):
         load_dataset("my_sets:three", image_size=3)
-    for name in ("my_sets:broken", "needs_more:three"):  # an error of theirs stays theirs
-        with pytest.raises(ModuleNotFoundError, match="no_such_package"):
-            load_dataset(name)
+    with pytest.raises(SettingError, match=r"needs_more:three cannot be imported: .*no_such_package"):
+        load_dataset("needs_more:three")
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):  # an error of theirs stays theirs
+        load_dataset("my_sets:broken")
 
 
 def test_a_function_of_ones_own_that_asks_for_nothing(tmp_path, monkeypatch):

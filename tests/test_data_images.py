@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from svp.data import load_dataset
-from svp.errors import DataError, SettingError
+from svp.errors import DataError, SettingError, SvpWarning
 
 RED, BLUE = (200, 30, 40), (10, 60, 220)
 
@@ -111,14 +111,78 @@ def test_train_alone_is_divided_and_a_class_may_be_called_train(tmp_path):
     assert load_dataset(photos(tmp_path / "two", classes=("bus", "train")), image_size=4).classes == ("bus", "train")
 
 
+@pytest.mark.parametrize(
+    ("train", "test"), [("Train", "Test"), ("TRAIN", "Val"), ("train", "VALID"), ("Train", "test")]
+)
+def test_parts_may_be_spelled_in_any_case(tmp_path, train, test):
+    photos(tmp_path / train, n=3)
+    photos(tmp_path / test, n=2)
+    data = load_dataset(tmp_path, image_size=4)
+    assert data.classes == ("ant", "bee")
+    assert data.test is not None
+    assert (len(data), len(data.test)) == (6, 4)
+    assert data.key(0) == f"{train}/ant/0.png"
+
+
+@pytest.mark.parametrize("names", [("train", "Train"), ("train", "test", "Test")])
+def test_a_part_under_two_spellings_is_refused(tmp_path, names):
+    for name in names:
+        photos(tmp_path / name, n=2)
+    with pytest.raises(DataError, match=f"has {names[-1]} and {names[-2]}; rename one of them"):
+        load_dataset(tmp_path, image_size=4)
+
+
+@pytest.mark.parametrize(
+    "stray", ["test/ant/0.png", "Test/0.png", "val/bee/0.png", "VALID/ant/0.png", "validation/bee/0.png"]
+)
+def test_a_part_beside_class_folders_is_not_taken_for_a_class(tmp_path, stray):
+    photos(tmp_path)
+    write(tmp_path / stray)
+    name = stray.split("/")[0]
+    with pytest.raises(DataError, match=f"{name} looks like a part of the data .*train.* or rename {name}") as error:
+        load_dataset(tmp_path, image_size=4)
+    assert "\n" not in str(error.value)
+
+
+def test_parts_of_other_names_are_not_taken_for_classes(tmp_path):
+    photos(tmp_path / "training")
+    photos(tmp_path / "testing")
+    with pytest.raises(DataError, match="testing looks like a part of the data"):
+        load_dataset(tmp_path, image_size=4)
+
+
+def test_a_class_of_images_may_be_called_valid(tmp_path):
+    photos(tmp_path, classes=("invalid", "valid"))
+    assert load_dataset(tmp_path, image_size=4).classes == ("invalid", "valid")
+
+
 def test_what_is_no_image_is_not_looked_at(tmp_path):
     photos(tmp_path, n=2)
     before = load_dataset(tmp_path, image_size=4, test_share=0).fingerprint
-    for name in ("Thumbs.db", ".DS_Store", "._0.png", "notes.txt", ".ipynb_checkpoints/0.png"):
+    for name in ("Thumbs.db", ".DS_Store", "._0.png", ".ipynb_checkpoints/0.png"):
         (tmp_path / "ant" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "ant" / name).write_text("no image")
     photos(tmp_path / ".cache")
     assert load_dataset(tmp_path, image_size=4, test_share=0).fingerprint == before
+
+
+@pytest.mark.parametrize("parts", [("",), ("train", "test")])
+def test_files_of_other_suffixes_are_left_out_and_counted(tmp_path, parts):
+    for part in parts:
+        photos(tmp_path / part, n=5)
+    before = load_dataset(tmp_path, image_size=4)
+    for name in ("ant/a.heic", "ant/more/b.HEIC", "bee/c.heic", "bee/d.heic", "bee/README", "bee/e.txt"):
+        write(tmp_path / parts[-1] / "ant" / "more" / "0.png").unlink()
+        (tmp_path / parts[-1] / name).write_text("no image that is read here")
+    with pytest.warns(SvpWarning) as warned:
+        after = load_dataset(tmp_path, image_size=4)
+    assert (after.fingerprint, len(after.problems)) == (before.fingerprint, 3)
+    (said,) = (str(warning.message) for warning in warned)
+    folder = f"{parts[-1]}/" if parts[-1] else ""
+    assert said.startswith(f"{tmp_path}: 6 files left out: ")
+    assert f"4 files ending in .heic, which is not read here ({folder}ant/a.heic, {folder}ant/more/b.HEIC, " in said
+    assert all(problem in said for problem in after.problems)
+    assert "\n" not in said
 
 
 def test_progress_is_told(tmp_path):
@@ -259,7 +323,8 @@ def test_skipped_images_leave_the_other_ids_and_the_test_part_alone(tmp_path):
     photos(tmp_path, n=10)
     before = load_dataset(tmp_path, image_size=4)
     broken = break_some(tmp_path)
-    after = load_dataset(tmp_path, image_size=4, on_error="skip")
+    with pytest.warns(SvpWarning, match=r"3 files left out: .*ant/3.png: image file is truncated.*bee/0.png"):
+        after = load_dataset(tmp_path, image_size=4, on_error="skip")
     assert before.test is not None
     assert after.test is not None
     assert [problem.split(": ")[0] for problem in sorted(after.problems)] == list(broken)
@@ -315,7 +380,14 @@ def test_a_file_name_that_is_no_text_is_named(tmp_path):
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/ant/\xff.png")).write_bytes(content)
     with pytest.raises(DataError, match=r"ant/\\udcff.png \(its name is not UTF-8\)"):
         load_dataset(tmp_path)
-    assert len(load_dataset(tmp_path, on_error="skip", test_share=0)) == 6
+    with pytest.warns(SvpWarning, match=r"1 file left out: ant/\\udcff.png: its name is not UTF-8"):
+        assert len(load_dataset(tmp_path, on_error="skip", test_share=0)) == 6
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only there are names bytes")
+def test_a_folder_whose_name_is_no_text_has_one_that_can_be_written(tmp_path):
+    root = tmp_path / os.fsdecode(b"ph\xff")
+    assert load_dataset(photos(root), image_size=4).name == r"ph\udcff"
 
 
 # --- folders that are not what they should be

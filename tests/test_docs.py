@@ -5,10 +5,12 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from svp import cli
+from svp.columns import write_table
 from tests.test_data_cifar import write_layout
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +52,37 @@ def test_adding_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         exec(compile(block, "adding.md", "exec"), names)
     run = names["run"]
     assert len(run.selection.ids) == 60  # type: ignore[attr-defined]
+
+
+def test_arrays_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One story from top to bottom: each command and each block of Python, on files such as the page speaks of."""
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.save("probs.npy", rng.dirichlet(np.ones(3), 20))
+    np.save("correct.npy", rng.integers(0, 2, (4, 20)).astype(np.uint8))
+    embeddings = {f"e{i}": rng.normal(size=20) for i in range(4)}
+    write_table(tmp_path / "emb.parquet", pa.table({"name": [f"n{i}" for i in range(20)], **embeddings}))
+    write_table(tmp_path / "labelled.csv", pa.table({"key": ["n3", "n4"]}))
+    write_table(tmp_path / "labels.csv", pa.table({"label": [i % 2 for i in range(20)]}))
+    write_table(tmp_path / "table.csv", pa.table({"text": [f"row {i}" for i in range(20)]}))
+    for i in range(20):
+        place = tmp_path / "photos" / ("cat", "dog")[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(place / f"{i}.png")
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "docs/arrays.md").read_text(), flags=re.DOTALL)
+    for language, block in blocks:
+        if language == "python":
+            exec(compile(block, "arrays.md", "exec"), names)
+            continue
+        for command in block.splitlines():
+            cli.main(shlex.split(command)[1:])
+    said = capsys.readouterr()
+    assert "2 of 20" in said.out
+    assert said.err.count("forecast: ") == said.err.count("took: ") == 4
+    assert len(list(Path("kept").rglob("*.png"))) == 2
+    assert len(list(Path("left").rglob("*.png"))) == 18
 
 
 COMMANDS = [

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import functools
 import os
+import resource
 import shutil
 import signal
 import sqlite3
@@ -238,6 +239,48 @@ def test_answers_that_do_not_fit_store_nothing(store: LabelStore) -> None:
             store.tell(answers)  # type: ignore[arg-type]
     assert content(store) == before
     assert store.tell({}) == store.tell([]) == 0
+    assert content(store) == before
+
+
+def test_a_closed_store_says_so(store: LabelStore) -> None:
+    store.ask([1], round=0, origin="random")
+    store.close()
+    store.close()
+    for use in (
+        lambda: store.classes,
+        lambda: store.ask([2], round=1, origin="random"),
+        lambda: store.tell({1: 0}),
+        store.open_question,
+        store.labels,
+        store.rounds,
+        lambda: list(store.history()),
+    ):
+        with refused(StorageError, str(store.path), "is closed", "open it again"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ([(1, 0)], "(1, 0) is no answer; give class numbers by id, such as {12: 0}"),
+        ([1], "1 is no answer"),
+        ([None], "None is no answer"),
+        (None, "None is no answer"),
+        (3, "3 is no answer"),
+        ("cat", "'c' is no answer"),
+        ([{1: 0}], "is no answer"),
+        ([Answer(2, 0), ["a"] * 1000], "is no answer"),
+        ({1: "cat"}, "'cat' is not a class number"),
+        ([Answer(1, 0, who="\udcff")], "gives no answers"),
+        ([Answer(1, 0, at=3)], "3 is no time"),  # type: ignore[arg-type]
+        ([Answer(1, 0, at="\udcff")], "is no time"),
+    ],
+)
+def test_what_is_no_answer_stores_nothing(store: LabelStore, answers: Any, words: str) -> None:
+    store.ask([1, 2], round=0, origin="random")
+    before = content(store)
+    with refused(LabelError, words):
+        store.tell(answers)
     assert content(store) == before
 
 
@@ -624,6 +667,44 @@ def test_a_full_disk_at_creation(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with refused(StorageError, str(path), "No space left"):
         LabelStore.create(path, ANIMALS)
     assert list(path.parent.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_during_creation_leaves_a_whole_store_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the `at`-th call of SQLite on nothing can be written, also not by `close`, which tells nobody that it failed."""
+    before, calls, at = resource.getrlimit(resource.RLIMIT_FSIZE), 0, 0
+
+    def filling(call: Callable[..., Any]) -> Callable[..., Any]:
+        def filled(*args: Any, **more: Any) -> Any:
+            nonlocal calls
+            if (calls := calls + 1) == at:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+            return call(*args, **more)
+
+        return filled
+
+    class Filling(sqlite3.Connection):
+        execute = filling(sqlite3.Connection.execute)
+        executemany = filling(sqlite3.Connection.executemany)
+        executescript = filling(sqlite3.Connection.executescript)
+        close = filling(sqlite3.Connection.close)
+
+    while calls >= at:  # until it is through before its disk is full
+        calls, at = 0, at + 1
+        path = tmp_path / f"{at}.sqlite"
+        with monkeypatch.context() as patch, contextlib.suppress(StorageError):
+            patch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Filling))
+            try:
+                LabelStore.create(path, ANIMALS).close()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        if not path.exists():
+            LabelStore.create(path, ANIMALS).close()
+        with LabelStore.open(path) as store:
+            assert store.classes == ANIMALS
+            store.ask([1], round=0, origin="random")
+    assert at > 10
 
 
 @pytest.mark.parametrize("mode", ["ro", "ro&immutable=1"])

@@ -14,11 +14,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from svp import learners
-from svp.config import ComputeConfig, TrainConfig
+from svp.config import ComputeConfig, CoresetConfig, TrainConfig
 from svp.data import load_dataset
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingExtra, MissingInput, SettingError, SvpError, TrainingError, UnknownName
-from svp.learners import find, make_learner
+from svp.learners import check_device, find, make_learner, trial
 from svp.learners.compute import Compute, _seconds, decide
 from svp.signals import Signals
 from tests import own_models
@@ -185,15 +185,26 @@ def test_a_net_may_live_in_any_module(rows: Dataset, tmp_path: Path, monkeypatch
     ("model", "options", "kind", "words"),
     [
         (OWN + "MPL", {}, UnknownName, ["did you mean 'MLP'"]),
-        (OWN + "NOT_CALLABLE", {}, SettingError, ["is 3", "torch.nn.Module"]),
+        (OWN + "NOT_CALLABLE", {}, SettingError, ["is 3, not a function or a class"]),
         (OWN + "no_module", {}, SettingError, ["returned str", "torch.nn.Module"]),
         (OWN + "MLP", {"hiden": 3}, SettingError, ["hiden"]),
-        (OWN + "MLP", {"hidden": 0.5}, TypeError, []),
+        (
+            OWN + "MLP",
+            {"hidden": 0.5},
+            SettingError,
+            ["cannot make a net of 3 classes", "{'hidden': 0.5}", "TypeError"],
+        ),
+        (OWN + "raises", {}, SettingError, ["FileNotFoundError: no weights in cache"]),
+        (OWN + "lazy", {}, SettingError, ["layers without a size", "example[None]"]),
+        (OWN + "frozen", {}, TrainingError, ["depends on no weight that may change", "frozen"]),
+        (OWN + "Weightless", {}, TrainingError, ["depends on no weight that may change", "no parameters"]),
+        (OWN + "Detached", {}, TrainingError, ["depends on no weight that may change", "detached"]),
+        (OWN + "TwoOutputs", {}, TrainingError, ["cannot be trained", "'tuple'"]),
         (OWN + "too_many", {}, SettingError, ["logits of shape (2, 4)", "(2, 3)"]),
         (OWN + "wrong_size", {}, SettingError, ["shape (5,)", "cannot be multiplied"]),
         (OWN + "Mapped", {}, SettingError, ["`features` gives shape (2, 1, 5)"]),
         (OWN + "Otherwise", {}, SettingError, ["`forward` does not give `head` of `features`"]),
-        ("no_such_package.nets:make", {}, SettingError, ["no_such_package", "Python path"]),
+        ("no_such_package.nets:make", {}, SettingError, ["no_such_package", "PYTHONPATH"]),
         (":make", {}, SettingError, ["package.module:function"]),
         (".own_models:MLP", {}, SettingError, ["package.module:function"]),
         ("__main__:make", {}, SvpError, []),
@@ -206,11 +217,35 @@ def test_models_that_cannot_be_are_refused_before_training(
     rows: Dataset, model: str, options: dict[str, Any], kind: type[Exception], words: list[str]
 ) -> None:
     train = TrainConfig(model=model, options=options)
-    if issubclass(kind, SvpError):
-        refused(kind, rows, train, *words)
-    else:  # an error inside somebody's own function is theirs, and keeps its traceback
-        with pytest.raises(kind):
-            make_learner(train, rows, seed=0, compute=CPU)
+    with pytest.raises(kind) as caught:
+        trial(train, rows)
+    assert "\n" not in str(caught.value)
+    assert train.model in str(caught.value) or kind is not TrainingError
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_net_that_fails_in_the_middle_of_training_is_named(rows: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"EvenOnly cannot be trained: ValueError: an odd batch of some size$"):
+        fit(rows, own("EvenOnly", batch_size=16), tmp_path, rows.ids[:25])
+
+
+def test_a_rehearsal_changes_no_training(images: Dataset, rows: Dataset, tmp_path: Path) -> None:
+    state = torch.get_rng_state()
+    assert trial(config(), images).gives == {"signals", "embeddings"}
+    trial(own("MLP", options={"dropout": 0.5}), rows)
+    trial(own("lazy_but_shown"), rows)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_batches_larger_than_the_set_and_many_steps(rows: Dataset, tmp_path: Path) -> None:
+    """A batch is then the whole set; `min_steps` counts those steps, and the rate falls over just as many."""
+    train = own("MLP", batch_size=4096, epochs=2, min_steps=5, lr=0.001)
+    fit(rows, train, tmp_path, rows.ids[:7])
+    records = json.loads((tmp_path / "history.json").read_text())
+    assert [record["epoch"] for record in records] == [0, 1, 2, 3, 4]
+    assert all(np.isfinite(record["loss"]) for record in records)
+    assert (np.asarray(Signals.open(tmp_path / "signals")["correct"]) != 255).all()
 
 
 def test_a_model_in_the_running_script_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,6 +264,9 @@ def test_augmentation_is_for_images(rows: Dataset, images: Dataset) -> None:
     make_learner(own("MLP", augment="none"), rows, seed=0, compute=CPU)
     make_learner(config(augment="crop_flip"), images, seed=0, compute=CPU)
     refused(SettingError, replace(rows, augmentation="crop"), own("MLP"), "augment 'crop'")
+    refused(
+        DataError, replace(images, augmentation="flip"), config(), "squares", "'flip'", "'none', 'crop', 'crop_flip'"
+    )  # type: ignore[arg-type]
 
 
 def test_torch_is_an_extra(rows: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,8 +333,10 @@ def test_its_own_random_state_wins(images: Dataset, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "options", "words"),
     [
-        ("sklearn.svm:LinearSVC", {}, ["no probabilities", "predict_proba"]),
-        ("sklearn.linear_model:RidgeClassifier", {"alpha": 2}, ["no probabilities", "alpha"]),
+        ("sklearn.svm:LinearSVC", {}, ["with no options gives no probabilities", "predict_proba"]),
+        ("sklearn.svm:SVC", {}, ["with no options gives no probabilities", "the option probability = true"]),
+        ("sklearn.linear_model:RidgeClassifier", {"alpha": 2}, ["{'alpha': 2} gives no probabilities"]),
+        (OWN + "Unmakeable", {}, ["cannot be made", "OSError: no licence"]),
         ("logistic", {"D": 1}, ["'D'"]),
         ("sklearn.ensemble:RandomForestClassifer", {}, ["did you mean 'RandomForestClassifier'"]),
     ],
@@ -320,6 +360,39 @@ def test_options_that_only_the_fit_refuses_are_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["Unfit", "unfit_pipeline"])
+def test_a_classifier_whose_fit_raises_is_named(images: Dataset, tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingError, match=f"{name} cannot be fitted with no options: KeyError: 'no such column'"):
+        fit(images, TrainConfig(model=OWN + name), tmp_path)
+    assert not (tmp_path / "history.json").exists()
+
+
+@pytest.mark.parametrize("name", ["TooWide", "wide_pipeline"])
+def test_a_classifier_with_probabilities_of_another_width_is_named(images: Dataset, tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingError, match=rf"{name}: predict_proba gives shape \(2, 4\) for 2 .* take \(2, 3\)"):
+        fit(images, TrainConfig(model=OWN + name), tmp_path)
+    assert not (tmp_path / "history.json").exists()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"epochs": 3}, {"lr": 0.5}, {"width": 2.0}, {"augment": "crop"}, {"record": "plain"}, {"min_steps": 10}],
+    ids=str,
+)
+def test_a_setting_that_a_classifier_has_no_use_for_is_refused(images: Dataset, setting: dict[str, Any]) -> None:
+    ((name, value),) = setting.items()
+    default = getattr(TrainConfig(), name)
+    for model in ("logistic", OWN + "scaled_logistic"):
+        train = TrainConfig.make({"model": model, **setting})
+        refused(SettingError, images, train, model, f"{name} = {value} means nothing", f"leave it at {default}")
+
+
+def test_a_classifier_takes_what_it_uses_and_what_nobody_set(images: Dataset) -> None:
+    usual = CoresetConfig.make({"dataset": "d", "proxy": {"model": "logistic"}, "target": {"model": "logistic"}})
+    for train in (usual.proxy, usual.target, TrainConfig(model="logistic", options={"C": 0.5}, seeds=3)):
+        make_learner(train, images, seed=0)
+
+
 def test_a_function_that_needs_nothing_makes_a_classifier(images: Dataset, tmp_path: Path) -> None:
     for name in ("scaled_logistic", "any_options", "CountingClassifier"):
         found = find(TrainConfig(model=OWN + name))
@@ -338,7 +411,11 @@ def test_a_function_that_needs_nothing_makes_a_classifier(images: Dataset, tmp_p
 def test_functions_that_make_no_classifier_are_refused(images: Dataset) -> None:
     refused(SettingError, images, TrainConfig(model=OWN + "no_probabilities"), "no probabilities", "predict_proba")
     refused(
-        SettingError, images, TrainConfig(model=OWN + "scaled_logistic", options={"D": 1}), "scaled_logistic", "options"
+        SettingError,
+        images,
+        TrainConfig(model=OWN + "scaled_logistic", options={"D": 1}),
+        "scaled_logistic",
+        "{'D': 1}",
     )
 
 
@@ -398,3 +475,15 @@ def test_a_device_that_is_not_there_is_named(device: str) -> None:
         decide(ComputeConfig(device=device))
     assert repr(device) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_device_is_checked_for_whoever_would_use_it() -> None:
+    net, logistic = config(), TrainConfig(model="logistic")
+    for device in ("auto", "cpu"):
+        check_device(device, [net, logistic])
+        check_device(device, [logistic])
+    for device in ("cuda", "gpu"):
+        with pytest.raises(SettingError, match=f"'{device}' is for nets; logistic can use the CPU alone"):
+            check_device(device, [logistic, logistic])
+    with pytest.raises(SettingError, match="'cuda:99' cannot be used here"):
+        check_device("cuda:99", [logistic, net])

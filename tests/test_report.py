@@ -41,7 +41,7 @@ def dataset(shape=(8, 8, 1), n=60, classes=("a", "b", EVIL), keys=True, seed=0):
 
 
 def logistic(**options):
-    return {"model": "logistic", "epochs": 1, "options": {"max_iter": 200, **options}}
+    return {"model": "logistic", "options": {"max_iter": 200, **options}}
 
 
 def coreset(out, data, **settings):
@@ -70,7 +70,7 @@ def folders(tmp_path_factory, data):
     coreset(root / "equal steps", data, target=net, compute=cpu, control=both, equal=("epochs", "steps"), seeds=2)
     coreset(root / "one seed", data, control=both)
     coreset(root / "alone", data)
-    coreset(root / "same model", data, proxy=logistic(), control=both)
+    coreset(root / "same model", data, proxy={**logistic(), "epochs": 40}, control=both)
     coreset(root / "set method", data, method=f"{__name__}:first_of_each")
     earlier = root / "many seeds" / "selection.parquet"
     coreset(root / "earlier selection", data, selection=earlier, control=both, budget=None)

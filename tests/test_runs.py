@@ -20,7 +20,7 @@ from svp import runs
 from svp.config import CoresetConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, RunChanged, StorageError, SvpError
-from svp.runs import Run, digest, read_array, read_json, write_array, write_bytes, write_json
+from svp.runs import Run, Stage, digest, read_array, read_json, write_array, write_bytes, write_json
 
 CODE = ("svp.chance",)
 
@@ -38,6 +38,14 @@ def data() -> Dataset:
 
 def config(**values: Any) -> CoresetConfig:
     return CoresetConfig.make({"dataset": "six", **values})
+
+
+def worked(folder: Path, config: CoresetConfig, data: Dataset, **given: Any) -> None:
+    """A run in which something was finished."""
+    with Run.start(folder, config, data, **given) as run:
+        stage = run.stage("work", {}, CODE)
+        if not stage.done:
+            stage.finish()
 
 
 def names(folder: Path) -> list[str]:
@@ -193,8 +201,36 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         path.write_bytes(whole.read_bytes()[:length])
         with refused(DataError, f"cannot read {path}"):
             read_array(path)
+    content = whole.read_bytes()
+    for header in (content[10:40] + b"\xff\n", b"{'descr': (", b"[", b"{'descr': '<i8'}", b"(" * 90):
+        path.write_bytes(content[:10] + header.ljust(118) + content[128:])
+        with refused(DataError, f"cannot read {path}"):
+            read_array(path)
     with pytest.raises(ValueError, match="Object arrays"):
         write_array(path, np.array([{}], object))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "3", '"x"', "{}", '{"format": 1}', "[" * 100_000])
+def test_damaged_records_are_named(tmp_path: Path, data: Dataset, content: str) -> None:
+    folder = tmp_path / "run"
+    with Run.start(folder, config(), data) as run:
+        run.stage("begun", {"a": 1}, CODE)
+        run.stage("done", {"a": 1}, CODE).finish(seconds=1.0)
+    for name in ("begun/begun.json", "done/begun.json", "done/done.json", "environment.json"):
+        before = (folder / name).read_text()
+        (folder / name).write_text(content)
+        with (
+            refused(DataError, str(folder / name), "is damaged", "put back a copy", "remove"),
+            Run.start(folder, config(), data) as run,
+        ):
+            _ = run.stage(name.split("/")[0], {"a": 1}, CODE).facts
+            pytest.fail(f"{name} was believed")
+        (folder / name).write_text(before)
+    (folder / "done" / "begun.json").unlink()
+    with Run.start(folder, config(), data) as run, refused(DataError, "begun.json is missing"):
+        run.stage("done", {"a": 2}, CODE)
+    with refused(DataError, "metrics.json"):
+        _ = run.metrics["verdict"]
 
 
 def test_digests_notice_any_change() -> None:
@@ -244,7 +280,7 @@ def test_a_second_process_is_refused_until_the_first_is_done(tmp_path: Path, dat
 
 
 def test_a_refused_start_leaves_the_folder_free(tmp_path: Path, data: Dataset) -> None:
-    Run.start(tmp_path / "run", config(), data).close()
+    worked(tmp_path / "run", config(), data)
     with refused(RunChanged):
         Run.start(tmp_path / "run", config(seed=1), data)
     Run.start(tmp_path / "run", config(), data).close()
@@ -293,15 +329,54 @@ def test_what_a_kill_left_is_swept(tmp_path: Path, data: Dataset) -> None:
 def test_changed_settings_are_refused_by_name(
     tmp_path: Path, data: Dataset, values: dict[str, Any], words: list[str]
 ) -> None:
-    Run.start(tmp_path / "run", config(), data).close()
+    worked(tmp_path / "run", config(), data)
     before = (tmp_path / "run" / "config.toml").read_bytes()
     with refused(RunChanged, *words, "--out"):
         Run.start(tmp_path / "run", config(**values), data)
     assert (tmp_path / "run" / "config.toml").read_bytes() == before
 
 
+@pytest.mark.parametrize("other", ["settings", "data", "machine"])
+def test_a_folder_in_which_nothing_was_finished_is_begun_anew(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    folder = tmp_path / "run"
+    with Run.start(folder, config(), data) as run:
+        write_bytes(run.stage("proxy/seed-0/model", {"lr": 1.0}, CODE).folder / "half.npy", b"half")
+        run.remember("compute", lambda: {"threads": 3})
+        # An active run has sessions of its own, which an oracle has answered.
+        with Run.start(folder / "sessions" / "proxy-seed-0", config(), data) as session:
+            (session.folder / "labels.sqlite").touch()
+    (folder / "notes.txt").write_text("mine")
+    if other == "machine":
+        change_surroundings(monkeypatch, cores=10_000)
+    changed = config(seed=1) if other == "settings" else config()
+    some = data if other != "data" else Dataset.from_arrays(data.inputs, [1, 0] * 3, name="six")
+    with Run.start(folder, changed, some) as run:
+        assert run.environment == {**runs.environment(some), "settings": changed.flat()}
+        assert CoresetConfig.load(folder / "config.toml") == changed
+        assert not (folder / "sessions").exists()
+        stage = run.stage("proxy/seed-0/model", {"lr": 2.0}, CODE)
+        assert names(stage.folder) == ["begun.json"]
+        stage.finish()
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert len(diary(folder, "begun anew")[0]["changed"]) == 1
+    with refused(RunChanged, "seed was"):
+        Run.start(folder, config(seed=2), some)
+
+
+@pytest.mark.parametrize("where", [".", "mine"])
+def test_a_label_store_is_work_though_no_stage_is_finished(tmp_path: Path, data: Dataset, where: str) -> None:
+    Run.start(tmp_path, config(), data).close()
+    (tmp_path / where).mkdir(exist_ok=True)
+    (tmp_path / where / "labels.sqlite").touch()
+    with refused(RunChanged, "seed was 0, is now 1"):
+        Run.start(tmp_path, config(seed=1), data)
+    assert (tmp_path / where / "labels.sqlite").exists()
+
+
 def test_changed_data_are_refused(tmp_path: Path, data: Dataset) -> None:
-    Run.start(tmp_path / "run", config(), data).close()
+    worked(tmp_path / "run", config(), data)
     other = Dataset.from_arrays(data.inputs, [1, 0] * 3, test=(data.test.inputs, data.test.labels), name="six")
     with refused(RunChanged, "content of dataset six", other.fingerprint[:12]):
         Run.start(tmp_path / "run", config(), other)
@@ -328,7 +403,7 @@ def test_what_says_which_arms_are_wanted_may_change_back_and_forth(tmp_path: Pat
 
 
 def test_what_may_vary_frees_nothing_else(tmp_path: Path, data: Dataset) -> None:
-    Run.start(tmp_path / "run", config(), data, may_vary=VARY).close()
+    worked(tmp_path / "run", config(), data, may_vary=VARY)
     before = {name: (tmp_path / "run" / name).read_bytes() for name in ("config.toml", "environment.json")}
     with refused(RunChanged, "margin was 1.0, is now 2.0"):
         Run.start(tmp_path / "run", config(margin=2.0, seeds=2), data, may_vary=VARY)
@@ -340,7 +415,7 @@ def test_what_may_vary_frees_nothing_else(tmp_path: Path, data: Dataset) -> None
 
 
 def test_nothing_varies_unless_it_may(tmp_path: Path, data: Dataset) -> None:
-    Run.start(tmp_path / "run", config(seeds=2, control=["full"]), data).close()
+    worked(tmp_path / "run", config(seeds=2, control=["full"]), data)
     for values, word in (
         ({"seeds": 3, "control": ["full"]}, "seeds was 2, is now 3"),
         ({"seeds": 1, "control": ["full"]}, "seeds was 2, is now 1"),
@@ -354,7 +429,7 @@ def test_nothing_varies_unless_it_may(tmp_path: Path, data: Dataset) -> None:
 def test_the_data_may_have_moved(tmp_path: Path, data: Dataset) -> None:
     folder = tmp_path / "run"
     for where in (None, tmp_path / "a", tmp_path / "b"):
-        Run.start(folder, config(data=where), data).close()
+        worked(folder, config(data=where), data)
         assert CoresetConfig.load(folder / "config.toml").data == where
     with refused(RunChanged, "dataset was six, is now seven"):
         Run.start(folder, config(dataset="seven"), data)
@@ -410,6 +485,7 @@ def test_other_surroundings_are_refused_unless_accepted(
     folder = tmp_path / "run"
     with Run.start(folder, config(), data) as run:
         run.remember("compute", lambda: {"threads": 3})
+        run.stage("work", {}, CODE).finish()
     before = (folder / "environment.json").read_bytes()
     change_surroundings(monkeypatch, **changed)
     with refused(RunChanged, "another environment", *words, "--out", "--accept-code-change"):
@@ -444,11 +520,11 @@ def test_a_new_version_of_svp_is_no_other_environment(
 def test_a_refused_setting_is_named_before_surroundings_are_accepted(
     tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Run.start(tmp_path / "run", config(), data).close()
+    worked(tmp_path / "run", config(), data)
     change_surroundings(monkeypatch, torch="9.9")
     with refused(RunChanged, "seed was 0, is now 1"):
         Run.start(tmp_path / "run", config(seed=1), data, accept_code_change=True)
-    assert not (tmp_path / "run" / "events.jsonl").exists()
+    assert not diary(tmp_path / "run", "accepted environment")
     assert Run.open(tmp_path / "run").environment["packages"]["torch"] != "9.9"
 
 
@@ -471,6 +547,53 @@ def test_a_stage_is_begun_done_and_then_read(tmp_path: Path, data: Dataset) -> N
             run.stage("proxy/seed-0", {"ids": "abc", "lr": 0.2}, CODE)
         with refused(RunChanged, "ids was abc, is now not set"):
             run.stage("proxy/seed-0", {"lr": 0.1}, CODE)
+
+
+def stage_with_results(run: Run) -> Stage:
+    """A finished stage as a net leaves it: files of its own, and a folder of arrays."""
+    stage = run.stage("train", {"a": 1}, CODE)
+    (stage.folder / "signals").mkdir()
+    write_bytes(stage.folder / "model.safetensors", b"weights")
+    write_array(stage.folder / "signals" / "loss.npy", np.arange(5.0))
+    (stage.folder / ".left.tmp").touch()
+    stage.finish(seconds=1.0)
+    return stage
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "signals/loss.npy"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "longer", "gone", "a folder"])
+def test_a_damaged_result_is_not_believed(tmp_path: Path, data: Dataset, name: str, damage: str) -> None:
+    with Run.start(tmp_path / "run", config(), data) as run:
+        stage = stage_with_results(run)
+        assert run.stage("train", {"a": 1}, CODE).done
+    path = stage.folder / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "a folder":
+        path.mkdir()
+    elif damage != "gone":
+        path.write_bytes({"changed": content[:-1] + b"?", "cut": content[:-1], "longer": content + b"?"}[damage])
+    words = [str(path), "is damaged", f"remove the folder {stage.folder}", "made again"]
+    with Run.start(run.folder, config(), data) as run, refused(DataError, *words):
+        run.stage("train", {"a": 1}, CODE)
+    with Run.start(tmp_path / "new", config(), data, reuse=[run.folder]) as new, refused(DataError, *words):
+        new.stage("train", {"a": 1}, CODE)
+    # The next step helps.
+    shutil.rmtree(stage.folder)
+    with Run.start(run.folder, config(), data) as run:
+        assert not run.stage("train", {"a": 1}, CODE).done
+        assert stage_with_results(run).done
+
+
+def test_marks_of_earlier_versions_vouch_for_nothing(tmp_path: Path, data: Dataset) -> None:
+    with Run.start(tmp_path / "run", config(), data) as run:
+        stage = stage_with_results(run)
+        mark = read_json(stage.folder / "done.json")
+        assert sorted(mark["files"]) == ["model.safetensors", "signals/loss.npy"]
+        del mark["files"]
+        write_json(stage.folder / "done.json", mark)
+        (stage.folder / "model.safetensors").unlink()
+        assert run.stage("train", {"a": 1}, CODE).done
 
 
 def change_code(monkeypatch: pytest.MonkeyPatch, version: str) -> None:

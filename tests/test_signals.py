@@ -67,7 +67,7 @@ def test_a_file_that_a_kill_cut_off_is_made_again(tmp_path: Path, length: int) -
     Signals.create(tmp_path, 3, 5)
     path = tmp_path / "el2n.npy"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(DataError, match="no readable signals"):
+    with pytest.raises(DataError, match=r"cannot read .*el2n\.npy"):
         Signals.open(tmp_path)
     made = Signals.create(tmp_path, 3, 5)
     assert made["el2n"].shape == (3, 5)
@@ -75,7 +75,7 @@ def test_a_file_that_a_kill_cut_off_is_made_again(tmp_path: Path, length: int) -
 
 
 def test_no_signals_is_a_named_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no readable signals"):
+    with pytest.raises(DataError, match=r"cannot read .*correct\.npy: No such file"):
         Signals.open(tmp_path)
 
 

@@ -1,6 +1,7 @@
 """Both workflows end to end on tiny data: what is trained, on what, how often, and what is refused before."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,16 @@ import svp
 from svp.audit import agreement
 from svp.config import ActiveConfig, CoresetConfig, TrainConfig
 from svp.data.base import Dataset
-from svp.errors import BudgetError, DataError, MissingInput, RunChanged, SettingError, SvpError, UnknownName
+from svp.errors import (
+    BudgetError,
+    DataError,
+    MissingInput,
+    RunChanged,
+    SettingError,
+    SvpError,
+    TrainingError,
+    UnknownName,
+)
 from svp.labels import LabelStore
 from svp.learners import loop
 from svp.runs import Run, code_digest, digest, read_array, read_json
@@ -243,6 +253,37 @@ def test_a_second_call_trains_nothing_and_changes_nothing(
     assert not trained
     assert again.metrics == metrics
     assert (again.folder / "selection.parquet").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("stage", "file"),
+    [
+        ("proxy/seed-0/model-0", "model.safetensors"),
+        ("proxy/seed-0/model-0", "signals/correct.npy"),
+        ("selection/seed-0", "scores.npy"),
+        ("selection/seed-0", "selection.parquet"),
+        ("target/proxy-epochs/seed-0/test", "probs.npy"),
+    ],
+)
+def test_a_damaged_stage_is_named_and_can_be_made_again(data: Dataset, tmp_path: Path, stage: str, file: str) -> None:
+    before = coreset(core(), data, out=tmp_path / "run").metrics
+    path = tmp_path / "run" / stage / file
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    with refused(DataError, str(path), "is damaged", "remove the folder"):
+        coreset(core(), data, out=tmp_path / "run")
+    shutil.rmtree(path.parent if path.parent.name != "signals" else path.parents[1])
+    after = coreset(core(), data, out=tmp_path / "run").metrics
+    assert [arm["class_accuracy"] for arm in after["arms"]] == [arm["class_accuracy"] for arm in before["arms"]]
+
+
+def test_a_damaged_ranking_of_a_round_is_named(data: Dataset, tmp_path: Path) -> None:
+    run = active(act(control=["target"]), data, out=tmp_path / "run")
+    path = round_folder(run.folder / "sessions/target-seed-0", 1) / "selection" / "scores.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with refused(DataError, str(path), "is damaged"):
+        active(act(control=["target"]), data, out=tmp_path / "run")
 
 
 def test_controls_and_seeds_are_added_to_a_finished_run(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
@@ -867,6 +908,20 @@ def test_what_was_asked_can_go_to_another_target(data: Dataset, tmp_path: Path, 
     later = coreset(core(selection=run.folder / "selection.parquet", budget=None), data, out=tmp_path / "later")
     assert [t.n for t in trained] == [28]
     assert later.selection.ids.tolist() == flat(questions(run))
+
+
+def test_settings_that_failed_at_first_may_be_corrected(data: Dataset, tmp_path: Path) -> None:
+    """Before anything was finished the folder is as good as new."""
+    small = {"target": LOGISTIC, "method": "margin"}
+    for go, make in ((coreset, core), (active, lambda **values: act(labelled=[20, 28], **values))):
+        wild, out = make(proxy={**PROXY, "lr": 1e30}, **small), tmp_path / go.__name__
+        with refused(TrainingError, "lower lr"):
+            go(wild, data, out=out)  # type: ignore[operator]
+        right = go(make(**small), data, out=out)  # type: ignore[operator]
+        new = go(make(**small), data, out=tmp_path / "new" / go.__name__)  # type: ignore[operator]
+        assert right.selection.ids.tolist() == new.selection.ids.tolist()
+        with refused(RunChanged, "proxy.lr"):
+            go(wild, data, out=out)  # type: ignore[operator]
 
 
 # --- a session ------------------------------------------------------------------------------------------------------------

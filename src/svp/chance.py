@@ -42,6 +42,11 @@ def hash_ids(ids: ArrayLike, seed: int, *path: Word) -> NDArray[np.uint64]:
         return z ^ (z >> np.uint64(31))
 
 
+def uniform(ids: ArrayLike, seed: int, *path: Word) -> NDArray[np.float64]:
+    """(n,) numbers strictly between 0 and 1 that belong to the ids: the upper 52 bits of their hashes, and a half."""
+    return ((hash_ids(ids, seed, *path) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+
+
 def shuffled(ids: ArrayLike, seed: int, *path: Word) -> NDArray[np.int64]:
     """Positions of `ids` in a random order; the order of a subset is the subset of the order."""
     return np.argsort(hash_ids(ids, seed, *path), kind="stable")

@@ -1,10 +1,15 @@
-"""The command line: parse, call one function, print. Each command's code is imported when that command is run."""
+"""The command line: parse, call one function, print. Each command's code is imported when that command is run.
+
+At import there is next to nothing, so that an interruption while the rest is being imported is met by `main`.
+"""
 
 import os
-import shlex
 import sys
+import warnings
+from typing import TYPE_CHECKING
 
-from cyclopts import App, CycloptsError
+if TYPE_CHECKING:
+    from cyclopts import App
 
 # name: (what it does, an example)
 COMMANDS = {
@@ -17,22 +22,44 @@ COMMANDS = {
         "Choose what to label, round by round: the proxy asks, known labels answer in place of people",
         "svp active photos --labelled 100 200 400 --method margin --control random target",
     ),
+    "select": (
+        "Choose from arrays in files, without a dataset or a training",
+        "svp select margin --probs probs.npy --budget 10% --out picks.parquet",
+    ),
+    "score": (
+        "One score for each example of arrays in files, higher = taken first",
+        "svp score entropy --probs probs.parquet:p* --out scores.npy",
+    ),
+    "apply": (
+        "Write the chosen part of a folder of images, a table or an array",
+        "svp apply picks.parquet --data photos --out kept --link",
+    ),
+    "advise": (
+        "Say which methods suit your data, why, what they cost and what they have to beat",
+        "svp advise photos --budget 10% --proxy --noise 0.1",
+    ),
     "report": ("Write the HTML report of a run folder", "svp report runs/photos-coreset-1a2b3c4d"),
     "list": ("Show what is known: methods, models, datasets, recipes", "svp list methods"),
 }
 
-app = App(
-    name="svp",
-    help="Which of this data should I label, or train on, and is it worth it?\n\n"
-    "A small proxy model chooses for a large target model, and what that was worth is measured.",
-    version=lambda: __import__("svp").__version__,
-    suppress_keyboard_interrupt=False,
-    help_format="plaintext",  # Markdown would add a third to the start-up
-    result_action="return_value",
-)
-for _name, (_help, _example) in COMMANDS.items():
-    _function = "list_" if _name == "list" else _name
-    app.command(f"svp.commands:{_function}", name=_name, help=_help, help_epilogue=f"Example: {_example}")
+
+def _app() -> "App":
+    from cyclopts import App
+
+    app = App(
+        name="svp",
+        help="Which of this data should I label, or train on, and is it worth it?\n\n"
+        "A small proxy model chooses for a large target model, and what that was worth is measured.",
+        version=lambda: __import__("svp").__version__,
+        suppress_keyboard_interrupt=False,
+        help_format="plaintext",  # Markdown would add a third to the start-up
+        result_action="return_value",
+    )
+    for name, (summary, example) in COMMANDS.items():
+        function = "list_" if name == "list" else name
+        module = "array_commands" if name in ("select", "score", "apply") else "commands"
+        app.command(f"svp.{module}:{function}", name=name, help=summary, help_epilogue=f"Example: {example}")
+    return app
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -42,14 +69,12 @@ def main(arguments: list[str] | None = None) -> None:
     # "package.module:function" of the user's own code is looked for where the command is given, as python -m does.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    warnings.formatwarning = lambda message, *_, **__: f"svp: {' '.join(str(message).split())}\n"
     try:
-        app([a for a in arguments if a != "--debug"], exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        if debug:
-            raise
-        _say(f"{' '.join(str(error).split())} (see: svp --help)")
-        sys.exit(2)
+        _app()([a for a in arguments if a != "--debug"], exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
+        import shlex
+
         _say(f"interrupted; what was finished is kept. Go on with: svp {shlex.join(arguments)}")
         sys.exit(130)
     except BrokenPipeError:
@@ -57,12 +82,15 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
+        from cyclopts import CycloptsError
+
         from svp.errors import SvpError
 
-        if debug or not isinstance(error, SvpError):
+        if debug or not isinstance(error, SvpError | CycloptsError):
             raise
-        _say(" ".join(str(error).split()))
-        sys.exit(1)
+        wrong_usage = isinstance(error, CycloptsError)
+        _say(" ".join(str(error).split()) + (" (see: svp --help)" if wrong_usage else ""))
+        sys.exit(2 if wrong_usage else 1)
 
 
 def _say(message: str) -> None:

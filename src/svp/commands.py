@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, create_model
 
 from svp.config import ActiveConfig, Config, CoresetConfig, merge, read_toml
 from svp.errors import MissingExtra, SettingError, UnknownName, require
@@ -24,6 +24,13 @@ C = TypeVar("C", bound=Config)
 # --- every setting as a flag ---------------------------------------------------------------------------------------------
 
 
+# What a flag takes of settings that a word alone cannot spell: names with a value each, and arrays, one a word.
+SPELLED: dict[str, Any] = {
+    str(dict[str, Any]): dict[str, str],
+    str(tuple[tuple[float, float], ...]): tuple[str, ...],
+}
+
+
 def flags_of(config: type[Config], defaults: Config | None = None) -> type[BaseModel]:
     """The settings of `config` as flags that may all be left out; help shows the defaults, which stay with `config`."""
     fields: dict[str, Any] = {}
@@ -31,15 +38,16 @@ def flags_of(config: type[Config], defaults: Config | None = None) -> type[BaseM
         default = getattr(defaults, name) if defaults is not None else info.default
         kind: Any = info.annotation
         if isinstance(kind, type) and issubclass(kind, Config):
-            fields[name] = (flags_of(kind, default) | None, None)
+            fields[name] = (Annotated[flags_of(kind, default) | None, SkipValidation], None)
             continue
-        if kind == dict[str, Any]:
-            kind = dict[str, str]
+        kind = SPELLED.get(str(kind), kind)
         known = "" if info.is_required() or default in (None, (), {}) else f" [default: {_plain(default)}]"
         several = str(kind).startswith("tuple[")
         fields[name] = (
+            # Not checked here: `config` itself says what is wrong with a value, in one place for flags, files and calls.
             Annotated[
                 kind | None,
+                SkipValidation,
                 Parameter(consume_multiple=several, negative=() if kind is not bool else None, show_default=False),
             ],
             Field(None, description=f"{info.description or ''}{known}".strip() or None),
@@ -173,6 +181,90 @@ def demo(*, out: Path | None = None, quiet: Annotated[bool, Parameter(negative=(
     )
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the data; with a dataset, n, classes, labels and imbalance are read from it.
+
+    Parameters
+    ----------
+    n
+        examples to choose from
+    goal
+        label: choose what people label; train: choose what to keep of labelled data [default: train where there are labels]
+    labels
+        the labels of all examples are known
+    embeddings
+        there are features from elsewhere, such as a frozen encoder's
+    probs
+        there are class probabilities
+    proxy
+        a small model can be trained
+    signals
+        kinds of signals that a training recorded, such as correct
+    classes
+        how many classes
+    noise
+        expected share of wrong labels
+    imbalance
+        examples of the largest class over those of the smallest
+    d
+        width of an embedding, for the costs alone [default: 512]
+    epochs
+        epochs that signals are recorded in, for the costs alone [default: 40]
+    """
+
+    n: int | None = None
+    goal: Literal["label", "train"] | None = None
+    labels: Annotated[bool | None, Parameter(negative=())] = None
+    embeddings: Annotated[bool | None, Parameter(negative=())] = None
+    probs: Annotated[bool | None, Parameter(negative=())] = None
+    proxy: Annotated[bool | None, Parameter(negative=())] = None
+    signals: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative=())] = None
+    classes: int | None = None
+    noise: float | None = None
+    imbalance: float | None = None
+    d: int | None = None
+    epochs: int | None = None
+
+
+def advise(
+    dataset: str | None = None,
+    /,
+    *,
+    budget: str,
+    facts: Facts = Facts(),
+    data: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Print `svp.advise`.
+
+    Parameters
+    ----------
+    dataset
+        a name from `svp list datasets`, a folder of class folders, a .npz file, or package.module:function; or leave it out
+        and give --n
+    budget
+        how many to choose: a count or a share (0.1, 10%)
+    data
+        folder that holds the files of a named dataset
+    json_
+        print as JSON
+    """
+    from svp.adviser import advise, facts_of
+
+    known: dict[str, Any] = {}
+    if dataset is not None:
+        from svp.data import load_dataset
+
+        known = facts_of(load_dataset(dataset, root=data))
+    known |= {name: value for name, value in vars(facts).items() if value is not None}
+    if "n" not in known:
+        raise SettingError("advise: nothing says how many examples there are; name a dataset, or give --n")
+    advice = advise(budget=budget, **known)
+    print(json.dumps(advice.as_dict(), indent=1) if json_ else "\n".join(advice.lines()))
+
+
 def report(run: Path, /) -> None:
     """Write report.html into a run folder and print its path.
 
@@ -232,20 +324,19 @@ def _known(what: str) -> dict[str, str]:
 
 def configure(kind: type[C], dataset: str | None, settings: BaseModel | None, common: Common) -> C:
     """The configuration: the recipe, over it the flags."""
-    given = {} if settings is None else _typed(settings.model_dump(exclude_unset=True))
+    given = {} if settings is None else _typed({name: getattr(settings, name) for name in settings.model_fields_set})
     if dataset is not None and given.setdefault("dataset", dataset) != dataset:
         raise SettingError(f"two datasets are named, {dataset!r} and {given['dataset']!r}; name one")
-    return kind.make(merge({} if common.recipe is None else read_recipe(common.recipe), given))
+    return kind.make(merge({} if common.recipe is None else read_recipe(common.recipe), given), flags=True)
 
 
-def _typed(given: dict[str, Any]) -> dict[str, Any]:
-    """Options as the values they spell, in TOML: 50, 0.5, true, [1, 2]; what is no such value is text."""
-    typed = {}
-    for name, value in given.items():
-        if name == "options":
-            value = {option: _value(text) for option, text in value.items()}
-        typed[name] = _typed(value) if isinstance(value, dict) and name != "options" else value
-    return typed
+def _typed(given: Any, *, of_options: bool = False) -> Any:
+    """Words as the values they spell, where these are not plain: options (50, 0.5, true, text), and arrays within arrays."""
+    if isinstance(given, dict):
+        return {name: _typed(value, of_options=of_options or name == "options") for name, value in given.items()}
+    if isinstance(given, list | tuple):
+        return [_typed(value) for value in given]
+    return _value(given) if isinstance(given, str) and (of_options or given.startswith("[")) else given
 
 
 def _value(text: str) -> Any:

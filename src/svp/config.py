@@ -10,8 +10,9 @@ import numbers
 import re
 import tomllib
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -72,13 +73,25 @@ class Config(BaseModel):
     def _fits_a_file(cls, value: Any) -> Any:
         return _keepable(value)
 
+    if not TYPE_CHECKING:  # where types are checked, each class has the arguments that its settings are
+
+        def __init__(self, **values: Any) -> None:
+            """Raises SettingError or UnknownName in one line, naming the setting."""
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise _one_line(error, type(self)) from None
+
+        # To pydantic it is its own: a part within another is checked with the whole, and named "proxy.epochs".
+        __init__.__pydantic_base_init__ = True
+
     @classmethod
-    def make(cls, values: dict[str, Any]) -> Self:
-        """Check `values`; raises SettingError or UnknownName in one line, naming the setting."""
+    def make(cls, values: dict[str, Any], *, flags: bool = False) -> Self:
+        """Settings from nested tables, checked; flags: errors name settings as the command line does, `--proxy.epochs`."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise _one_line(error, cls) from None
+            raise _one_line(error, cls, flags=flags) from None
 
     @classmethod
     def load(cls, path: Path, overrides: dict[str, Any] | None = None) -> Self:
@@ -305,16 +318,54 @@ def _toml_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _one_line(error: ValidationError, cls: type[Config]) -> SettingError | UnknownName:
+# What a setting may be, by pydantic's name of the error, where the error itself does not say it in words of ours.
+ALLOWED = {
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "a number below {lt:g}",
+    "less_than_equal": "{le:g} or less",
+    "literal_error": "{expected}",
+    "finite_number": "a finite number",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("string_type", "path_type"), "text"),
+    "tuple_type": "an array, such as [1, 0.5]",
+    **dict.fromkeys(("missing", "too_long"), "arrays of the right length"),
+    "dict_type": "a table of names and values",
+    "model_type": "its settings by name, such as {first}",
+}
+
+
+def _one_line(error: ValidationError, cls: type[Config], *, flags: bool = False) -> SettingError | UnknownName:
+    """The first of pydantic's errors in words of ours: the setting, what is allowed, what came."""
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"] if part not in ("int", "float", "str"))
-    if first["type"] == "extra_forbidden":
+    kind, came = first["type"], first["input"]
+    path = [part for part in first["loc"] if part not in ("int", "float", "str")]
+    parts = list(takewhile(lambda part: isinstance(part, str), path))  # the place within an array is not named
+    name = ".".join(map(str, parts))
+    if kind == "extra_forbidden":
         return UnknownName("setting", name, _known_settings(cls), hint="see --help")
-    if first["type"] == "missing":
+    if kind == "missing" and parts == path:
         return SettingError(f"The setting {name!r} must be given ({_describe(cls, name)})")
-    message = first["msg"].removeprefix("Value error, ")
-    what = f"The setting {name!r}: " if name else ""
-    return SettingError(f"{what}{message}; got {first['input']!r}" if name else message)
+    if kind == "value_error":
+        allowed = first["msg"].removeprefix("Value error, ")
+    elif kind in ALLOWED:
+        part = next((known for known in _known_settings(cls) if known.startswith(f"{name}.")), "")
+        allowed = "give " + ALLOWED[kind].format(**first.get("ctx", {}), first=_flag(part) if flags else part)
+    else:
+        allowed = first["msg"]
+    if not name:
+        return SettingError(allowed)
+    if parts != path and isinstance(came, str) and "," in came:
+        each = [word.strip() for word in came.split(",")]
+        repeated = " ".join(f"{_flag(name)} {word}" for word in each) if flags else f"{name} = {json.dumps(each)}"
+        allowed += f", several of them as in {repeated}"
+    return SettingError(f"{_flag(name) if flags else f'The setting {name!r}'}: {allowed}; got {came!r}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _known_settings(cls: type[Config], prefix: str = "") -> list[str]:

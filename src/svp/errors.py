@@ -12,7 +12,7 @@
     ├── RunChanged           a run folder was made with another configuration, dataset or code
     └── StorageError         the folder cannot be written (full, read-only, in use by another process)
 
-The command line prints the message on one line and exits with status 1.
+The command line prints the message on one line and exits with status 1; a SvpWarning it prints likewise, and goes on.
 """
 
 import difflib
@@ -23,6 +23,10 @@ from types import ModuleType
 
 class SvpError(Exception):
     """Base of all errors that `svp` raises on purpose."""
+
+
+class SvpWarning(UserWarning):
+    """What goes on, but should be known: files of a folder that were left out."""
 
 
 class UnknownName(SvpError):
@@ -69,6 +73,12 @@ class RunChanged(SvpError):
 
 class StorageError(SvpError):
     """A folder cannot be written: full, read-only, or in use by another process."""
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong in code that is not ours: "ValueError: its message", on one line."""
+    reason = " ".join(str(error).split())
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -23,7 +23,7 @@ import os
 import sqlite3
 import tempfile
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -161,7 +161,13 @@ class LabelStore:
 
     def __init__(self, path: Path, db: sqlite3.Connection) -> None:
         self.path = path
-        self._db = db
+        self._open_db: sqlite3.Connection | None = db
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._open_db is None:
+            raise StorageError(f"{self.path} is closed; open it again")
+        return self._open_db
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], classes: Sequence[str]) -> Self:
@@ -173,8 +179,9 @@ class LabelStore:
         try:
             with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
                 draft = Path(folder) / path.name
+                # Not yet in WAL mode: there the file is whole only once `close` has folded the log into it, and on a full
+                # disk `close` fails without a word.
                 with _named(path), closing(_connect(draft, "rwc")) as db:
-                    db.execute("PRAGMA journal_mode = WAL")
                     db.executescript(_SCHEMA)
                     with cls(path, db)._event("create") as (event, _):
                         rows = [(number, name, event) for number, name in enumerate(names)]
@@ -209,7 +216,9 @@ class LabelStore:
 
     def close(self) -> None:
         """Close the file. Nothing depends on it being called: what was acknowledged is stored."""
-        self._db.close()
+        if self._open_db is not None:
+            self._open_db.close()
+        self._open_db = None
 
     def __enter__(self) -> Self:
         return self
@@ -265,15 +274,17 @@ class LabelStore:
         Raises LabelError for an example that was never asked, a class that does not exist, and without `replace` for a
         person's second, different answer. Cost: two lookups an answer; 10,000 take about 0.2 s.
         """
-        given = [Answer(id_, label, who) for id_, label in answers.items()] if isinstance(answers, Mapping) else answers
+        given = _as_answers(answers, who)
         with self._event("tell") as (event, at):
             names = self.classes
             said: dict[tuple[int, int, str], int] = {}
             new = []
             for answer in given:
                 id_, label = _as_int(answer.id, "The id of an answer"), _as_label(answer, names)
-                if not (isinstance(answer.who, str) and answer.who):
+                if not _is_text(answer.who):
                     raise LabelError(f"Example {id_}: {answer.who!r} gives no answers; give the name of who does")
+                if not (answer.at is None or _is_text(answer.at)):
+                    raise LabelError(f"Example {id_}: {answer.at!r} is no time; give it in ISO form, or leave it out")
                 (question,) = self._db.execute("SELECT max(question) FROM asked WHERE id = ?", (id_,)).fetchone()
                 if question is None:
                     raise LabelError(f"Example {id_} was never asked; only what was asked can be answered")
@@ -469,7 +480,7 @@ def _batch(rows: list[Any], at: str) -> Batch:
 
 def _as_classes(classes: Sequence[str]) -> list[str]:
     names = [classes] if isinstance(classes, str) else list(classes)
-    if isinstance(classes, str) or not names or not all(isinstance(name, str) and name for name in names):
+    if isinstance(classes, str) or not names or not all(map(_is_text, names)):
         raise SettingError(f"Classes are a list of names, at least one; got {classes!r}")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -506,6 +517,23 @@ def _as_int(value: Any, what: str) -> int:
     if not 0 <= number < 2**63:
         raise LabelError(f"{what} is {value!r}; it must be an integer, 0 or more")
     return number
+
+
+def _as_answers(answers: Any, who: str) -> list[Answer]:
+    """Answers by id, or each with its own name, in the latter form."""
+    if isinstance(answers, Mapping):
+        return [Answer(id_, label, who) for id_, label in answers.items()]
+    given = list(answers) if isinstance(answers, Iterable) else [answers]
+    if strange := [answer for answer in given if not isinstance(answer, Answer)]:
+        raise LabelError(
+            f"{_line(repr(strange[0]))} is no answer; give class numbers by id, such as {{12: 0}}, or a list of svp.labels.Answer"
+        )
+    return given
+
+
+def _is_text(value: Any) -> bool:
+    """Some text that can be stored: parts of broken characters (lone surrogates) cannot."""
+    return isinstance(value, str) and bool(value) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _as_label(answer: Answer, names: tuple[str, ...]) -> int:

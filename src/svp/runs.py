@@ -2,7 +2,8 @@
 
 A stage is a folder. Its `begun.json` says what it is made from (settings, inputs, a digest of the code it runs) and is written
 first; its `done.json` is written last. A stage that is done and made from the same things is read, not run; one that was begun
-continues from whatever its own checkpoint holds; one that was made from anything else is refused with what changed.
+continues from whatever its own checkpoint holds; one that was made from anything else is refused with what changed. The
+done-mark holds size and SHA-256 of every file beside it: a finished stage is read only where these still hold.
 """
 
 import ast
@@ -28,7 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from svp.config import RunConfig, changes
-from svp.data.base import Dataset
+from svp.data.base import Dataset, printable
 from svp.errors import DataError, RunChanged, StorageError
 
 try:
@@ -37,6 +38,8 @@ except ImportError:  # Windows has no such lock: there, nothing stops a second p
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
+BEGUN, DONE = "begun.json", "done.json"
+SIMULATED = "sessions"  # folder of a run in which sessions lie that an oracle answers
 Json = dict[str, Any]
 
 
@@ -103,14 +106,39 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+class _Table(Json):
+    """A JSON object of a file: what it lacks is said by the name of that file."""
+
+    def __init__(self, path: Path, pairs: Sequence[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self._path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise _damaged(self._path, f"it has no {name!r}")
+
+
 def read_json(path: Path) -> Any:
-    """The content of a JSON file that a run wrote."""
+    """The content of a JSON file that a run wrote; a name that one of its objects lacks is a DataError too."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: _Table(path, pairs))
     except FileNotFoundError:
         raise DataError(f"{path} is missing; is this a run folder? (svp coreset and svp active make them)") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} is damaged: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from None
+
+
+def read_record(path: Path, *tables: str) -> Json:
+    """The JSON object in a file, in which each of `tables` is an object too."""
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise _damaged(path, "it holds no JSON object")
+    if wrong := [name for name in tables if not isinstance(record[name], dict)]:
+        raise _damaged(path, f"{wrong[0]!r} is no JSON object")
+    return record
+
+
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(f"{path} is damaged: {why}; put back a copy of it, or remove {path.parent} to have it made again")
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
@@ -125,8 +153,9 @@ def read_array(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
+    except Exception as error:  # a damaged header can raise anything
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise DataError(f"cannot read {path}: {reason}; put back a copy of it") from None
 
 
 def digest(*parts: ArrayLike | str | bytes | None) -> str:
@@ -197,20 +226,51 @@ class Stage:
 
     @property
     def done(self) -> bool:
-        return (self.folder / "done.json").exists()
+        return (self.folder / DONE).exists()
 
     @property
     def facts(self) -> Json:
         """What `finish` was told: seconds and the like."""
-        facts: Json = read_json(self.folder / "done.json")["facts"]
+        facts: Json = read_record(self.folder / DONE, "facts")["facts"]
         return facts
 
     def finish(self, **facts: Any) -> None:
-        """Mark the stage complete. Nothing in it changes after this."""
+        """Mark the stage complete. Nothing in it changes after this. Cost: its files are read once."""
         accepted = {"code_accepted": list(self.code_accepted)} if self.code_accepted else {}
-        write_json(
-            self.folder / "done.json", {"format": FORMAT, "made_from": self.made_from, **accepted, "facts": facts}
-        )
+        with storage_errors(self.folder):
+            files = {path.relative_to(self.folder).as_posix(): _file_facts(path) for path in _results(self.folder)}
+        mark = {"format": FORMAT, "made_from": self.made_from, **accepted, "facts": facts, "files": files}
+        write_json(self.folder / DONE, mark)
+
+
+def check_files(stage: Path) -> None:
+    """DataError that names the first file of a finished stage that is not as its done-mark says.
+
+    Marks of earlier versions name no files: there nothing is checked. Cost: the files are read once.
+    """
+    for name, facts in read_record(stage / DONE).get("files", {}).items():
+        try:
+            damage = "" if _file_facts(stage / name) == facts else "its content is not what the stage wrote"
+        except OSError as error:
+            damage = error.strerror or str(error)
+        if damage:
+            raise DataError(
+                f"{stage / name} is damaged ({damage}); remove the folder {stage} and repeat the command: "
+                "that stage is then made again"
+            )
+
+
+def _results(stage: Path) -> list[Path]:
+    """What the done-mark of a stage vouches for: all visible files but the marks themselves."""
+    marks = {stage / BEGUN, stage / DONE}
+    return sorted(
+        path for path in stage.rglob("*") if path.is_file() and path not in marks and not path.name.startswith(".")
+    )
+
+
+def _file_facts(path: Path) -> Json:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 class Run:
@@ -229,7 +289,7 @@ class Run:
     def open(cls, folder: str | Path) -> Self:
         """An existing run, for reading. Raises DataError if the folder holds none."""
         run = cls(Path(folder))
-        read_json(run.folder / "environment.json")
+        _ = run.environment
         return run
 
     @classmethod
@@ -247,12 +307,17 @@ class Run:
 
         may_vary  settings that say which of the arms are wanted now (such as "control"): what is there stays, what is not is made
         reuse     other run folders: stages made from exactly the same things are linked from there, not run again
-        Raises RunChanged with every setting that differs, StorageError if the folder is in use or cannot be written.
+        Raises RunChanged with every setting that differs, StorageError if the folder is in use or cannot be written. A folder in
+        which nothing was finished is begun anew by other settings.
         """
         run = cls(folder)
         run._accept_code_change, run.reuse = accept_code_change, tuple(reuse)
         if strangers := [other for other in reuse if not (other / "environment.json").exists()]:
             raise DataError(f"{strangers[0]} holds no run to reuse; name a folder that svp coreset or svp active made")
+        if (name := str(folder)) != printable(name):
+            raise StorageError(
+                f"cannot write {printable(name)}: this name is no valid Unicode; choose another with --out"
+            )
         if folder.is_file():
             raise StorageError(f"cannot write {folder}: it is a file; choose another folder with --out")
         make_folder(folder)
@@ -269,15 +334,16 @@ class Run:
     def _check_settings(self, config: RunConfig, dataset: Dataset, may_vary: Sequence[str]) -> None:
         path = self.folder / "environment.json"
         settings = config.flat()
+        now = environment(dataset)
         if not path.exists():
             leftovers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
             if leftovers:
                 raise StorageError(
                     f"{self.folder} holds other files ({', '.join(sorted(leftovers)[:3])}); choose another with --out"
                 )
-            write_json(path, {**environment(dataset), "settings": settings})
+            write_json(path, {**now, "settings": settings})
             return
-        before = read_json(path)
+        before = self.environment
         if before["format"] != FORMAT:
             raise RunChanged(
                 f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; choose another --out"
@@ -287,12 +353,16 @@ class Run:
         changed = changes(_drop(before["settings"], free), _drop(settings, free))
         if before["dataset"]["fingerprint"] != dataset.fingerprint:
             changed.append(f"the content of dataset {dataset.name} is another (fingerprint {dataset.fingerprint[:12]})")
+        moved = changes(surroundings(before), surroundings(now))
+        if (changed or (moved and not self._accept_code_change)) and not self._holds_work():
+            self._clear()
+            self.event("begun anew", changed=changed + moved)
+            write_json(path, {**now, "settings": settings})
+            return
         if changed:
             raise RunChanged(
                 f"{self.folder} was made with other settings: {'; '.join(changed)}. Undo that, or choose another --out"
             )
-        now = environment(dataset)
-        moved = changes(surroundings(before), surroundings(now))
         if moved and not self._accept_code_change:
             raise RunChanged(
                 f"{self.folder} was made in another environment: {'; '.join(moved)}. "
@@ -303,6 +373,17 @@ class Run:
             before = {**before, "packages": now["packages"], "machine": now["machine"]}
         if moved or before["settings"] != settings:
             write_json(path, {**before, "settings": settings})
+
+    def _holds_work(self) -> bool:
+        """Is there a finished stage, or a label store that people may have answered?"""
+        stores = (path.relative_to(self.folder).parts[0] for path in self.folder.rglob("labels.sqlite"))
+        return any(self.folder.rglob(DONE)) or any(part != SIMULATED for part in stores)
+
+    def _clear(self) -> None:
+        """Remove what was begun here; files of anybody else stay."""
+        with storage_errors(self.folder):
+            for begun in [self.folder / SIMULATED, *(mark.parent for mark in self.folder.glob(f"*/**/{BEGUN}"))]:
+                shutil.rmtree(begun, ignore_errors=True)
 
     def _take_lock(self) -> None:
         with storage_errors(self.folder):
@@ -331,14 +412,12 @@ class Run:
 
     @property
     def environment(self) -> Json:
-        environment: Json = read_json(self.folder / "environment.json")
-        return environment
+        return read_record(self.folder / "environment.json", "dataset", "settings", "packages", "machine")
 
     @property
     def metrics(self) -> Json:
         """Accuracy per arm and seed, seconds per stage, labels used, agreement and verdict."""
-        metrics: Json = read_json(self.folder / "metrics.json")
-        return metrics
+        return read_record(self.folder / "metrics.json")
 
     @property
     def selection(self) -> Any:
@@ -368,9 +447,9 @@ class Run:
         """
         made = {**json.loads(json.dumps(dict(made_from))), "code": code_digest(tuple(code))}
         stage = Stage(name, self.folder / name, made)
-        mark = stage.folder / "begun.json"
-        if mark.exists():
-            record = read_json(mark)
+        mark = stage.folder / BEGUN
+        if mark.exists() or stage.done:
+            record = read_record(mark, "made_from")
             before, accepted = record["made_from"], record.get("code_accepted", [])
             changed = changes(_drop(before, ["code"]), _drop(made, ["code"]))
             if changed:
@@ -388,7 +467,9 @@ class Run:
                 write_json(mark, {**record, "code_accepted": accepted})
             # As it was begun: later stages were made from that, and stay valid.
             stage = Stage(name, stage.folder, before, tuple(accepted))
-            if not stage.done:
+            if stage.done:
+                check_files(stage.folder)
+            else:
                 _sweep(stage.folder)
             return stage
         if any(self._link(stage, other / name) for other in self.reuse):
@@ -400,18 +481,19 @@ class Run:
 
     def seconds(self, name: str) -> float:
         """What the finished stage `name` took; 0 where there is none."""
-        if not (self.folder / name / "done.json").exists():
-            return 0.0
-        facts: Json = read_json(self.folder / name / "done.json")["facts"]
-        return float(sum(value for fact, value in facts.items() if fact.endswith("seconds")))
+        stage = Stage(name, self.folder / name, {})
+        return (
+            float(sum(value for fact, value in stage.facts.items() if fact.endswith("seconds"))) if stage.done else 0.0
+        )
 
     def _link(self, stage: Stage, other: Path) -> bool:
         """Take a finished stage of another run, if it is made from the same things: hard links, or copies across disks."""
-        if not (other / "done.json").exists():
+        if not (other / DONE).exists():
             return False
-        done = read_json(other / "done.json")
+        done = read_record(other / DONE, "made_from")
         if done["made_from"] != stage.made_from or done.get("code_accepted"):
             return False
+        check_files(other)
         make_folder(stage.folder.parent)
         temporary = stage.folder.with_name(f".{stage.folder.name}.tmp")
         with storage_errors(stage.folder):
@@ -429,7 +511,10 @@ class Run:
     def event(self, what: str, **facts: Any) -> None:
         """Append one line to events.jsonl: a diary for people, read by nothing."""
         line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": what, **facts}, ensure_ascii=False)
-        with storage_errors(self.folder), open(self.folder / "events.jsonl", "a", encoding="utf-8") as file:
+        with (
+            storage_errors(self.folder),
+            open(self.folder / "events.jsonl", "a", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             file.write(line + "\n")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from svp.errors import DataError
-from svp.runs import storage_errors
+from svp.runs import read_array, storage_errors
 
 KINDS: dict[str, type[np.generic]] = {
     "correct": np.uint8,
@@ -57,12 +57,7 @@ class Signals:
     @classmethod
     def open(cls, folder: Path) -> Self:
         """The signals a finished training left, read-only."""
-        try:
-            return cls(
-                folder, {kind: np.load(folder / f"{kind}.npy", mmap_mode="r", allow_pickle=False) for kind in KINDS}
-            )
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{folder} has no readable signals: {error}") from None
+        return cls(folder, {kind: read_array(folder / f"{kind}.npy") for kind in KINDS})
 
     def write_epoch(self, epoch: int, values: Mapping[str, ArrayLike]) -> None:
         """Record one epoch: for each kind (n,) values; flushed to disk when this returns. Writing an epoch again replaces it."""
@@ -94,10 +89,8 @@ def _write_unseen(path: Path, shape: tuple[int, int], dtype: type[np.generic]) -
 
 def _continued(path: Path, shape: tuple[int, int], dtype: type[np.generic]) -> NDArray[Any] | None:
     try:
-        np.load(
-            path, mmap_mode="r", allow_pickle=False
-        )  # refuses a file that is too short; mapping to write would lengthen it
-        array: NDArray[Any] = np.load(path, mmap_mode="r+", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # missing, or cut off by a kill
+        read_array(path)  # refuses a file that is too short; mapping to write would lengthen it
+    except DataError:  # missing, or cut off by a kill
         return None
+    array: NDArray[Any] = np.load(path, mmap_mode="r+", allow_pickle=False)
     return array if array.shape == shape and array.dtype == dtype else None

@@ -3,18 +3,16 @@
 Adding a source is one function `load(...) -> Dataset` in one file, and a row in `DATASETS`.
 """
 
-import importlib
 import inspect
 import os
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from svp.config import DataConfig
 from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, hold_out
 from svp.errors import DataError, SettingError, UnknownName
+from svp.names import PATH, resolve
 
 __all__ = ["DATASETS", "Dataset", "Source", "hold_out", "load_dataset"]
 
@@ -89,7 +87,7 @@ def load_dataset(
         raise SettingError(f"{name_or_path}: {', '.join(extra)} means nothing here; this dataset takes {takes}")
     if progress is not None and "progress" in source.options:
         given["progress"] = progress
-    data = _function(source.load)(*args, **given)
+    data = resolve(source.load)(*args, **given)
     if not isinstance(data, Dataset):
         raise DataError(f"{source.load} returned a {type(data).__name__}; it must return a svp.Dataset")
     return data
@@ -117,9 +115,9 @@ def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[
         return _FOLDER, (path,)
     if path.exists():
         return _NPZ, (path,)
-    if re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+    if PATH.fullmatch(name):
         root = given.pop("root", None)
-        takes_root = bool(inspect.signature(_function(name)).parameters)
+        takes_root = bool(inspect.signature(resolve(name)).parameters)
         if root is not None and not takes_root:
             raise SettingError(f"{name}: root means nothing here; the function takes no argument")
         return Source(name, "a function of yours", ("root",)), (root,) if takes_root else ()
@@ -128,21 +126,3 @@ def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[
             f"{name} does not exist; give a folder of class folders, an .npz file or a name (svp list datasets)"
         )
     raise UnknownName("dataset", name, DATASETS, "svp list datasets; or a path, or package.module:function")
-
-
-def _function(reference: str) -> Callable[..., Any]:
-    """What `"package.module:function"` stands for."""
-    module_name, _, name = reference.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise DataError(
-            f"{reference}: there is no module {error.name}; install it, or set PYTHONPATH to its folder"
-        ) from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        known = [known for known, value in vars(module).items() if getattr(value, "__module__", None) == module_name]
-        raise UnknownName(f"function in {module_name}", name, known)
-    return cast(Callable[..., Any], function)

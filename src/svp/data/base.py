@@ -69,6 +69,7 @@ class Dataset:
         keys    (n,) distinct names
         Raises DataError naming what does not fit. Time and memory: one pass; uint8 and float32 inputs are not copied.
         """
+        name = printable(name)
         x = as_inputs(inputs, name)
         order, row_ids = _as_ids(ids, len(x), name)
         y = None if labels is None else as_labels(labels, len(x), name)
@@ -96,6 +97,10 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __getitem__(self, pos: int) -> tuple[NDArray[Any], int]:
+        """The input at one position and its class number, -1 where there is none: what torch calls a map-style dataset."""
+        return self.inputs[pos], -1 if self.labels is None else int(self.labels[pos])
 
     def positions(self, ids: ArrayLike) -> NDArray[np.int64]:
         """Rows of this dataset that hold `ids`: the one place where ids become positions. Time: m log n."""
@@ -212,6 +217,8 @@ def as_inputs(values: ArrayLike, name: str) -> NDArray[Any]:
         raise DataError(f"{name}: inputs of type {x.dtype} are not numbers")
     if x.ndim < 2:
         raise DataError(f"{name}: inputs have shape {x.shape}; give one row per example, (n, d) or (n, h, w, c)")
+    if 0 in x.shape[1:]:
+        raise DataError(f"{name}: inputs have shape {x.shape}, so an example has no values; give one at least")
     if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] not in (1, 2, 3, 4):
         raise DataError(
             f"{name}: inputs {x.shape} have their channels first; give (n, h, w, c): x.transpose(0, 2, 3, 1)"
@@ -264,6 +271,8 @@ def _as_keys(keys: Sequence[str], n: int, name: str) -> tuple[str, ...]:
     if len(keys) != n:
         raise DataError(f"{name}: {len(keys)} keys for {n} inputs; give one key per input")
     named = tuple(str(key) for key in keys)
+    if broken := [printable(key) for key in named if key != printable(key)]:
+        raise DataError(f"{name}: {len(broken)} keys are no valid Unicode, first '{broken[0]}'; give others")
     if repeated := _repeated(named):
         raise DataError(f"{name}: keys are repeated, first {repeated!r}; each names one example")
     return named
@@ -281,9 +290,16 @@ def _as_classes(classes: Sequence[str] | None, labels: list[NDArray[np.int64]], 
     named = tuple(str(label) for label in classes)
     if len(named) < n_classes:
         raise DataError(f"{name}: a label is {n_classes - 1}, but only {len(named)} classes are named")
+    if broken := [printable(label) for label in named if label != printable(label)]:
+        raise DataError(f"{name}: the class name '{broken[0]}' is no valid Unicode; give another")
     if repeated := _repeated(named):
         raise DataError(f"{name}: classes are repeated, first {repeated!r}; each has a name of its own")
     return named
+
+
+def printable(text: str) -> str:
+    """The same text, if it can be written as UTF-8; else with its broken characters (of a file's name, say) spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _repeated(names: tuple[str, ...]) -> str | None:

@@ -2,20 +2,22 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, check_memory, hold_out
-from svp.errors import DataError, SettingError
+from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, check_memory, hold_out, printable
+from svp.errors import DataError, SettingError, SvpWarning
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 TEST_FOLDERS = ("test", "val", "valid")  # the first that has class folders is the test part
+_LITTER = ("thumbs.db", "desktop.ini")  # what systems leave in folders of images
+_OTHER_PARTS = ("training", "testing", "validation")  # what people call parts too
 
 _BLOCK = 32  # images that a thread decodes at a time
 
@@ -52,8 +54,10 @@ def load(
                 skipping one changes no other's id, nor who is held out. keys are these paths
     classes     names of the class folders of the training part, sorted; images may lie in folders below them
 
-    Hidden files, other files than images and files outside of class folders are not looked at. Where both test/ and
-    val/ have class folders, val/ is left alone.
+    Parts may be spelled in any case (Train/, TEST/). Where both test/ and val/ have class folders, val/ is left alone. Without
+    train/, a folder `test`, and any other folder of folders that is called like a part, is refused: it is no class.
+    Hidden files and files outside of class folders are not looked at. What else is left out (skipped images, files with other
+    suffixes than those of SUFFIXES) stands in `problems`, and a SvpWarning says how much it is.
     Raises DataError naming what is empty, broken, too large for the memory, or a class only in the test part.
     Memory: 3 n image_size^2 bytes; threads share the decoding.
     """
@@ -62,7 +66,7 @@ def load(
         raise SettingError(f"image_size is {image_size}; give a number of pixels from 1 to 4096")
     train_folder, test_folder = _parts(root)
     classes = _class_names(train_folder)
-    files = _list(root, train_folder, classes)
+    files, strangers = _list(root, train_folder, classes)
     if test_folder is None:
         in_test = np.zeros(len(files.ids), bool)
         in_test[hold_out(files.labels, files.ids, test_share)] = True
@@ -72,13 +76,14 @@ def load(
             raise SettingError(f"{root}: test_share means nothing here; {test_folder.name}/ is the test part")
         if extra := [name for name in _folders(test_folder) if name not in classes]:
             raise DataError(f"{test_folder} has classes that {train_folder} lacks: {_some(extra)}")
-        test_files = _list(root, test_folder, classes)
+        test_files, test_strangers = _list(root, test_folder, classes)
+        strangers += test_strangers
     keys = files.keys + test_files.keys
     check_memory(3 * len(keys) * image_size**2, f"{root}: {len(keys):,} images of {image_size} x {image_size}")
 
     images, broken = _decode(root, keys, image_size, progress)
     if broken and on_error == "refuse":
-        named = [f"{_printable(keys[i])} ({reason})" for i, reason in sorted(broken.items())]
+        named = [f"{printable(keys[i])} ({reason})" for i, reason in sorted(broken.items())]
         raise DataError(
             f"{root}: {len(broken)} of {len(keys)} images cannot be read: {_some(named)}; "
             "repair or remove them, or leave them out with on_error='skip' (--on-error skip)"
@@ -87,22 +92,53 @@ def load(
     kept = set(np.delete(files.labels, [i for i in broken if i < n]).tolist())
     if gone := [name for label, name in enumerate(classes) if label not in kept]:
         raise DataError(f"{root}: no image of these classes can be read: {_some(gone)}")
-    name = root.resolve().name
+    name = printable(root.resolve().name)
     broken_tests = {i - n: reason for i, reason in broken.items() if i >= n}
     test = _part(f"{name} (test)", images[n:], test_files, broken_tests, classes)
-    return _part(name, images[:n], files, {i: reason for i, reason in broken.items() if i < n}, classes, test)
+    data = _part(name, images[:n], files, {i: reason for i, reason in broken.items() if i < n}, classes, test)
+    data = replace(data, problems=(*data.problems, *_by_suffix(strangers)))
+    if data.problems:
+        left_out = _counted(len(broken) + len(strangers))
+        warnings.warn(f"{root}: {left_out} left out: {_some(data.problems)}", SvpWarning, stacklevel=2)
+    return data
 
 
 # --- finding the files
 
 
+def listing(root: Path) -> tuple[str, ...]:
+    """Paths relative to `root` of its images in order of id: those `load` gives ids, or of a folder without classes all.
+
+    Held-out images are among them; a test folder beside train/ is not.
+    """
+    folder, _ = _parts(root)
+    places = [folder / name for name in _folders(folder)] or [folder]
+    images = (path for place in places for path in _visible(place) if path.suffix.lower() in SUFFIXES)
+    found = sorted(os.fsencode(path.relative_to(root).as_posix()) for path in images)
+    return tuple(os.fsdecode(path) for path in found)
+
+
 def _parts(root: Path) -> tuple[Path, Path | None]:
     """The folders of the training and of the test part: folders in `train/` make it a part, not a class."""
-    train = root / "train"
-    if not train.is_dir() or not _folders(train):
-        return root, None
-    tests = (root / name for name in TEST_FOLDERS if (root / name).is_dir())
-    return train, next((folder for folder in tests if _folders(folder)), None)
+    parts = {name: _spelled(root, name) for name in ("train", *TEST_FOLDERS)}
+    if (train := parts["train"]) is not None:
+        return train, next((folder for name in TEST_FOLDERS if (folder := parts[name]) is not None), None)
+    for name in _folders(root):
+        called = name.lower()
+        if called == "test" or (called in (*TEST_FOLDERS, *_OTHER_PARTS) and _folders(root / name)):
+            raise DataError(
+                f"{root}: {name} looks like a part of the data and not like a class; put the class folders to train on into "
+                f"{root / 'train'} and those to test on into {root / 'test'}, or rename {name} if it is a class"
+            )
+    return root, None
+
+
+def _spelled(root: Path, part: str) -> Path | None:
+    """The folder of folders that is called `part`, in any case of letters; None where there is none."""
+    found = [name for name in _folders(root) if name.lower() == part and _folders(root / name)]
+    if len(found) > 1:
+        raise DataError(f"{root} has {' and '.join(found)}; rename one of them, so that one part is called {part}")
+    return root / found[0] if found else None
 
 
 def _folders(folder: Path) -> list[str]:
@@ -114,19 +150,15 @@ def _folders(folder: Path) -> list[str]:
         raise DataError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    """All images in a folder and in the folders below it."""
+def _visible(folder: Path) -> Iterator[Path]:
+    """All files in a folder and in the folders below it, but for hidden ones."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
 
     for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (
-            Path(place, name)
-            for name in files
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
-        )
+        yield from (Path(place, name) for name in files if not name.startswith("."))
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
@@ -134,25 +166,40 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     if len(names) < 2:
         what = f"has only the folder {names[0]}" if names else "has no folders" if any(folder.iterdir()) else "is empty"
         raise DataError(f"{folder} {what}; give a folder with a folder of images for each class, at least two")
-    if unclear := [_printable(name) for name in names if not _is_text(name)]:
+    if unclear := [printable(name) for name in names if name != printable(name)]:
         raise DataError(f"{folder} has class folders whose names are not UTF-8: {_some(unclear)}; rename them")
     return names
 
 
-def _list(root: Path, folder: Path, classes: tuple[str, ...]) -> _Files:
-    """The images of one part in order of id."""
-    found = sorted(
-        (os.fsencode(path.relative_to(root).as_posix()), classes.index(name))
-        for name in _folders(folder)
-        for path in _images(folder / name)
-    )
+def _list(root: Path, folder: Path, classes: tuple[str, ...]) -> tuple[_Files, list[str]]:
+    """The images of one part in order of id, and the paths of files that are none by their suffix."""
+    found, strangers = [], []
+    for name in _folders(folder):
+        for path in _visible(folder / name):
+            key = path.relative_to(root).as_posix()
+            if path.suffix.lower() in SUFFIXES:
+                found.append((os.fsencode(key), classes.index(name)))
+            elif path.name.lower() not in _LITTER:
+                strangers.append(key)
+    found.sort()
     labels = np.array([label for _, label in found], np.int64)
     if empty := [name for name in _folders(folder) if not (labels == classes.index(name)).any()]:
         raise DataError(
             f"{folder} has class folders without images: {_some(empty)}; remove them, or add images "
             f"({', '.join(sorted(SUFFIXES))})"
         )
-    return _Files(np.arange(len(found)), tuple(os.fsdecode(key) for key, _ in found), labels)
+    return _Files(np.arange(len(found)), tuple(os.fsdecode(key) for key, _ in found), labels), strangers
+
+
+def _by_suffix(paths: list[str]) -> list[str]:
+    """What is left out for its suffix, a line each."""
+    named: dict[str, list[str]] = {}
+    for path in sorted(paths):
+        named.setdefault(printable(os.path.splitext(path)[1].lower()), []).append(printable(path))
+    return [
+        f"{_counted(len(some))} {f'ending in {suffix}' if suffix else 'without a suffix'}, which is not read here ({_some(some)})"
+        for suffix, some in named.items()
+    ]
 
 
 # --- reading the files
@@ -168,7 +215,7 @@ def _decode(
     def block(start: int) -> None:
         for i in range(start, min(start + _BLOCK, len(keys))):
             try:
-                if not _is_text(keys[i]):
+                if keys[i] != printable(keys[i]):
                     raise ValueError("its name is not UTF-8")
                 images[i] = _image(root / keys[i], size)
             except MemoryError:
@@ -216,7 +263,7 @@ def _part(
     test: Dataset | None = None,
 ) -> Dataset:
     """The images that could be read; the training part repeats the problems of the test part."""
-    problems = tuple(f"{_printable(files.keys[i])}: {reason}" for i, reason in sorted(broken.items()))
+    problems = tuple(f"{printable(files.keys[i])}: {reason}" for i, reason in sorted(broken.items()))
     if broken:
         whole = np.ones(len(images), bool)
         whole[list(broken)] = False
@@ -242,15 +289,10 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def _is_text(name: str) -> bool:
-    """Whether a file's name is valid Unicode, so that it can be written as UTF-8."""
-    return not any("\ud800" <= char <= "\udfff" for char in name)
+def _counted(n: int) -> str:
+    return f"{n:,} {'file' if n == 1 else 'files'}"
 
 
-def _printable(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _some(names: list[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     """The first three names."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,20 +1,21 @@
 """Something that can be fitted: the table of models, and how a name becomes a learner. No torch until a net is asked for."""
 
-import importlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from svp.config import ComputeConfig, TrainConfig
 from svp.data.base import Dataset
-from svp.errors import SettingError, UnknownName, require
+from svp.errors import SettingError, SvpError, UnknownName, one_line, require
 from svp.learners.base import EpochRecord, Learner, Outputs, Progress
+from svp.names import resolve
 
 if TYPE_CHECKING:
     from svp.learners.compute import Compute
+    from svp.learners.net import NetLearner
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,10 @@ def find(config: TrainConfig) -> Found:
     if row is not None:
         if row.is_net:
             return Found(partial(_named_net, row.maker, config), True, (row.maker.split(":")[0],))
-        return Found(_import(row.maker), False, ())
+        return Found(resolve(row.maker), False, ())
     if ":" not in config.model:
         raise UnknownName("model", config.model, known_models(), hint="svp list models, or package.module:function")
-    made = _import(config.model)
-    if not callable(made):
-        raise SettingError(
-            f"{config.model} is {made!r}; name a function (num_classes, example) -> torch.nn.Module, or a scikit-learn classifier"
-        )
+    made = resolve(config.model)
     modules = {config.model.partition(":")[0], getattr(made, "__module__", None) or ""} - {""}
     if "__main__" in modules:
         raise SettingError(
@@ -98,6 +95,10 @@ def make_learner(config: TrainConfig, dataset: Dataset, *, seed: int, compute: "
         from svp.learners.classifier import ClassifierLearner
 
         return ClassifierLearner(config, dataset, seed, found.make, found.code)
+    return _net(found, config, dataset, seed, compute)
+
+
+def _net(found: Found, config: TrainConfig, dataset: Dataset, seed: int, compute: "Compute | None") -> "NetLearner":
     require("torch", "torch")
     require("safetensors", "torch")
     from svp.learners.compute import decide
@@ -107,14 +108,31 @@ def make_learner(config: TrainConfig, dataset: Dataset, *, seed: int, compute: "
 
 
 def trial(config: TrainConfig, dataset: Dataset) -> Learner:
-    """The model as it would be, made on the CPU to be looked at: raises what `make_learner` would, before anything is begun."""
-    compute = None
-    if find(config).is_net:
-        require("torch", "torch")
-        from svp.learners.compute import Compute
+    """The model as it would be, made on the CPU to be looked at, not to be used.
 
-        compute = Compute("cpu", "fp32", channels_last=False, threads=1)
-    return make_learner(config, dataset, seed=0, compute=compute)
+    Raises what `make_learner` and, of a net, the first step of training would, before anything is begun.
+    """
+    found = find(config)
+    if not found.is_net:
+        return make_learner(config, dataset, seed=0)
+    require("torch", "torch")
+    from svp.learners.compute import Compute
+
+    learner = _net(found, config, dataset, 0, Compute("cpu", "fp32", channels_last=False, threads=1))
+    learner.rehearse()
+    return learner
+
+
+def check_device(device: str, models: Sequence[TrainConfig]) -> None:
+    """SettingError unless one of these models can be put there: nets anywhere that torch knows, classifiers on the CPU."""
+    if any(find(config).is_net for config in models):
+        require("torch", "torch")
+        from svp.learners.compute import require_device
+
+        require_device("cpu" if device == "auto" else device)
+    elif device not in ("auto", "cpu"):
+        names = " and ".join(dict.fromkeys(config.model for config in models))
+        raise SettingError(f"compute.device {device!r} is for nets; {names} can use the CPU alone: leave it at auto")
 
 
 def known_models() -> list[str]:
@@ -127,7 +145,7 @@ def _named_net(maker: str, config: TrainConfig, num_classes: int, example: Any) 
         raise SettingError(
             f"{config.model} takes no options ({', '.join(config.options)}); its settings are depth (in the name) and width"
         )
-    return _import(maker)(config.model, num_classes, example, width=config.width)
+    return resolve(maker)(config.model, num_classes, example, width=config.width)
 
 
 def _needs_nothing(function: Callable[..., Any]) -> bool:
@@ -144,29 +162,22 @@ def _own_net(made: Callable[..., Any], config: TrainConfig, num_classes: int, ex
             f"width is for the nets of `svp list models`; give {config.model} its width as an option of its own"
         )
     try:
-        inspect.signature(made).bind(num_classes, example, **config.options)
-    except TypeError as error:
+        net = made(num_classes, example, **config.options)
+    except SvpError:
+        raise
+    except Exception as error:  # whatever a function of somebody's own may raise
         raise SettingError(
-            f"{config.model} cannot be called with (num_classes, example) and these options: {error}"
-        ) from None
-    net = made(num_classes, example, **config.options)
+            f"{config.model} cannot make a net of {num_classes} classes for an example of shape {tuple(example.shape)} "
+            f"with {config.options or 'no options'}: {one_line(error)}"
+        ) from error
     if not isinstance(net, nn.Module):
         raise SettingError(f"{config.model} returned {type(net).__name__}; it must return a torch.nn.Module")
+    if any(nn.parameter.is_lazy(part) for part in (*net.parameters(), *net.buffers())):
+        raise SettingError(
+            f"{config.model} has layers without a size (LazyLinear or the like); give them one, or let the net see "
+            "example[None] once before it is returned"
+        )
     return net
-
-
-def _import(path: str) -> Any:
-    """The object "package.module:name" names."""
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise SettingError(f"cannot import {path!r}: {error}; is its folder on the Python path?") from None
-    except (TypeError, ValueError):
-        raise SettingError(f"{path!r} names nothing; write package.module:function") from None
-    except AttributeError:
-        names = [n for n in vars(importlib.import_module(module)) if not n.startswith("_")]
-        raise UnknownName(f"name in {module}", name, names) from None
 
 
 __all__ = [
@@ -175,6 +186,7 @@ __all__ = [
     "Learner",
     "Outputs",
     "Progress",
+    "check_device",
     "find",
     "known_models",
     "make_learner",

@@ -2,7 +2,8 @@
 
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.chance import shuffled, spawn_seed
-from svp.config import TrainConfig
+from svp.config import RunConfig, TrainConfig
 from svp.data.base import Dataset
-from svp.errors import MissingInput, SettingError, TrainingError
+from svp.errors import MissingInput, SettingError, SvpError, TrainingError, one_line
 from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.runs import read_array, read_json, write_array, write_json
+
+USED = ("model", "options", "seeds")  # of TrainConfig
 
 
 class ClassifierLearner:
@@ -32,16 +35,18 @@ class ClassifierLearner:
     ) -> None:
         self.code = ("svp.chance", "svp.learners.classifier", *code)
         self._config, self._dataset, self._seed = config, dataset, seed
+        _refuse_unused(config)
         options = dict(config.options)
-        try:
-            if "random_state" in inspect.signature(make).parameters:
+        with self._errors("made"):
+            parameters = inspect.signature(make).parameters
+            if "random_state" in parameters:
                 options.setdefault("random_state", spawn_seed(seed, "init") % 2**32)
             self._classifier = make(**options)
-        except TypeError as error:
-            raise SettingError(f"{config.model} does not take these options: {error}") from None
         if not hasattr(self._classifier, "predict_proba"):
+            hint = ", or give it the option probability = true" if "probability" in parameters else ""
             raise SettingError(
-                f"{config.model} with {options or 'no options'} gives no probabilities; choose a classifier with predict_proba"
+                f"{config.model} with {config.options or 'no options'} gives no probabilities; "
+                f"choose a classifier with predict_proba{hint}"
             )
 
     def fit(
@@ -62,15 +67,12 @@ class ClassifierLearner:
                 f"{self._config.model} needs examples of two classes at least; the {len(ids)} given have "
                 f"{len(np.unique(labels))}: take a larger budget or start, or another method"
             )
-        try:
-            self._classifier.fit(_rows(dataset, ids), labels)
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            raise SettingError(
-                f"{self._config.model} cannot be fitted with {self._config.options or 'no options'}: {reason}"
-            ) from error
-        seconds = time.perf_counter() - begin  # what follows is not training
-        accuracy = float(self._classifier.score(_rows(dataset, ids), labels))
+        x = _rows(dataset, ids)
+        with self._errors("fitted"):
+            self._classifier.fit(x, labels)
+            seconds = time.perf_counter() - begin  # what follows is not training
+            accuracy = float((self._classifier.predict(x) == labels).mean())
+        self._probs(x[:2], len(dataset.classes))  # before anybody relies on them
         record = {"epoch": 0, "accuracy": accuracy, "seconds": seconds}
         write_array(folder / "ids.npy", ids)
         write_array(folder / "labels.npy", labels)
@@ -84,16 +86,51 @@ class ClassifierLearner:
             raise MissingInput(
                 f"{self._config.model} gives no embeddings; choose a method that needs none (svp list methods) or a net as proxy"
             )
-        probs = np.zeros((len(ids), len(dataset.classes)), np.float32)
-        if len(ids):
-            # Classes that were not among the training labels have probability 0.
-            probs[:, self._classifier.classes_] = self._classifier.predict_proba(_rows(dataset, ids))
-        return Outputs(probs)
+        if not len(ids):
+            return Outputs(np.zeros((0, len(dataset.classes)), np.float32))
+        return Outputs(self._probs(_rows(dataset, ids), len(dataset.classes)))
 
     def load(self, folder: Path) -> None:
         read_json(folder / "history.json")
         ids, labels = np.asarray(read_array(folder / "ids.npy")), np.asarray(read_array(folder / "labels.npy"))
-        self._classifier.fit(_rows(self._dataset, ids), labels)
+        with self._errors("fitted"):
+            self._classifier.fit(_rows(self._dataset, ids), labels)
+
+    def _probs(self, x: NDArray[np.float32], n_classes: int) -> NDArray[np.float32]:
+        """(n, n_classes); classes that were not among the training labels have probability 0."""
+        probs = np.zeros((len(x), n_classes), np.float32)
+        with self._errors("asked for probabilities"):
+            given, seen = np.asarray(self._classifier.predict_proba(x)), self._classifier.classes_
+            if given.shape != (len(x), len(seen)):
+                raise SettingError(
+                    f"{self._config.model}: predict_proba gives shape {given.shape} for {len(x)} examples; "
+                    f"its {len(seen)} classes_ take {(len(x), len(seen))}"
+                )
+            probs[:, seen] = given
+        return probs
+
+    @contextmanager
+    def _errors(self, done: str) -> Iterator[None]:
+        """Whatever a classifier raises, as an error that names it and its options."""
+        try:
+            yield
+        except SvpError:
+            raise
+        except Exception as error:
+            raise SettingError(
+                f"{self._config.model} cannot be {done} with {self._config.options or 'no options'}: {one_line(error)}"
+            ) from error
+
+
+def _refuse_unused(config: TrainConfig) -> None:
+    """SettingError for a setting that a classifier has no use for, unless it has a value that nobody need have given."""
+    usual = [TrainConfig(), *(RunConfig.model_fields[part].default for part in ("proxy", "target"))]
+    for name, value in config:
+        if name not in USED and all(value != getattr(default, name) for default in usual):
+            raise SettingError(
+                f"{config.model} is no net and uses {', '.join(USED)} alone; {name} = {value} means nothing to it, "
+                f"leave it at {getattr(usual[0], name)}"
+            )
 
 
 def logistic(*, max_iter: int = 1000, random_state: int | None = None, **options: Any) -> Any:

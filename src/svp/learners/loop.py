@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from svp.chance import shuffled, spawn_seed
 from svp.config import TrainConfig
 from svp.data.base import Augmentation
-from svp.errors import DataError, TrainingError, require
+from svp.errors import DataError, TrainingError, one_line, require
 from svp.learners.augment import augment, draw
 from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.learners.compute import Compute
@@ -87,13 +87,11 @@ def train(
                 group["lr"] = learning_rate(config, epoch * steps_per_epoch + step, n_epochs * steps_per_epoch)
             images = augment(examples.inputs[rows], drawn[rows], augmentation)
             labels = examples.labels[rows]
-            logits, _ = forward(model, prepare(images, examples, compute), compute)  # (b, c) float32
-            losses = F.cross_entropy(logits, labels, reduction="none")  # (b,)
-            losses.mean().backward()  # type: ignore[no-untyped-call]
+            logits, losses = learn(config.model, model, prepare(images, examples, compute), labels, compute)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             # Before this step's update, on what the net was shown: forgetting is counted so (paper, section 3).
-            seen[:, rows] = signal_values(logits.detach(), labels, losses.detach())
+            seen[:, rows] = signal_values(logits, labels, losses)
         record = {"epoch": epoch, "loss": float(seen[LOSS].mean()), "accuracy": float(seen[CORRECT].mean())}
         if not (
             math.isfinite(record["loss"]) and all(bool(parameter.isfinite().all()) for parameter in model.parameters())
@@ -113,6 +111,27 @@ def train(
         if progress is not None:
             progress(records[-1], n_epochs)
     return records
+
+
+def learn(name: str, model: nn.Module, x: Tensor, labels: Tensor, compute: Compute) -> tuple[Tensor, Tensor]:
+    """Add the gradient of the mean loss to the weights; returns (b, c) float32 logits and (b,) losses.
+
+    Raises TrainingError, naming the net, for whatever a net of somebody's own raises here.
+    """
+    try:
+        logits, _ = forward(model, x, compute)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        if not losses.requires_grad:
+            raise TrainingError(
+                f"{name} cannot be trained: its output depends on no weight that may change; "
+                "it has no parameters, all are frozen, or the output is detached from them"
+            )
+        losses.mean().backward()  # type: ignore[no-untyped-call]
+    except TrainingError:
+        raise
+    except Exception as error:
+        raise TrainingError(f"{name} cannot be trained: {one_line(error)}") from error
+    return logits.detach(), losses.detach()
 
 
 def learning_rate(config: TrainConfig, step: int, n_steps: int) -> float:

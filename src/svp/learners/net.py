@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from svp.chance import spawn_seed
 from svp.config import TrainConfig
 from svp.data.base import Augmentation, Dataset
-from svp.errors import MissingInput, SettingError, TrainingError
+from svp.errors import DataError, MissingInput, SettingError, TrainingError, one_line
 from svp.learners import loop
 from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.learners.compute import Compute
@@ -42,12 +43,20 @@ class NetLearner:
         self._augmentation = _augmentation(config, dataset)
         self._mean, self._std = _statistics(dataset)
         shape = dataset.inputs.shape[1:]
-        example = torch.zeros((shape[2], shape[0], shape[1]) if len(shape) == 3 else shape)
+        self._example = example = torch.zeros((shape[2], shape[0], shape[1]) if len(shape) == 3 else shape)
         with compute.active():
             torch.manual_seed(spawn_seed(seed, "init"))
             self._model = compute.place(make(len(dataset.classes), example))
             _check_outputs(config.model, self._model, example, len(dataset.classes), compute)
         self.gives = frozenset({"signals", "embeddings"} if loop.split(self._model) is not None else {"signals"})
+
+    def rehearse(self) -> None:
+        """Raise what the first step of training would. It leaves traces in the model, which is not to be used after it."""
+        with self._compute.active():
+            self._model.train()
+            x = _two_examples(self._example, self._compute)
+            labels = torch.zeros(2, dtype=torch.int64, device=x.device)
+            loop.learn(self._config.model, self._model, x, labels, self._compute)
 
     def fit(
         self,
@@ -106,18 +115,22 @@ class NetLearner:
         return loop.Examples(inputs.to(device), numbers.to(device), ids, self._mean.to(device), self._std.to(device))
 
 
+def _two_examples(example: Tensor, compute: Compute) -> Tensor:
+    """(2, *shape of one) values from -1 to 1."""
+    return torch.linspace(-1, 1, 2 * example.numel()).reshape(2, *example.shape).to(compute.device)
+
+
 def _check_outputs(name: str, model: nn.Module, example: Tensor, n_classes: int, compute: Compute) -> None:
-    """Refuse a net that cannot be trained here before anything is: two plain examples must give two rows of logits."""
-    x = torch.linspace(-1, 1, 2 * example.numel()).reshape(2, *example.shape).to(compute.device)
+    """Refuse a net that cannot be used here before anything is trained: two plain examples must give two rows of logits."""
+    x = _two_examples(example, compute)
     model.eval()
     try:
         with torch.no_grad():
             logits, features = loop.forward(model, x, replace(compute, precision="fp32"))
             whole = logits if features is None else model(x)
     except Exception as error:  # whatever a net of somebody's own may raise
-        reason = (str(error).splitlines() or [""])[0]
         raise SettingError(
-            f"{name} cannot take an example of shape {tuple(example.shape)}: {type(error).__name__}: {reason}"
+            f"{name} cannot take an example of shape {tuple(example.shape)}: {one_line(error)}"
         ) from error
     if logits.shape != (2, n_classes):
         raise SettingError(
@@ -135,6 +148,10 @@ def _check_outputs(name: str, model: nn.Module, example: Tensor, n_classes: int,
 
 def _augmentation(config: TrainConfig, dataset: Dataset) -> Augmentation:
     kind = dataset.augmentation if config.augment == "auto" else config.augment
+    if kind not in get_args(Augmentation):
+        raise DataError(
+            f"{dataset.name} has the augmentation {kind!r}; it can be {', '.join(map(repr, get_args(Augmentation)))}"
+        )
     if kind != "none" and dataset.inputs.ndim != 4:
         raise SettingError(
             f"augment {kind!r} is for images; one example of {dataset.name} has shape {dataset.inputs.shape[1:]}"

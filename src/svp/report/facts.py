@@ -1,5 +1,6 @@
 """What a run left behind, read from its folder: numbers, selections, and which examples to show."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from svp.chance import hash_ids
 from svp.config import ActiveConfig, CoresetConfig, RunConfig
 from svp.data import load
 from svp.data.base import Dataset
-from svp.errors import DataError, SvpError
-from svp.runs import Json, read_array, read_json
+from svp.errors import DataError, SvpError, SvpWarning
+from svp.runs import Json, read_array, read_record
 from svp.select import Selection
 
 N_SHOWN = 40
@@ -76,7 +77,10 @@ class Facts:
 
 def read(folder: Path, dataset: Dataset | None = None) -> Facts:
     """All facts of a finished run. Raises DataError where there is none, or where `dataset` is another."""
-    environment, metrics = read_json(folder / "environment.json"), read_json(folder / "metrics.json")
+    environment, metrics = (
+        read_record(folder / "environment.json", "dataset", "settings"),
+        read_record(folder / "metrics.json"),
+    )
     fingerprint, missing = environment["dataset"]["fingerprint"], ""
     if dataset is not None and dataset.fingerprint != fingerprint:
         raise DataError(
@@ -97,7 +101,8 @@ def _load(folder: Path, workflow: str, fingerprint: str) -> tuple[Dataset | None
     """The data that the settings name, or why it cannot be had."""
     kind: type[RunConfig] = CoresetConfig if workflow == "coreset" else ActiveConfig
     try:
-        dataset = load(kind.load(folder / "config.toml"))
+        with warnings.catch_warnings(action="ignore", category=SvpWarning):  # the run has said it, and the page does
+            dataset = load(kind.load(folder / "config.toml"))
     except (SvpError, OSError, ImportError) as error:
         return None, str(error)
     if dataset.fingerprint != fingerprint:

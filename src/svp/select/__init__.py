@@ -12,54 +12,34 @@ from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from svp.chance import hash_ids
-from svp.errors import DataError, MissingInput, SettingError, UnknownName
-from svp.select import d2, k_center, probcover, samplers, seals, typiclust
-from svp.select import scores as score_functions
+from svp.errors import SettingError, UnknownName
 from svp.select.budget import Budget, Memory, resolve_budget
+from svp.select.choose import choose_by, limits_and_amount, scores_of
 from svp.select.inputs import Inputs
-from svp.select.limits import Choose, Limits, PerClass, as_costs, choose_within, limits_of, resolve_spend
+from svp.select.limits import PerClass, choose_within
+from svp.select.methods import METHODS, SAMPLERS, find_method
 from svp.select.selection import Selection
-from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank, Sampler, load_function, method_of, path_of
+from svp.select.table import Cost, Cover, Floats, Ints, Method, Picks, Rank, Sampler, Shape
 
 __all__ = [
     "METHODS",
     "SAMPLERS",
+    "Cost",
     "Cover",
     "Method",
     "Picks",
     "Rank",
     "Sampler",
     "Selection",
+    "Shape",
     "find_method",
     "resolve_budget",
     "score",
     "select",
 ]
-
-SAMPLERS: dict[str, Sampler] = {
-    "temperature": Sampler(samplers.temperature),
-    "strata": Sampler(samplers.strata),
-}
-
-METHODS: dict[str, Method] = {
-    "random": Rank(score_functions.random, needs=()),
-    "least_confidence": Rank(score_functions.least_confidence, needs=("probs",)),
-    "margin": Rank(score_functions.margin, needs=("probs",)),
-    "entropy": Rank(score_functions.entropy, needs=("probs",)),
-    "forgetting": Rank(score_functions.forgetting, needs=("correct",)),
-    "k_center": Cover(k_center.k_center, needs=("embeddings",)),
-    "typiclust": Cover(typiclust.typiclust, needs=("embeddings",)),
-    "probcover": Cover(probcover.probcover, needs=("embeddings",)),
-    "seals": Cover(seals.seals, needs=("probs", "embeddings")),
-    "d2": Cover(
-        d2.d2,
-        needs=("scores", "embeddings"),
-        scored_by=Rank(score_functions.forgetting, needs=("correct",)),
-    ),
-}
 
 
 def select(
@@ -155,8 +135,8 @@ def select(
         return own if tie_break == "id" else hash_ids(own, seed, "ties").view(np.int64)
 
     candidates = np.flatnonzero(~(given | barred))
-    limits, amount = _limits(inputs, budget, per_class, costs, given, candidates)
-    choose, fixed_order = _choose(name, row, inputs, seed, options, order, np.flatnonzero(~barred))
+    limits, amount = limits_and_amount(inputs, budget, per_class, costs, given, candidates)
+    choose, fixed_order = choose_by(name, row, inputs, seed, options, order, np.flatnonzero(~barred))
     chosen = np.flatnonzero(given)
     chosen = chosen[np.argsort(order(chosen))]
     if limits is None:
@@ -175,6 +155,8 @@ def select(
         labels=None if labels is None else inputs.arrays["labels"][picks.pos].astype(np.int64),
         nearest=None if picks.nearest is None else np.where(picks.nearest < 0, -1, inputs.ids[picks.nearest]),
         distances=picks.distances,
+        per_class=None if per_class is None else dict(per_class),
+        with_costs=costs is not None,
     )
 
 
@@ -185,22 +167,25 @@ def score(
     embeddings: ArrayLike | None = None,
     signals: Mapping[str, ArrayLike] | None = None,
     labels: ArrayLike | None = None,
+    scores: ArrayLike | None = None,
     ids: ArrayLike | None = None,
     memory: Memory | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Floats:
-    """One float64 per example, (n,), finite; higher = taken first. Arguments as for `select`.
+    """One float64 per example, (n,), finite; higher = taken first. Arguments as for `select`; `scores` is what "given" reads.
 
     Raises SettingError for a method that chooses sets: what an example adds there depends on what was chosen before it.
     """
     name, row = find_method(method)
     if not isinstance(row, Rank):
         raise SettingError(f"Method {name!r} chooses sets and has no score of one example; call svp.select")
-    options = row.settle(name, options)
-    inputs = Inputs.of(ids=ids, probs=probs, embeddings=embeddings, labels=labels, signals=signals, memory=memory)
+    options = row.own(row.settle(name, options))
+    inputs = Inputs.of(
+        ids=ids, probs=probs, embeddings=embeddings, labels=labels, scores=scores, signals=signals, memory=memory
+    )
     inputs.require(name, row.needs)
-    return _scores(name, row, inputs, _as_seed(seed), options)
+    return scores_of(name, row, inputs, _as_seed(seed), options)
 
 
 def _with_sampler(name: str, row: Method, sampler: str | None) -> Method:
@@ -216,136 +201,6 @@ def _with_sampler(name: str, row: Method, sampler: str | None) -> Method:
     if row.sampler is not None:
         raise SettingError(f"sampler={sampler!r}: method {name!r} has its own; choose a method that only ranks")
     return row if sampler == "top" else replace(row, sampler=SAMPLERS[sampler])
-
-
-def _limits(
-    inputs: Inputs,
-    budget: Budget,
-    per_class: PerClass | None,
-    costs: ArrayLike | None,
-    given: NDArray[np.bool_],
-    candidates: Ints,
-) -> tuple[Limits | None, float]:
-    """What a choice must keep to, None where that is its size alone; and how many examples or how much money."""
-    if per_class is None and costs is None:
-        return None, resolve_budget(budget, len(candidates))
-    if per_class is not None and "labels" not in inputs.arrays:
-        raise MissingInput(
-            "per_class needs labels; pass labels=, an (n,) array of class numbers (predicted ones will do)"
-        )
-    labels = inputs.arrays["labels"].astype(np.int64) if per_class is not None else None
-    if costs is None:
-        size = resolve_budget(budget, len(candidates))
-        return limits_of(per_class, labels, None, given, candidates, size, 0.0), size
-    values = as_costs(costs, len(inputs), inputs.ids)
-    spend = resolve_spend(budget, values[candidates])
-    return limits_of(per_class, labels, values, given, candidates, None, spend), spend
-
-
-def _choose(
-    name: str,
-    row: Method,
-    inputs: Inputs,
-    seed: int,
-    options: dict[str, Any],
-    order: Callable[[Ints], Ints],
-    ground: Ints,
-) -> tuple[Choose, bool]:
-    """What turns (already, candidates, size) into picks, and whether it is a fixed order, whatever was taken before."""
-    chance: dict[str, Any] = {"ids": inputs.ids, "seed": seed, "memory": inputs.memory}
-
-    def by_order(candidates: Ints) -> Ints:
-        return candidates[np.argsort(order(candidates))]
-
-    if not isinstance(row, Rank):
-        arrays = [_scores_of(name, row, inputs, seed) if need == "scores" else inputs.whole(need) for need in row.needs]
-        chance["ground"] = by_order(ground)
-
-        def cover(already: Ints, candidates: Ints, size: int) -> Picks:
-            candidates = by_order(candidates)
-            picks = row.function(*arrays, already, candidates, size, **row.given(**chance), **options)
-            return _as_picks(name, picks, candidates, size)
-
-        return cover, False
-    sampler = row.sampler
-    own = {key: value for key, value in options.items() if sampler is None or key not in sampler.options}
-    values = inputs.whole("scores") if "scores" in inputs.arrays else _scores(name, row, inputs, seed, own)
-    if sampler is None:
-
-        def top(already: Ints, candidates: Ints, size: int) -> Picks:
-            pos = _top(values, candidates, size, order)
-            return Picks(pos, values[pos])
-
-        return top, True
-    arrays = [inputs.whole(need) for need in sampler.needs]
-    theirs = {key: options[key] for key in sampler.options}
-
-    def sample(already: Ints, candidates: Ints, size: int) -> Picks:
-        candidates = by_order(candidates)
-        pos = sampler.function(values, *arrays, already, candidates, size, **sampler.given(**chance), **theirs)
-        return replace(_as_picks(name, pos, candidates, size), gains=values[pos])
-
-    return sample, False
-
-
-def find_method(method: str | Callable[..., Any]) -> tuple[str, Method]:
-    """The name that records use, and the row: from the table, from "package.module:function", or made of a function."""
-    if callable(method):
-        return path_of(method), method_of(method)
-    if method in METHODS:
-        return method, METHODS[method]
-    if ":" in method:
-        return method, method_of(load_function(method))
-    raise UnknownName("method", method, METHODS, hint="svp list methods")
-
-
-def _scores(name: str, row: Rank, inputs: Inputs, seed: int, options: Mapping[str, Any]) -> Floats:
-    """(n,) scores, in chunks of examples where the method allows."""
-    n = len(inputs)
-    values = np.empty(n)
-    for rows in inputs.chunks(row.needs) if row.per_example else [slice(0, n)]:
-        arrays = [inputs.part(need, rows) if row.per_example else inputs.whole(need) for need in row.needs]
-        chance = row.given(ids=inputs.ids[rows], seed=seed, memory=inputs.memory)
-        result = np.asarray(row.function(*arrays, **chance, **options))
-        if result.shape != (rows.stop - rows.start,) or result.dtype.kind not in "fiub":
-            raise DataError(
-                f"Method {name!r} gave shape {result.shape}, type {result.dtype} for {len(inputs.ids[rows])} examples; "
-                "it has to give one number for each"
-            )
-        values[rows] = result
-    if len(bad := inputs.ids[~np.isfinite(values)]):
-        raise DataError(
-            f"Method {name!r} gave {len(bad)} scores that are not finite, the first ids: {bad[:3].tolist()}"
-        )
-    return values
-
-
-def _scores_of(name: str, row: Method, inputs: Inputs, seed: int) -> Floats:
-    """(n,) the scores that a method of sets starts from: those given, or those of the ranking that its row names."""
-    if "scores" in inputs.arrays or not isinstance(row, Cover) or row.scored_by is None:
-        return np.asarray(inputs.whole("scores"), np.float64)
-    return _scores(name, row.scored_by, inputs, seed, row.scored_by.options)
-
-
-def _top(values: Floats, candidates: Ints, size: int, order: Callable[[Ints], Ints]) -> Ints:
-    """Positions of the `size` candidates with the highest values, in descending order; equals by their key."""
-    if 0 < size < len(candidates):
-        # Sorting only what can be in: those at or above the last value that is.
-        own = values[candidates]
-        candidates = candidates[own >= np.partition(own, len(own) - size)[len(own) - size]]
-    return candidates[np.lexsort((order(candidates), -values[candidates]))[:size]]
-
-
-def _as_picks(name: str, picks: Picks | ArrayLike, candidates: Ints, size: int) -> Picks:
-    """What a set method returned, if it is what was asked for; bare positions get gains of NaN."""
-    if not isinstance(picks, Picks):
-        pos = np.asarray(picks, np.int64)
-        picks = Picks(pos, np.full(pos.shape, np.nan))
-    if picks.pos.shape != (size,) or len(np.unique(picks.pos)) != size or not np.isin(picks.pos, candidates).all():
-        raise DataError(
-            f"Method {name!r} had to give {size} distinct candidates; it gave {picks.pos.shape}, or repeats, or others"
-        )
-    return picks
 
 
 def _as_seed(seed: int) -> int:

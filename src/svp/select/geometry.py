@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from svp.select.table import Floats, Ints
 
 # Rows added up together for the mean: a constant, since it decides the last bit of the sum.
-_BLOCK = 1024
+BLOCK = 1024
 
 Factors = NDArray[np.float32]
 
@@ -29,20 +29,13 @@ class Space:
 
     def __init__(self, embeddings: NDArray[np.generic], already: Ints, candidates: Ints) -> None:
         self.embeddings = embeddings
-        self.scale = 1.0
-        self.mean = np.zeros(embeddings.shape[1])
-        biggest = 0.0
-        for block in (*split(already, _BLOCK), *split(candidates, _BLOCK)):
-            biggest = max(biggest, float(np.abs(embeddings[block].astype(np.float64)).max()))
-        if biggest:
-            self.scale = 2.0 ** -int(np.clip(np.frexp(biggest)[1], -1000, 1000))
-        for block in split(candidates, _BLOCK):
-            self.mean += self.rows(block).sum(axis=0) / len(candidates)
+        self.scale = scale_of(embeddings, already, candidates)
+        self.mean = mean_row(embeddings, candidates, self.scale)
         self.slack = (embeddings.shape[1] + 8) * float(np.finfo(np.float32).eps)
 
     def rows(self, pos: Ints) -> Floats:
         """(k, d) float64 rows at these positions."""
-        return self.embeddings[pos].astype(np.float64) * self.scale
+        return float_rows(self.embeddings, pos, self.scale)
 
     def left(self, rows: Floats) -> Factors:
         """(k, d + 2) float32 such that left(x) @ right(c).T is a lower bound of squared(x, c)."""
@@ -62,6 +55,28 @@ class Space:
         centred *= factor
         out[:, -2], out[:, -1] = (1.0, squares) if flip else (squares, 1.0)
         return out
+
+
+def scale_of(embeddings: NDArray[np.generic], *parts: Ints) -> float:
+    """A power of two that brings every coordinate at these positions below 1, so that squares neither overflow nor vanish."""
+    biggest = 0.0
+    for part in parts:
+        for block in split(part, BLOCK):
+            biggest = max(biggest, float(np.abs(embeddings[block].astype(np.float64)).max()))
+    return 2.0 ** -int(np.clip(np.frexp(biggest)[1], -1000, 1000)) if biggest else 1.0
+
+
+def float_rows(embeddings: NDArray[np.generic], pos: Ints, scale: float = 1.0) -> Floats:
+    """(k, d) scaled float64 rows at these positions, each in one piece: sums along rows go in an order that d sets."""
+    return np.ascontiguousarray(embeddings[pos], np.float64) * scale
+
+
+def mean_row(embeddings: NDArray[np.generic], pos: Ints, scale: float = 1.0) -> Floats:
+    """(d,) mean of the scaled rows, summed over pieces of a fixed size in the order given."""
+    mean = np.zeros(embeddings.shape[1])
+    for block in split(pos, BLOCK):
+        mean += float_rows(embeddings, block, scale).sum(axis=0) / len(pos)
+    return mean
 
 
 def squared(a: Floats, b: Floats) -> Floats:

@@ -141,7 +141,7 @@ def choose_within(
 ) -> Picks:
     """Follow `choose` within `limits`; `budget` is a number of examples, or where there are costs a total.
 
-    fixed_order  `choose` is a ranking: what it takes does not depend on what was taken before, so it is asked once
+    fixed_order  `choose` is a ranking: what it takes does not depend on what was taken before, so what is closed is passed over
     """
     tally = _Tally(limits, candidates, budget)
     parts: list[Picks] = []
@@ -150,7 +150,7 @@ def choose_within(
         picks = choose(already, candidates, size)
         taken = tally.take(picks.pos, skip=fixed_order)
         parts.append(_at(picks, taken))
-        if fixed_order:
+        if fixed_order and not len(taken):  # what was passed over is too dear for good
             break
         already = np.concatenate([already, picks.pos[taken]])
         # Where nothing was taken the first would eat up what the minimums still cost: it never fits again.
@@ -272,7 +272,7 @@ def _quotas(share: Any, size: int, have: Ints, there: Ints) -> Ints:
     wanted = _apportion(total, weights, have, have + there)
     if isinstance(share, Mapping):
         exact = _apportion(total, weights, np.zeros_like(have), np.full_like(have, total))
-        if len(off := np.flatnonzero(wanted != exact)):
+        if len(off := np.flatnonzero((exact > have + there) | (exact < have))):
             c = off[0]
             raise BudgetError(
                 f"per_class: class {c} should have {exact[c]} of {total}; {have[c]} are chosen already and {there[c]} are "

@@ -1,24 +1,253 @@
-"""How alike the examples are: a matrix of the caller's, or one made of embeddings block by block."""
+"""How alike the examples are: a matrix of the caller's, or one made of embeddings block by block.
 
-from typing import Any, Self
+Every similarity is a whole number of one unit, a power of two (see `compared`). Those of embeddings come from matrix products
+of whole numbers that stay below 2^53, which float64 holds exactly: they depend neither on the shape of a product nor on the
+library or the threads that compute it.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
-from svp.select.table import Ints
+from svp.errors import DataError, SettingError, UnknownName
+from svp.select.compared import BITS, Blocks, Compared, Dense, Places, Sparse
+from svp.select.table import Floats, Ints
+
+# A coordinate has 2^25 steps from 0 to 1, so that |x|^2 + |y|^2 + 2 |x y| stays below 2^53 squared steps, whatever is
+# added first. Rounding to steps moves a cosine by about 2e-8, and by sqrt(d) 3e-8 at most.
+_STEP_BITS = 25
+_CHECKED = 1 << 20  # numbers of a matrix checked at a time
 
 
 class Similarity:
-    """(n, n) similarities, finite."""
+    """How alike n examples are, as a method is given it; `among` compares those that take part.
 
-    def __init__(self, matrix: NDArray[Any]) -> None:
-        self.matrix = matrix
+    neighbors  each example keeps its similarity to so many of the most similar, itself one of them; the rest counts as
+               0. None: all are kept
+
+    What `neighbors` leaves out is never above what it keeps. So coverage by kept similarities, sum_v max_s sim(v, s), is a
+    lower bound of coverage by all, as long as none is below 0; it is too low by at most sum_v max(0, t(v) - covered(v)),
+    where t(v) is the least that v keeps. Nothing is lost of an example that one of its neighbours covers.
+    """
+
+    def __init__(self, source: "_Source", neighbors: int | None, memory: int) -> None:
+        whole = isinstance(neighbors, (int, np.integer)) and not isinstance(neighbors, bool)
+        if neighbors is not None and (not whole or neighbors < 1):
+            raise SettingError(
+                f"neighbors={neighbors!r}; give a whole number of similar examples to keep, 1 or more (itself is one)"
+            )
+        self.source = source
+        self.neighbors = neighbors
+        self.memory = memory
+        self._last: tuple[str, Ints, Compared] | None = None
 
     @classmethod
     def given(cls, matrix: Any, ids: Ints, neighbors: int | None, memory: int) -> Self:
-        return cls(np.asarray(matrix))
+        """Of an (n, n) matrix, dense (on disk too) or scipy-sparse, whose entry (i, j) says how well j stands for i.
+
+        Any finite numbers, higher = more alike; they are rounded to 2^-22 of the largest. It need not be symmetric. What a
+        sparse matrix does not hold is 0. Raises DataError for another shape or type, and with the number of examples
+        and the first ids for values that are not finite.
+        """
+        return cls(_Given(as_matrix(matrix), ids), neighbors, memory)
 
     @classmethod
     def made(cls, embeddings: NDArray[Any], neighbors: int | None, memory: int) -> Self:
-        rows = embeddings.astype(np.float64)
-        return cls(rows @ rows.T)
+        """Of (n, d) finite embeddings, compared by a kernel of KERNELS."""
+        return cls(_Made(embeddings), neighbors, memory)
+
+    def among(self, ground: Ints, kernel: str) -> Compared:
+        """The examples at these m positions compared with each other, by their places in `ground`.
+
+        Of equally similar neighbours the earlier in `ground` is kept. The last answer is remembered. Cost of `neighbors`:
+        m^2 d operations and 8 k m bytes.
+        """
+        if self._last is None or self._last[0] != kernel or not np.array_equal(self._last[1], ground):
+            compared = self.source.among(ground, kernel)
+            if self.neighbors is not None:
+                compared = compared.nearest(min(self.neighbors, len(ground)))
+            self._last = (kernel, ground, compared)
+        return self._last[2]
+
+
+class _Source(Protocol):
+    def among(self, ground: Ints, kernel: str) -> Compared: ...
+
+
+def as_matrix(matrix: Any) -> Any:
+    """A matrix of numbers as it came, scipy's or numpy's; DataError for what is no square of numbers."""
+    if not sparse.issparse(matrix):
+        matrix = np.asarray(matrix)
+    if len(matrix.shape) != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise DataError(f"similarity: shape {matrix.shape}; give (n, n), every example against every example")
+    if matrix.dtype.kind not in "fiub":
+        raise DataError(f"similarity: type {matrix.dtype} is not numbers; give floats or whole numbers")
+    return matrix
+
+
+class _Given:
+    """A matrix of the caller's, left where it is."""
+
+    def __init__(self, matrix: Any, ids: Ints) -> None:
+        self.matrix = sparse.csr_array(matrix, copy=True) if sparse.issparse(matrix) else matrix
+        if sparse.issparse(matrix):
+            self.matrix.sum_duplicates()
+        biggest = 0.0
+        bad: list[Ints] = []
+        for first, part in self._parts():
+            values = part.data if sparse.issparse(part) else part
+            if not np.isfinite(values).all():
+                row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr)) if sparse.issparse(part) else None
+                where = ~np.isfinite(values)
+                bad.append(first + (np.flatnonzero(where.any(axis=1)) if row is None else np.unique(row[where])))
+            elif values.size:
+                biggest = max(biggest, abs(float(values.max())), abs(float(values.min())))
+        if bad:
+            found = ids[np.concatenate(bad)]
+            raise DataError(
+                f"similarity: {len(found)} examples have NaN or infinite values, the first ids: {found[:3].tolist()}"
+            )
+        self.unit = 2.0 ** (_exponent(biggest) - BITS)
+
+    def among(self, ground: Ints, kernel: str) -> Compared:
+        if kernel != "cosine":
+            raise SettingError(f"kernel={kernel!r} compares embeddings; leave it out where similarity= is given")
+        if sparse.issparse(self.matrix):
+            part = self.matrix[ground][:, ground]
+            units = np.rint(part.data.astype(np.float64) / self.unit).astype(np.int32)
+            return Sparse(sparse.csr_array((units, part.indices, part.indptr), shape=part.shape), self.unit)
+
+        def blocks(s: Ints) -> Blocks:
+            columns = ground[s]
+            return lambda v, part: np.divide(self.matrix[np.ix_(ground[v], columns[part])], self.unit, dtype=np.float64)
+
+        return Dense(len(ground), self.unit, blocks, symmetric=False)
+
+    def _parts(self) -> Iterator[tuple[int, Any]]:
+        n = self.matrix.shape[0]
+        size = max(1, _CHECKED // max(1, n))
+        if sparse.issparse(self.matrix):
+            size = max(1, n)
+        return ((first, self.matrix[first : first + size]) for first in range(0, n, size))
+
+
+class _Made:
+    """Compares embeddings."""
+
+    def __init__(self, embeddings: NDArray[Any]) -> None:
+        self.embeddings = embeddings
+
+    def among(self, ground: Ints, kernel: str) -> Compared:
+        if kernel not in KERNELS:
+            raise UnknownName("kernel", kernel, KERNELS)
+        product = KERNELS[kernel](self.embeddings, ground)
+
+        def blocks(s: Ints) -> Blocks:
+            right = product.right(s)
+            return lambda v, part: product.finish(product.left(v) @ right[part].T)
+
+        return Dense(len(ground), product.unit, blocks, symmetric=True)
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A kernel as a matrix product: entry (v, s) is finish(left(v) @ right(s).T), in units."""
+
+    unit: float
+    left: Callable[[Places], Floats]
+    right: Callable[[Places], Floats]
+    finish: Callable[[Floats], Floats] = lambda block: block
+
+
+def cosine(embeddings: NDArray[Any], ground: Ints) -> _Product:
+    """x.y / (|x| |y|); a row of zeros is like nothing: 0."""
+    steps = _rows(embeddings, ground)
+    for part in _parts(len(steps)):
+        rows = steps[part]
+        rows *= 2.0 ** -_exponents(np.abs(rows).max(axis=1))[:, None]
+        norms = np.sqrt((rows * rows).sum(axis=1))
+        rows *= 2.0**_STEP_BITS / np.where(norms, norms, 1.0)[:, None]
+        np.rint(rows, out=rows)
+    return _inner(steps, 2.0**-BITS)
+
+
+def dot(embeddings: NDArray[Any], ground: Ints) -> _Product:
+    """x.y."""
+    steps, scale = _steps(embeddings, ground)
+    return _inner(steps, scale * scale * 2.0**-BITS)
+
+
+def rbf(embeddings: NDArray[Any], ground: Ints) -> _Product:
+    """exp(-|x - y|^2 / m), where m is the mean of |x - y|^2 over all pairs that take part, chosen already or to choose from."""
+    steps, _ = _steps(embeddings, ground)
+    # Whole numbers, so these sums are exact and know no order of rows; fsum rounds once.
+    squares = np.concatenate([(steps[part] ** 2).sum(axis=1) for part in _parts(len(steps))] or [np.zeros(0)])
+    n = max(1, len(steps))
+    mean = 2 * (math.fsum(squares) / n - math.fsum((steps.sum(axis=0) / n) ** 2))
+    rate = -1 / mean if mean > 0 else 0.0
+
+    def left(v: Places) -> Floats:
+        return np.column_stack([steps[v], squares[v], np.ones_like(squares[v])])
+
+    def right(s: Places) -> Floats:
+        return np.column_stack([-2 * steps[s], np.ones_like(squares[s]), squares[s]])
+
+    def finish(block: Floats) -> Floats:
+        block *= rate
+        np.exp(block, out=block)
+        block *= 2.0**BITS
+        return block
+
+    return _Product(2.0**-BITS, left, right, finish)
+
+
+KERNELS: dict[str, Callable[[NDArray[Any], Ints], _Product]] = {"cosine": cosine, "dot": dot, "rbf": rbf}
+
+
+def _inner(steps: Floats, unit: float) -> _Product:
+    """Inner products of rows given in steps, in units: 2^BITS of them where two rows of length 1 agree."""
+    down = 2.0 ** (BITS - 2 * _STEP_BITS)
+    return _Product(unit, lambda v: steps[v] * down, lambda s: steps[s])
+
+
+def _steps(embeddings: NDArray[Any], ground: Ints) -> tuple[Floats, float]:
+    """(m, d) rows in whole steps of the power of two next above the longest; and that power."""
+    rows = _rows(embeddings, ground)
+    scale = 1.0
+    for _ in range(2):  # first the largest number, so that no square overflows, then the longest row
+        longest = 0.0
+        for part in _parts(len(rows)):
+            one = np.abs(rows[part]).max(axis=1) if scale == 1.0 else np.sqrt((rows[part] ** 2).sum(axis=1))
+            longest = max(longest, float(one.max()))
+        power = 2.0 ** _exponent(longest)
+        rows /= power
+        scale *= power
+    rows *= 2.0**_STEP_BITS
+    return np.rint(rows, out=rows), scale
+
+
+def _rows(embeddings: NDArray[Any], ground: Ints) -> Floats:
+    """(m, d) float64, one row after the other in memory whatever the layout of the source: then rows add up alike."""
+    rows = np.empty((len(ground), embeddings.shape[1]))
+    for part in _parts(len(ground)):
+        rows[part] = embeddings[ground[part]]
+    return rows
+
+
+def _parts(size: int) -> Iterator[slice]:
+    return (slice(start, min(start + 1024, size)) for start in range(0, size, 1024))
+
+
+def _exponent(value: float) -> int:
+    """The least e with value <= 2^e, within what can be computed with; 0 for 0."""
+    return int(_exponents(np.array([value]))[0])
+
+
+def _exponents(values: Floats) -> NDArray[np.float64]:
+    mantissa, exponent = np.frexp(values)
+    return np.where(values > 0, np.clip(exponent - (mantissa == 0.5), -1000, 1000), 0).astype(np.float64)

@@ -1,6 +1,5 @@
 """What a row of the table of methods is, and how a function outside the table becomes one."""
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,17 +19,48 @@ GIVEN = ("ids", "seed", "memory", "ground")
 
 
 @dataclass(frozen=True)
+class Shape:
+    """The sizes that the cost of a method is a formula of.
+
+    n  examples; c  classes; d  numbers per embedding; n_epochs  rows of a signal; budget  how many are chosen;
+    already  how many count as chosen; memory  bytes a method may take where it can choose
+    """
+
+    n: int
+    c: int = 1
+    d: int = 1
+    n_epochs: int = 1
+    budget: int = 0
+    already: int = 0
+    memory: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method takes, for a forecast.
+
+    operations  in a unit of the method's own: time is measured on a few examples and grows in proportion
+    bytes       what the function holds beside its arrays and what it returns, at the highest
+    """
+
+    operations: Callable[[Shape], float]
+    bytes: Callable[[Shape], float] = lambda s: 0.0
+
+
+@dataclass(frozen=True)
 class Method:
     """One way of selecting: a function over arrays, and which arrays it reads.
 
     function  takes the arrays of `needs` in that order, then by keyword its options, and what it names of GIVEN
     needs     "probs", "embeddings", "labels", "scores", "similarity" (made of embeddings where it is not given), or a kind
               of signal such as "correct"
+    cost      formulas of time and memory; None: no forecast
     The one-line summary is the first line of the function's docstring; its options are its keyword-only parameters.
     """
 
     function: Callable[..., Any]
     needs: tuple[str, ...] = ("probs",)
+    cost: Cost | None = None
 
     @property
     def summary(self) -> str:
@@ -40,6 +70,11 @@ class Method:
     def reads(self) -> tuple[str, ...]:
         """Everything that a choice by this method reads: what a workflow has to compute."""
         return self.needs
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether it reads anything that a model has to give: labels are there without one."""
+        return any(need != "labels" for need in self.reads)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -86,12 +121,22 @@ class Rank(Method):
     sampler: Sampler | None = None
 
     @property
+    def summary(self) -> str:
+        if self.sampler is None:
+            return super().summary
+        return f"{self.sampler.summary.removesuffix('.')} (scores: {self.function.__name__})."
+
+    @property
     def reads(self) -> tuple[str, ...]:
         return self.needs if self.sampler is None else (*self.needs, *self.sampler.needs)
 
     @property
     def options(self) -> dict[str, Any]:
         return super().options if self.sampler is None else {**super().options, **self.sampler.options}
+
+    def own(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the settled options that the scores take; the others are the sampler's."""
+        return {name: options[name] for name in super().options}
 
 
 @dataclass(frozen=True)
@@ -147,18 +192,6 @@ def method_of(function: Callable[..., Any]) -> Method:
     if kind == "cover":
         return Cover(function, needs)
     return Rank(function, needs, per_example=bool(getattr(function, "per_example", False)))
-
-
-def load_function(path: str) -> Callable[..., Any]:
-    """The function that "package.module:function" names."""
-    module, _, attribute = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SettingError(f"Method {path!r} cannot be loaded: {error}; write package.module:function") from error
-    if not callable(function):
-        raise SettingError(f"Method {path!r} is a {type(function).__name__}, not a function")
-    return function  # type: ignore[no-any-return]
 
 
 def path_of(function: Callable[..., Any]) -> str:

@@ -19,7 +19,7 @@ from svp.data.base import Dataset
 from svp.errors import BudgetError, SettingError
 from svp.evaluate import better, no_worse
 from svp.labels import Batch
-from svp.runs import FORMAT, Json, Run, read_array, write_json
+from svp.runs import FORMAT, SIMULATED, Json, Run, check_files, read_array, write_json
 from svp.select import resolve_budget
 from svp.workflows.arms import Arm, answers, arm_facts, compare
 from svp.workflows.session import Session
@@ -79,7 +79,7 @@ def active(
         hidden = dataset.without_labels()
         for seed in config.run_seeds:
             for name, own in _sessions(config, work, seed).items():
-                folder = f"sessions/{name}-seed-{seed}"
+                folder = f"{SIMULATED}/{name}-seed-{seed}"
                 parts = [part for other in run.reuse if (part := other / folder / "environment.json").exists()]
                 with Session.create(
                     run.folder / folder,
@@ -172,9 +172,11 @@ def _agreements(run: Run, config: ActiveConfig, dataset: Dataset, totals: list[i
     if "target" in config.control and config.target != config.proxy and len(totals) > 1:
         for seed in config.run_seeds:
             stages = [
-                next(run.folder.glob(f"sessions/{name}-seed-{seed}/rounds/001-*/selection"))
+                next(run.folder.glob(f"{SIMULATED}/{name}-seed-{seed}/rounds/001-*/selection"))
                 for name in ("proxy", "target")
             ]
+            for stage in stages:  # of a run taken up again, perhaps not looked at so far
+                check_files(stage)
             own, target = (np.asarray(read_array(stage / "scores.npy")) for stage in stages)
             agreed = audit.agreement(own, target, totals[1] - totals[0])
             found.append({"between": "proxy and target", "seeds": [seed, seed], **agreed.facts()})

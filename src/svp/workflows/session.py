@@ -1,6 +1,7 @@
 """A labelling effort: ask for labels, be told them, retrain, ask again. The only active-learning loop there is."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from svp.config import RunConfig
 from svp.data import load
 from svp.data.base import Dataset
-from svp.errors import BudgetError, DataError
+from svp.errors import BudgetError, DataError, SettingError
 from svp.labels import Answer, Batch, LabelStore, Round
 from svp.runs import Run, digest
 from svp.select import Cover, Selection, find_method, resolve_budget, select
@@ -41,6 +42,10 @@ class Session:
         show: Show = silent,
     ) -> Self:
         """A new session, or the one that is in `folder` already if it was made with the same settings and data."""
+        if type(config) is not RunConfig:
+            raise SettingError(
+                f"a session takes a svp.RunConfig, not {type(config).__name__}; make one of the same settings"
+            )
         dataset = (dataset or load(config, show)).without_labels()
         check_needs(config, dataset, trained_on_all=False)
         run = Run.start(Path(folder), config, dataset, reuse=reuse, accept_code_change=accept_code_change)
@@ -130,12 +135,17 @@ class Session:
         raise DataError(f"no round of {self._run.folder} ended with {n} labels")
 
     def asked(self, n: int) -> Selection:
-        """The first `n` examples asked for, in order, as a selection."""
+        """The first `n` examples asked for, in order, as a selection. Raises BudgetError where there are fewer."""
         batches = [entry for entry in self._store.history() if isinstance(entry, Batch)]
+        total = sum(map(len, batches))
+        if not (isinstance(n, Integral) and 0 <= n <= total):
+            raise BudgetError(
+                f"{self._run.folder} has asked for {total:,} examples so far; give a number up to that, not {n!r}"
+            )
         gains = [np.full(len(b), np.nan) if b.scores is None else b.scores for b in batches]
         return Selection(
-            ids=np.concatenate([b.ids for b in batches])[:n],
-            gains=np.concatenate(gains)[:n],
+            ids=np.concatenate([np.zeros(0, np.int64), *(b.ids for b in batches)])[:n],
+            gains=np.concatenate([np.zeros(0), *gains])[:n],
             weights=np.ones(n),
             method=self.config.method,
             options=self.config.options,

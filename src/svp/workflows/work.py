@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,8 +15,8 @@ from svp.chance import spawn_seed
 from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError
-from svp.learners import EpochRecord, Learner, Outputs, find, make_learner, trial
-from svp.runs import Run, Stage, digest, environment, read_array, read_json, surroundings, write_array
+from svp.learners import EpochRecord, Learner, Outputs, check_device, find, make_learner, trial
+from svp.runs import Json, Run, Stage, digest, environment, read_array, surroundings, write_array
 from svp.select import Method, Rank, Selection, find_method, score, select
 from svp.signals import KINDS, Signals
 
@@ -103,7 +103,8 @@ class Work:
         """Decided when the run first needs it, and then the same whenever it is resumed."""
         from svp.learners.compute import Compute, decide, require_device
 
-        compute = Compute(**self.run.remember("compute", lambda: decide(self._compute_config).facts()))
+        decided = self.run.remember("compute", lambda: decide(self._compute_config).facts())
+        compute = Compute(**{field.name: decided[field.name] for field in fields(Compute)})
         require_device(compute.device)
         return compute
 
@@ -291,8 +292,16 @@ def begin(
         # Another method or budget does not train the same proxy again.
         siblings = sorted(mark.parent for mark in Path("runs").glob(f"{name}-{workflow}-*/environment.json"))
         here = surroundings(environment(dataset))
-        others += [s for s in siblings if s != out and surroundings(read_json(s / "environment.json")) == here]
+        others += [sibling for sibling in siblings if sibling != out and _surroundings_of(sibling) == here]
     return Run.start(Path(out), config, dataset, may_vary=may_vary, reuse=others, accept_code_change=accept_code_change)
+
+
+def _surroundings_of(run: Path) -> Json | None:
+    """None where they cannot be read: a damaged run that nobody named does not stop this one."""
+    try:
+        return surroundings(Run.open(run).environment)
+    except DataError:
+        return None
 
 
 def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
@@ -306,6 +315,7 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
     test_part(dataset)
     _, method = find_method(config.method)
     method.settle(config.method, config.options)
+    check_device(config.compute.device, [config.proxy, config.target] if chooses and method.needs else [config.target])
     trial(config.target, dataset)
     if not chooses:
         return

@@ -1,0 +1,146 @@
+"""From a row of the table and checked inputs to positions: what `select` and `score` do once the arguments are in order."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from svp.errors import DataError, MissingInput
+from svp.select.budget import Budget, resolve_budget
+from svp.select.inputs import NO_SIGNAL, Inputs
+from svp.select.limits import Choose, Limits, PerClass, as_costs, limits_of, resolve_spend
+from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank
+
+# Values looked at to guess which are among the highest; the guess decides the speed, never the answer.
+_SAMPLE = 1 << 16
+
+
+def choose_by(
+    name: str,
+    row: Method,
+    inputs: Inputs,
+    seed: int,
+    options: dict[str, Any],
+    order: Callable[[Ints], Ints],
+    ground: Ints,
+) -> tuple[Choose, bool]:
+    """What turns (already, candidates, size) into picks, and whether it is a fixed order, whatever was taken before."""
+    chance: dict[str, Any] = {"ids": inputs.ids, "seed": seed, "memory": inputs.memory}
+
+    def by_order(candidates: Ints) -> Ints:
+        return candidates[np.argsort(order(candidates))]
+
+    if not isinstance(row, Rank):
+        arrays = [
+            _scores_for(name, row, inputs, seed) if need == "scores" else inputs.whole(need) for need in row.needs
+        ]
+        chance["ground"] = by_order(ground)
+
+        def cover(already: Ints, candidates: Ints, size: int) -> Picks:
+            candidates = by_order(candidates)
+            picks = row.function(*arrays, already, candidates, size, **row.given(**chance), **options)
+            return _as_picks(name, picks, candidates, size)
+
+        return cover, False
+    sampler = row.sampler
+    if "scores" in inputs.arrays:
+        values = inputs.whole("scores").astype(np.float64)
+    else:
+        values = scores_of(name, row, inputs, seed, row.own(options))
+    if sampler is None:
+
+        def top(already: Ints, candidates: Ints, size: int) -> Picks:
+            pos = _top(values, candidates, size, order)
+            return Picks(pos, values[pos])
+
+        return top, True
+    arrays = [inputs.whole(need) for need in sampler.needs]
+    theirs = {key: options[key] for key in sampler.options}
+
+    def sample(already: Ints, candidates: Ints, size: int) -> Picks:
+        candidates = by_order(candidates)
+        pos = sampler.function(values, *arrays, already, candidates, size, **sampler.given(**chance), **theirs)
+        return replace(_as_picks(name, pos, candidates, size), gains=values[pos])
+
+    return sample, False
+
+
+def scores_of(name: str, row: Rank, inputs: Inputs, seed: int, options: Mapping[str, Any]) -> Floats:
+    """(n,) scores, in chunks of examples where the method allows."""
+    n = len(inputs)
+    values = np.empty(n)
+    for rows in inputs.chunks(row.needs) if row.per_example else [slice(0, n)]:
+        arrays = [inputs.part(need, rows) if row.per_example else inputs.whole(need) for need in row.needs]
+        chance = row.given(ids=inputs.ids[rows], seed=seed, memory=inputs.memory)
+        result = np.asarray(row.function(*arrays, **chance, **options))
+        if result.shape != (rows.stop - rows.start,) or result.dtype.kind not in "fiub":
+            raise DataError(
+                f"Method {name!r} gave shape {result.shape}, type {result.dtype} for {len(inputs.ids[rows])} examples; "
+                "it has to give one number for each"
+            )
+        values[rows] = result
+    if len(bad := inputs.ids[~np.isfinite(values)]):
+        hint = "; leave out what training never showed" if any(need not in NO_SIGNAL for need in row.needs) else ""
+        raise DataError(
+            f"Method {name!r} gave {len(bad)} scores that are not finite, the first ids: {bad[:3].tolist()}{hint}"
+        )
+    return values
+
+
+def _scores_for(name: str, row: Method, inputs: Inputs, seed: int) -> Floats:
+    """(n,) the scores that a method of sets starts from: those given, or those of the ranking that its row names."""
+    if "scores" in inputs.arrays or not isinstance(row, Cover) or row.scored_by is None:
+        return np.asarray(inputs.whole("scores"), np.float64)
+    return scores_of(name, row.scored_by, inputs, seed, row.scored_by.options)
+
+
+def _top(values: Floats, candidates: Ints, size: int, order: Callable[[Ints], Ints]) -> Ints:
+    """Positions of the `size` candidates with the highest values, in descending order; equals by their key."""
+    own = values if len(candidates) == len(values) else values[candidates]
+    if 0 < size < len(candidates):
+        # Sorting only what can be in: first those above a guess from a sample, then those at or above the last that is.
+        sample = own[:: max(1, len(own) // _SAMPLE)]
+        guess = np.quantile(sample, max(0.0, 1 - 1.1 * size / len(own) - 3 / len(sample)), method="lower")
+        if (own >= guess).sum() >= size:
+            candidates, own = candidates[own >= guess], own[own >= guess]
+        likely = own >= np.partition(own, len(own) - size)[len(own) - size]
+        candidates, own = candidates[likely], own[likely]
+    return candidates[np.lexsort((order(candidates), -own))[:size]]
+
+
+def _as_picks(name: str, picks: Picks | ArrayLike, candidates: Ints, size: int) -> Picks:
+    """What a set method returned, if it is what was asked for; bare positions get gains of NaN."""
+    if not isinstance(picks, Picks):
+        pos = np.asarray(picks, np.int64)
+        picks = Picks(pos, np.full(pos.shape, np.nan))
+    if picks.pos.shape != (size,) or len(np.unique(picks.pos)) != size or not np.isin(picks.pos, candidates).all():
+        raise DataError(
+            f"Method {name!r} had to give {size} distinct candidates; it gave {picks.pos.shape}, or repeats, or others"
+        )
+    return picks
+
+
+def limits_and_amount(
+    inputs: Inputs,
+    budget: Budget,
+    per_class: PerClass | None,
+    costs: ArrayLike | None,
+    given: NDArray[np.bool_],
+    candidates: Ints,
+) -> tuple[Limits | None, float]:
+    """What a choice must keep to, None where that is its size alone; and how many examples or how much money."""
+    if per_class is None and costs is None:
+        return None, resolve_budget(budget, len(candidates))
+    if per_class is not None and "labels" not in inputs.arrays:
+        raise MissingInput(
+            "per_class needs labels; pass labels=, an (n,) array of class numbers (predicted ones will do)"
+        )
+    labels = inputs.arrays["labels"].astype(np.int64) if per_class is not None else None
+    if costs is None:
+        size = resolve_budget(budget, len(candidates))
+        return limits_of(per_class, labels, None, given, candidates, size, 0.0), size
+    values = as_costs(costs, len(inputs), inputs.ids)
+    spend = resolve_spend(budget, values[candidates])
+    return limits_of(per_class, labels, values, given, candidates, None, spend), spend

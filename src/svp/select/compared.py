@@ -1,0 +1,311 @@
+"""Examples compared with each other, in whole units: dense blocks that are computed as they are wanted, or sparse entries.
+
+Sums of whole numbers are exact: no order of rows, size of blocks or number of threads changes one, and equals tie exactly.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from svp.select.table import Floats, Ints
+
+Units = NDArray[np.int32]
+Places = Ints | slice
+Csr = Any  # scipy.sparse.csr_array, which has no types
+T = TypeVar("T")
+Blocks = Callable[[Places, slice], Floats]
+
+# The largest similarity has 2^22 units: 2.4e-7 of it each, and 256 of them add up within int32.
+BITS = 22
+# Sizes of one block. They decide the speed, never the answer.
+_ROWS = 256
+_COLUMNS = 512
+
+
+class Compared(Protocol):
+    """m examples compared with each other: entry (v, s) says how well s stands for v, in units."""
+
+    unit: float
+
+    def columns(self, s: Ints) -> "Columns":
+        """How well each of these stands for all."""
+
+    def cross(self, s: Ints, c: Ints) -> Units:
+        """(len(s), len(c)) the entries (s, c) plus the entries (c, s)."""
+
+    def own(self) -> Units:
+        """(m,) the entries (v, v)."""
+
+    def nearest(self, k: int) -> "Compared":
+        """The k highest entries of each row, the example itself always among them; of equals the earlier place."""
+
+
+class Columns(Protocol):
+    """Some columns of a comparison.
+
+    sparse  its entries are held already, so that `above` costs next to nothing
+    """
+
+    sparse: bool
+
+    def keep(self, memory: int) -> None:
+        """Hold all entries, 4 bytes each, if they fit in `memory` bytes."""
+
+    def sums(self, low: Units | None = None, high: Units | None = None, v: Ints | None = None) -> Ints:
+        """(k,) for each column the sum over rows v (default: all) of min(max(x, low), high) - low, or of x.
+
+        low   (len(v),) 0 or more
+        high  (len(v),) above low
+        """
+
+    def highest(self) -> Units:
+        """(m,) the highest entry of each row, at least 0."""
+
+    def column(self, c: int) -> Units:
+        """(m,) one column."""
+
+    def above(self, low: Units, limit: int) -> Csr | None:
+        """The entries above low (m,), (m, k) int32; None if there are more than `limit`."""
+
+
+class Dense:
+    """Compared in blocks that are computed, or read, when they are asked for.
+
+    blocks  from columns s to a function (rows v, part of s) -> (len(v), len(part)) float64 in units, not yet rounded
+    """
+
+    def __init__(
+        self,
+        size: int,
+        unit: float,
+        blocks: Callable[[Ints], Blocks],
+        symmetric: bool,
+    ) -> None:
+        self.size = size
+        self.unit = unit
+        self.blocks = blocks
+        self.symmetric = symmetric
+
+    def columns(self, s: Ints) -> "DenseColumns":
+        whole = self.symmetric and np.array_equal(s, np.arange(self.size))
+        return DenseColumns(self.size, len(s), self.blocks(s), mirrored=whole)
+
+    def cross(self, s: Ints, c: Ints) -> Units:
+        back = self.columns(s).block(c, slice(None)).T
+        return 2 * back if self.symmetric else back + self.columns(c).block(s, slice(None))
+
+    def own(self) -> Units:
+        parts = [self.columns(v).block(v, slice(None)).diagonal() for v in _split(np.arange(self.size), _ROWS)]
+        return np.concatenate(parts or [np.zeros(0, np.int32)])
+
+    def nearest(self, k: int) -> "Sparse":
+        columns = self.columns(np.arange(self.size))
+        width = max(1, min(_ROWS, (1 << 23) // max(1, self.size)))
+        found, values = [], []
+        for v in _split(np.arange(self.size), width):
+            row = columns.block(v, slice(None))
+            kept = _highest(row, v, k)
+            found.append(np.flatnonzero(kept) % self.size)
+            values.append(row[kept])
+        shape = (self.size, self.size)
+        indices = np.concatenate(found or [np.zeros(0, np.int64)])
+        data = np.concatenate(values or [np.zeros(0, np.int32)])
+        return Sparse(sparse.csr_array((data, indices, np.arange(self.size + 1) * k), shape=shape), self.unit)
+
+
+class DenseColumns:
+    """Columns that are computed, or read, block by block.
+
+    mirrored  they are all columns of a symmetric matrix, in order
+    """
+
+    sparse = False
+
+    def __init__(self, size: int, width: int, compute: Blocks, mirrored: bool) -> None:
+        self.size = size
+        self.width = width
+        self.mirrored = mirrored
+        self.compute = compute
+        self.kept: Units | None = None
+
+    def keep(self, memory: int) -> None:
+        if 4 * self.size * self.width > memory:
+            return
+        kept = np.empty((self.size, self.width), np.int32)
+        for v in self._rows():
+            # Of a symmetric square the part right of the diagonal, which is written twice.
+            for part in self._parts(v.start if self.mirrored else 0):
+                kept[v, part] = block = self.block(v, part)
+                if self.mirrored:
+                    kept[part, v] = block.T
+        self.kept = kept
+
+    def block(self, v: Places, part: slice) -> Units:
+        """(len(v), len(part)) entries, not to be written to."""
+        if self.kept is not None:
+            return self.kept[v, part]
+        values = self.compute(v, part)
+        np.rint(values, out=values)
+        return values.astype(np.int32)
+
+    def column(self, c: int) -> Units:
+        return self.block(slice(0, self.size), slice(c, c + 1))[:, 0]
+
+    def sums(self, low: Units | None = None, high: Units | None = None, v: Ints | None = None) -> Ints:
+        v = np.arange(self.size) if v is None else v
+        total = np.zeros(self.width, np.int64)
+
+        def add(part: slice) -> None:
+            for start in range(0, len(v), _ROWS):
+                own = slice(start, start + _ROWS)
+                block = self.block(v[own], part)
+                if low is not None:
+                    np.maximum(block, low[own, None], out=block)
+                if high is not None:
+                    np.minimum(block, high[own, None], out=block)
+                total[part] += block.sum(axis=0, dtype=np.int32)  # 256 entries of 2^22 units at most: it fits
+
+        for _ in self._each(add, self._parts()):
+            pass
+        return total if low is None else total - low.sum(dtype=np.int64)
+
+    def highest(self) -> Units:
+        best = np.zeros(self.size, np.int32)
+        for v in self._rows():
+            for part in self._parts():
+                np.maximum(best[v], self.block(v, part).max(axis=1), out=best[v])
+        return best
+
+    def above(self, low: Units, limit: int) -> Csr | None:
+        found: list[tuple[Units, Units, Units]] = []
+
+        def collect(v: slice) -> list[tuple[Units, Units, Units]]:
+            entries = []
+            for part in self._parts():
+                block = self.block(v, part)
+                row, column = np.divmod(at := np.flatnonzero(block > low[v, None]), block.shape[1])
+                coordinates = (row + v.start).astype(np.int32), (column + part.start).astype(np.int32)
+                entries.append((*coordinates, block.ravel()[at] if self.kept is None else block[row, column]))
+            return entries
+
+        for entries in self._each(collect, self._rows()):
+            found += entries
+            if (limit := limit - sum(len(values) for *_, values in entries)) < 0:
+                return None
+        self.kept = None
+        rows, columns, values = (np.concatenate([part[i] for part in found]) for i in range(3))
+        del found
+        return sparse.csr_array((values, (rows, columns)), shape=(self.size, self.width))
+
+    def _rows(self) -> Iterator[slice]:
+        return (slice(start, min(start + _ROWS, self.size)) for start in range(0, self.size, _ROWS))
+
+    def _parts(self, first: int = 0) -> Iterator[slice]:
+        return (slice(start, min(start + _COLUMNS, self.width)) for start in range(first, self.width, _COLUMNS))
+
+    def _each(self, work: Callable[[slice], T], parts: Iterable[slice]) -> Iterator[T]:
+        """The results for parts that have nothing to do with each other; products have threads of their own."""
+        n_threads = 1 if self.kept is None else _n_processors()
+        if n_threads == 1:
+            yield from map(work, parts)
+            return
+        with ThreadPoolExecutor(n_threads) as pool:
+            yield from pool.map(work, parts)
+
+
+def _highest(block: Units, v: Ints, k: int) -> NDArray[np.bool_]:
+    """(r, m) the k highest of each row, the row's own place v always among them, of equals the first."""
+    keys = block.copy()
+    keys[np.arange(len(v)), v] = np.iinfo(np.int32).max
+    level = np.partition(keys, keys.shape[1] - k, axis=1)[:, keys.shape[1] - k, None]
+    kept = keys >= level
+    for row in np.flatnonzero(kept.sum(axis=1) > k):
+        equal = np.flatnonzero(keys[row] == level[row])
+        kept[row, equal[k - int((keys[row] > level[row]).sum()) :]] = False
+    return kept
+
+
+class Sparse:
+    """Compared by an (m, m) matrix of int32 units; what it does not hold is 0."""
+
+    def __init__(self, matrix: Csr, unit: float) -> None:
+        self.matrix = matrix
+        self.unit = unit
+
+    def columns(self, s: Ints) -> "SparseColumns":
+        return SparseColumns(self.matrix[:, s])
+
+    def cross(self, s: Ints, c: Ints) -> Units:
+        return np.asarray(self._both[s][:, c].toarray())
+
+    @cached_property
+    def _both(self) -> Csr:
+        return (self.matrix + self.matrix.T).tocsr()
+
+    def own(self) -> Units:
+        return np.asarray(self.matrix.diagonal())
+
+    def nearest(self, k: int) -> "Sparse":
+        entries = self.matrix.tocoo()
+        keys = entries.data.astype(np.int64)
+        keys[entries.row == entries.col] = np.iinfo(np.int64).max
+        order = np.lexsort((entries.col, -keys, entries.row))
+        place = np.arange(len(order)) - self.matrix.indptr[entries.row[order]]
+        order = order[place < k]
+        coordinates = (entries.row[order], entries.col[order])
+        return Sparse(sparse.csr_array((entries.data[order], coordinates), shape=entries.shape), self.unit)
+
+
+class SparseColumns:
+    """Columns of a sparse matrix."""
+
+    sparse = True
+
+    def __init__(self, matrix: Csr) -> None:
+        self.matrix = matrix
+
+    def keep(self, memory: int) -> None:
+        """They are held already."""
+
+    def column(self, c: int) -> Units:
+        return np.asarray(self.matrix[:, [c]].toarray()[:, 0])
+
+    def sums(self, low: Units | None = None, high: Units | None = None, v: Ints | None = None) -> Ints:
+        rows = (self.matrix if v is None else self.matrix[v]).tocoo()
+        values = rows.data.astype(np.int64)
+        if low is not None:
+            values = np.maximum(values, low[rows.row])
+        if high is not None:
+            values = np.minimum(values, high[rows.row])
+        if low is not None:
+            values = values - low[rows.row]
+        total = np.zeros(self.matrix.shape[1], np.int64)
+        np.add.at(total, rows.col, values)
+        return total
+
+    def highest(self) -> Units:
+        best = np.zeros(self.matrix.shape[0], np.int32)
+        entries = self.matrix.tocoo()
+        np.maximum.at(best, entries.row, entries.data)
+        return best
+
+    def above(self, low: Units, limit: int) -> Csr | None:
+        entries = self.matrix.tocoo()
+        keep = entries.data > low[entries.row]
+        coordinates = (entries.row[keep], entries.col[keep])
+        return sparse.csr_array((entries.data[keep], coordinates), shape=entries.shape)
+
+
+def _split(array: Ints, size: int) -> list[Ints]:
+    return [array[i : i + size] for i in range(0, len(array), size)]
+
+
+def _n_processors() -> int:
+    """Those this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,100 @@
+"""Herding: keep the mean of what is chosen at the mean of everything."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.select.geometry import BLOCK, float_rows, mean_row, scale_of, split, squared
+from svp.select.table import Floats, Ints, Picks
+
+# Numbers in a block of rows that are made again for each pick, where memory does not hold all of them.
+_NUMBERS = 1 << 22
+
+
+def herding(
+    embeddings: NDArray[np.generic], already: Ints, candidates: Ints, budget: int, *, ids: Ints, memory: int
+) -> Picks:
+    """Follow the mean: the example that brings the sum of the chosen nearest to as many times the mean of all.
+
+    embeddings  (n, d) one row per example, finite
+    already     positions that count as chosen, and in the mean
+    candidates  positions to choose from; of equally good ones the earlier in this list goes first
+    budget      how many, at most all candidates
+    returns     positions in order of choice, each the least |(t + 1) mu - sum of the t chosen - e_i|, where mu is the mean of
+                candidates and already; the first k are the answer for budget k. The gain of a pick is by how much it brought
+                the mean of the chosen nearer to mu: below 0 where it did not, NaN for the very first
+    cost        n d operations for each pick; 8 n d bytes where `memory` allows, else blocks of 32 MB, made again for each pick
+    Welling 2009, "Herding dynamical weights to learn", ICML; Chen, Welling and Smola 2010, "Super-samples from kernel herding",
+    UAI; without replacement.
+    """
+    everything = np.concatenate([already, candidates])
+    # By id wherever rows are added up: the sums must not depend on the order of the rows.
+    everything = everything[np.argsort(ids[everything])]
+    scale = scale_of(embeddings, everything)
+    mean = mean_row(embeddings, everything, scale)
+    points = _Points(embeddings, candidates, scale, mean, memory)
+    excess = np.zeros(len(mean))  # sum of the chosen minus as many times the mean
+    for block in split(already[np.argsort(ids[already])], BLOCK):
+        excess += (float_rows(embeddings, block, scale) - mean).sum(axis=0)
+    places: list[int] = []
+    away = [_length(excess) / len(already) if len(already) else np.nan]
+    for t in range(len(already) + 1, len(already) + budget + 1):
+        place, row = points.take_nearest(-excess)
+        places.append(place)
+        excess += row
+        away.append(_length(excess) / t)
+    return Picks(candidates[np.array(places, np.int64)], -np.diff(away) / scale)
+
+
+class _Points:
+    """The candidates, centred at the mean. Which is nearest is decided by the formula `squared` and, of equals, by their order.
+
+    Matrix-vector products only say which candidates can be: they know |u_i - x|^2 - |x|^2 = |u_i|^2 - 2 u_i.x up to a rounding of
+    (d + 8) eps (|u_i|^2 + |x|^2) at most, whatever the order of additions; 4 of these cover the formula's own and those made on
+    the way.
+    """
+
+    def __init__(
+        self, embeddings: NDArray[np.generic], candidates: Ints, scale: float, mean: Floats, memory: int
+    ) -> None:
+        self.embeddings, self.candidates, self.scale, self.mean = embeddings, candidates, scale, mean
+        n, d = len(candidates), len(mean)
+        self.blocks = split(np.arange(n), max(1, _NUMBERS // d))
+        self.slack = 4 * (d + 8) * float(np.finfo(np.float64).eps)
+        self.rows: Floats | None = None
+        if 8 * n * d <= memory:
+            self.rows = np.empty((n, d))
+            for block in self.blocks:
+                self.rows[block] = self._centred(block)
+        self.squares, self.taken = np.empty(n), np.zeros(n, bool)
+        for block, rows in self._all():
+            self.squares[block] = (rows * rows).sum(axis=1)
+
+    def take_nearest(self, x: Floats) -> tuple[int, Floats]:
+        """The place of the candidate nearest to x, which is out from now on, and its centred row."""
+        products = np.empty(len(self.candidates))
+        for block, rows in self._all():
+            products[block] = rows @ x
+        value = self.squares - 2 * products
+        value[self.taken] = np.inf
+        slack = self.slack * (self.squares + x @ x) + 2.0**-1000  # above all that can underflow
+        able = np.flatnonzero(value - slack <= (value + slack).min())
+        rows = self._centred(able)
+        first = int(squared(rows, x).argmin()) if len(able) > 1 else 0
+        self.taken[able[first]] = True
+        return int(able[first]), rows[first]
+
+    def _all(self) -> Iterator[tuple[Ints, Floats]]:
+        if self.rows is not None:
+            yield np.arange(len(self.rows)), self.rows
+            return
+        for block in self.blocks:
+            yield block, self._centred(block)
+
+    def _centred(self, places: Ints) -> Floats:
+        return float_rows(self.embeddings, self.candidates[places], self.scale) - self.mean
+
+
+def _length(x: Floats) -> float:
+    return float(np.sqrt((x * x).sum()))
