@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from svp.runs import Run
     from svp.select import Selection, score, select
     from svp.select.forecast import forecast
+    from svp.select.representatives import stands_for
     from svp.subset import apply
     from svp.workflows.active import active
     from svp.workflows.coreset import coreset
@@ -42,6 +43,7 @@ _WHERE = {
     "load_dataset": "svp.data",
     "score": "svp.select",
     "select": "svp.select",
+    "stands_for": "svp.select.representatives",
 }
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "load_dataset",
     "score",
     "select",
+    "stands_for",
 ]
 
 

@@ -61,7 +61,7 @@ class Selection:
     keys         (k,) the users' own names; or None
     nearest      (k,) id of the nearest example that was chosen or given before this one, -1 where none was; or None
     distances    (k,) how far that is, NaN where none was; or None
-    stands_for   (k,) how many examples each stands for, -1 where unknown; or None
+    stands_for   (k,) how many unchosen examples each is nearest to (`svp.stands_for`), -1 where unknown; or None
     fingerprint  of the dataset it was chosen from; or None
     per_class    the limits per class it was chosen under; or None
     with_costs   whether examples had costs
@@ -99,13 +99,13 @@ class Selection:
         return len(self.ids)
 
     def head(self, k: int) -> Self:
-        """The first k choices."""
+        """The first k choices; how many others each stands for is another question for them, and left out."""
         if not 0 <= k <= len(self):
             raise BudgetError(f"The first {k} of a selection of {len(self)}: give 0 to {len(self)}")
         columns: dict[str, Any] = {
             name: None if column is None else column[:k] for name, column in self._columns().items()
         }
-        return replace(self, **columns)
+        return replace(self, **{**columns, "stands_for": None})
 
     def of(self, dataset: DatasetLike) -> Self:
         """The same choices with what `dataset` knows of them: keys, labels and its fingerprint."""
