@@ -12,9 +12,7 @@ from svp.select.table import Floats, Ints, Picks
 _NUMBERS = 1 << 22
 
 
-def herding(
-    embeddings: NDArray[np.generic], already: Ints, candidates: Ints, budget: int, *, ids: Ints, memory: int
-) -> Picks:
+def herding(embeddings: NDArray[np.generic], already: Ints, candidates: Ints, budget: int, *, memory: int) -> Picks:
     """Follow the mean: the example that brings the sum of the chosen nearest to as many times the mean of all.
 
     embeddings  (n, d) one row per example, finite
@@ -28,14 +26,13 @@ def herding(
     Welling 2009, "Herding dynamical weights to learn", ICML; Chen, Welling and Smola 2010, "Super-samples from kernel herding",
     UAI; without replacement.
     """
+    # Both lists come in orders that do not depend on the order of the rows, and so the sums do not.
     everything = np.concatenate([already, candidates])
-    # By id wherever rows are added up: the sums must not depend on the order of the rows.
-    everything = everything[np.argsort(ids[everything])]
     scale = scale_of(embeddings, everything)
     mean = mean_row(embeddings, everything, scale)
     points = _Points(embeddings, candidates, scale, mean, memory)
     excess = np.zeros(len(mean))  # sum of the chosen minus as many times the mean
-    for block in split(already[np.argsort(ids[already])], BLOCK):
+    for block in split(already, BLOCK):
         excess += (float_rows(embeddings, block, scale) - mean).sum(axis=0)
     places: list[int] = []
     away = [_length(excess) / len(already) if len(already) else np.nan]

@@ -114,7 +114,7 @@ class Rank(Method):
 class Cover(Method):
     """A method that chooses a set: function(*needs, already, candidates, budget, ...) -> Picks.
 
-    already     positions that count as chosen, never to be returned
+    already     positions that count as chosen, never to be returned; in the order of the same hash
     candidates  positions that may be returned; of equals the earlier in this list goes first. The list is in the order
                 of a seeded hash of the ids, so whoever works through it in order does not depend on the order of the
                 rows
