@@ -187,3 +187,24 @@ def badge(
         picks.append(pick)
         gains.append(gain)
     return picks, gains
+
+
+def neighbors(
+    points: NDArray[np.float64], queries: Sequence[int], base: Sequence[int], k: int
+) -> list[tuple[list[int], list[float]]]:
+    """For each query the nearest of the base but itself, and their squared distances; of equals the earlier in the list."""
+    found = []
+    for i in queries:
+        pairs = [(squared(points[i], points[j]), place) for place, j in enumerate(base) if j != i]
+        best = sorted(pairs)[:k]
+        found.append(([int(base[place]) for _, place in best], [square for square, _ in best]))
+    return found
+
+
+def nearest_centre(points: NDArray[np.float64], centres: NDArray[np.float64]) -> list[int]:
+    """The number of the nearest centre of each point; of equally near ones the first."""
+    labels = []
+    for point in points:
+        squares = [squared(point, centre) for centre in centres]
+        labels.append(squares.index(min(squares)))
+    return labels

@@ -28,7 +28,7 @@ every_need = pytest.mark.parametrize(
 Given = dict[str, Any]
 
 # Methods whose first k picks are not their answer for budget k; their docstrings say so.
-NOT_NESTED = {"ccs", "cluster_margin"}
+NOT_NESTED = {"ccs", "cluster_margin", "typiclust"}
 
 
 def array(need: str, n: int, rng: np.random.Generator, *, width: int = 4, dtype: Any = np.float32) -> NDArray[Any]:
@@ -101,6 +101,16 @@ OBVIOUS: dict[str, Callable[[], tuple[Given, int]]] = {
     "k_center": lambda: ({"embeddings": [[0.0, 0], [0, 1], [9, 9], [1, 0]], "already": [0]}, 2),
     "herding": lambda: ({"embeddings": [[-7.0], [0], [1], [9]]}, 2),
     "badge": lambda: ({"probs": [[1, 0], [0.5, 0.5], [0.9, 0.1]], "embeddings": [[1.0], [3], [1]]}, 1),
+    "typiclust": lambda: ({"embeddings": [[0.0], [1.0], [3.0], [9.0], [2.1]]}, 4),
+    "seals": lambda: (
+        {"probs": [[1, 0], [0.9, 0.1], [0.5, 0.5]], "embeddings": [[0.0], [1], [9]], "already": [0], "n_neighbors": 1},
+        1,
+    ),
+    "d2": lambda: (
+        {"scores": [5.0, 1, 1, 1], "embeddings": [[50.0], [0], [1], [2]], "n_neighbors": 2, "gamma_f": 0.0},
+        0,
+    ),
+    "probcover": lambda: ({"embeddings": [[9.0], [0.0], [0.9], [1.8], [9.5]], "radius": 1.0}, 2),
 }
 
 
@@ -236,7 +246,8 @@ def test_tie_break_by_id_takes_the_lower_id_of_equals(method: str) -> None:
     chosen = select(method, 20, **equal(method, 60), tie_break="id")
     level = np.flatnonzero(chosen.gains[1:] == chosen.gains[:-1])
     assert (chosen.ids[level] < chosen.ids[level + 1]).all()
-    if method != "random":  # its scores are the chance, and never equal
+    # Scores of random are the chance, and never equal; in the graph of d2 equals have other equals for neighbours.
+    if method not in ("random", "d2"):
         assert chosen.ids.tolist() == list(range(20))
     with pytest.raises(SettingError, match="tie_break"):
         select(method, 20, **equal(method, 60), tie_break="position")  # type: ignore[arg-type]

@@ -214,7 +214,7 @@ def _known(what: str) -> dict[str, str]:
         from svp.select import METHODS
 
         return {
-            name: f"{method.summary} (needs {', '.join(method.needs) or 'nothing'})" for name, method in METHODS.items()
+            name: f"{method.summary} (needs {', '.join(method.reads) or 'nothing'})" for name, method in METHODS.items()
         }
     if what == "models":
         from svp.learners import LEARNERS

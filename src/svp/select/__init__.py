@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from svp.chance import hash_ids
 from svp.errors import DataError, MissingInput, SettingError, UnknownName
-from svp.select import badge, herding, k_center, samplers, stratified
+from svp.select import badge, d2, herding, k_center, probcover, samplers, seals, stratified, typiclust
 from svp.select import scores as score_functions
 from svp.select.budget import Budget, Memory, resolve_budget
 from svp.select.inputs import NO_SIGNAL, Inputs
@@ -63,6 +63,14 @@ METHODS: dict[str, Method] = {
     "k_center": Cover(k_center.k_center, needs=("embeddings",)),
     "herding": Cover(herding.herding, needs=("embeddings",)),
     "badge": Cover(badge.badge, needs=("probs", "embeddings")),
+    "typiclust": Cover(typiclust.typiclust, needs=("embeddings",)),
+    "probcover": Cover(probcover.probcover, needs=("embeddings",)),
+    "seals": Cover(seals.seals, needs=("probs", "embeddings")),
+    "d2": Cover(
+        d2.d2,
+        needs=("scores", "embeddings"),
+        scored_by=Rank(score_functions.forgetting, needs=("correct",)),
+    ),
 }
 
 
@@ -99,7 +107,7 @@ def select(
     labels      (n,) class numbers, -1 where unknown
     similarity  (n, n) dense or scipy-sparse, higher = more alike, for the methods that compare examples; default: made of
                 embeddings (cosine)
-    scores      (n,) scores that exist already, in place of those that a method that ranks would compute
+    scores      (n,) scores that exist already, in place of those that the method would compute (one that ranks, or "d2")
     ids         (n,) distinct whole numbers that name the examples; default: the row numbers
     already     ids that count as chosen (distances, coverage, classes), and are never returned
     exclude     ids that are neither chosen nor returned
@@ -135,8 +143,13 @@ def select(
         neighbors=neighbors,
         memory=memory,
     )
-    inputs.require(name, row.reads if scores is None or not isinstance(row, Rank) else row.reads[len(row.needs) :])
-    if scores is not None and not isinstance(row, Rank):
+    if scores is None:
+        inputs.require(name, row.reads)
+    elif isinstance(row, Rank):
+        inputs.require(name, row.reads[len(row.needs) :])
+    elif "scores" in row.needs:
+        inputs.require(name, row.needs)
+    else:
         raise SettingError(
             f"scores: method {name!r} chooses sets and uses no scores; leave them out, or choose one that ranks"
         )
@@ -155,7 +168,7 @@ def select(
 
     candidates = np.flatnonzero(~(given | barred))
     limits, amount = _limits(inputs, budget, per_class, costs, given, candidates)
-    choose, fixed_order = _choose(name, row, inputs, seed, options, order)
+    choose, fixed_order = _choose(name, row, inputs, seed, options, order, np.flatnonzero(~barred))
     chosen = np.flatnonzero(given)
     chosen = chosen[np.argsort(order(chosen))]
     if limits is None:
@@ -245,16 +258,23 @@ def _limits(
 
 
 def _choose(
-    name: str, row: Method, inputs: Inputs, seed: int, options: dict[str, Any], order: Callable[[Ints], Ints]
+    name: str,
+    row: Method,
+    inputs: Inputs,
+    seed: int,
+    options: dict[str, Any],
+    order: Callable[[Ints], Ints],
+    ground: Ints,
 ) -> tuple[Choose, bool]:
     """What turns (already, candidates, size) into picks, and whether it is a fixed order, whatever was taken before."""
-    chance = {"ids": inputs.ids, "seed": seed, "memory": inputs.memory}
 
     def by_order(candidates: Ints) -> Ints:
         return candidates[np.argsort(order(candidates))]
 
+    chance = {"ids": inputs.ids, "seed": seed, "memory": inputs.memory, "ground": by_order(ground)}
+
     if not isinstance(row, Rank):
-        arrays = [inputs.whole(need) for need in row.needs]
+        arrays = [_scores_of(name, row, inputs, seed) if need == "scores" else inputs.whole(need) for need in row.needs]
 
         def cover(already: Ints, candidates: Ints, size: int) -> Picks:
             candidates = by_order(candidates)
@@ -316,6 +336,13 @@ def _scores(name: str, row: Rank, inputs: Inputs, seed: int, options: Mapping[st
             f"Method {name!r} gave {len(bad)} scores that are not finite, the first ids: {bad[:3].tolist()}{hint}"
         )
     return values
+
+
+def _scores_of(name: str, row: Method, inputs: Inputs, seed: int) -> Floats:
+    """(n,) the scores that a method of sets starts from: those given, or those of the ranking that its row names."""
+    if "scores" in inputs.arrays or not isinstance(row, Cover) or row.scored_by is None:
+        return np.asarray(inputs.whole("scores"), np.float64)
+    return _scores(name, row.scored_by, inputs, seed, row.scored_by.options)
 
 
 def _top(values: Floats, candidates: Ints, size: int, order: Callable[[Ints], Ints]) -> Ints:

@@ -15,16 +15,15 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # What a function may ask for by keyword beside its own options: the (n,) ids, the seed, the bytes it may take beside its
-# arrays.
-GIVEN = ("ids", "seed", "memory")
+# arrays; a set method or sampler also the ground set, the positions of all that are not excluded, in the order of `candidates`.
+GIVEN = ("ids", "seed", "memory", "ground")
 
 
 @dataclass(frozen=True)
 class Method:
     """One way of selecting: a function over arrays, and which arrays it reads.
 
-    function  takes the arrays of `needs` in that order, then by keyword its options, and `ids` and `seed` where it
-              names them
+    function  takes the arrays of `needs` in that order, then by keyword its options, and what it names of GIVEN
     needs     "probs", "embeddings", "labels", "scores", "similarity" (made of embeddings where it is not given), or a kind
               of signal such as "correct"
     The one-line summary is the first line of the function's docstring; its options are its keyword-only parameters.
@@ -64,7 +63,7 @@ class Method:
         return settled
 
     def given(self, **values: Any) -> dict[str, Any]:
-        """Those of `ids`, `seed` and `memory` that the function names."""
+        """Those of the values of GIVEN that the function names."""
         keywords = self._keywords()
         return {name: value for name, value in values.items() if name in keywords}
 
@@ -119,9 +118,17 @@ class Cover(Method):
                 of a seeded hash of the ids, so whoever works through it in order does not depend on the order of the
                 rows
     budget      how many of the candidates to return, at most all
+    scored_by   where it needs "scores": the ranking that makes them of what it reads, unless they are given
     """
 
     needs: tuple[str, ...] = ("embeddings",)
+    scored_by: Rank | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        if self.scored_by is None:
+            return self.needs
+        return (*self.scored_by.reads, *(need for need in self.needs if need not in ("scores", *self.scored_by.reads)))
 
 
 @dataclass(frozen=True)

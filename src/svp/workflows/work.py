@@ -173,10 +173,10 @@ class Work:
         stage = self.run.stage(name, made_from, (*CHOOSING_CODE, *sorted(own)))
         if not stage.done:
             self.show(f"choosing {budget:,} of {len(ids):,} by {method}", 0, 0)
-            for f in fitted if row.needs else ():
+            for f in fitted if row.reads else ():
                 f.ready()  # reading a finished model from disk is not part of scoring
             begin = time.perf_counter()
-            arrays = [self._arrays(f, row.needs, ids, labels) for f in fitted] or [{}]
+            arrays = [self._arrays(f, row.reads, ids, labels) for f in fitted] or [{}]
             inference = time.perf_counter() - begin
             for i, given in enumerate(arrays):
                 if "probs" in given:
@@ -317,13 +317,13 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
 def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = True) -> None:
     """MissingInput unless the proxy gives what the method reads; unlabelled examples have neither signals nor labels."""
     _, method = find_method(config.method)
-    if not method.needs:
+    if not method.reads:
         return
     gives = {"probs", "labels", *trial(config.proxy, dataset).gives}
     lacks = "unlabelled examples do not have" if not trained_on_all else f"{config.proxy.model} does not give"
     if not trained_on_all:
         gives -= {"labels", "signals"}
-    kinds = {need: "signals" if need in KINDS else need for need in method.needs}
+    kinds = {need: "signals" if need in KINDS else need for need in method.reads}
     if unmet := [need for need, kind in kinds.items() if kind not in gives]:
         kind = kinds[unmet[0]]
         if kind == "embeddings":
