@@ -12,7 +12,9 @@ from svp.select.table import Floats, Ints, Picks
 _NUMBERS = 1 << 22
 
 
-def herding(embeddings: NDArray[np.generic], already: Ints, candidates: Ints, budget: int, *, memory: int) -> Picks:
+def herding(
+    embeddings: NDArray[np.generic], already: Ints, candidates: Ints, budget: int, *, ground: Ints, memory: int
+) -> Picks:
     """Follow the mean: the example that brings the sum of the chosen nearest to as many times the mean of all.
 
     embeddings  (n, d) one row per example, finite

@@ -39,7 +39,9 @@ def temperature(
     return candidates[np.argsort(-keys, kind="stable")[:budget]]
 
 
-def strata(scores: Floats, already: Ints, candidates: Ints, budget: int, *, drop: float = 0.0, bins: int = 50) -> Ints:
+def strata(
+    scores: Floats, already: Ints, candidates: Ints, budget: int, *, ground: Ints, drop: float = 0.0, bins: int = 50
+) -> Ints:
     """Drop the hardest share, cut the range of scores into equal widths, draw alike from each.
 
     scores   (n,) higher = harder

@@ -193,7 +193,7 @@ def moderate(embeddings: NDArray[Any], labels: NDArray[Any], *, ids: Ints, media
             distances[block] = np.sqrt(squared(float_rows(embeddings, block, scale), centre)) / scale
     for group in [order] if median == "all" else groups:
         distances[group] -= np.median(distances[group]) if len(group) else 0
-    return -np.abs(distances)
+    return np.asarray(-np.abs(distances))
 
 
 def given(scores: NDArray[Any]) -> Floats:

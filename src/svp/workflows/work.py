@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -169,7 +169,7 @@ class Work:
             "seed": seed,
         }
         # Of an own method the module that it is named in, too: what is made there (a partial) may be of another's class.
-        own = {row.function.__module__, *method.split(":")[:-1]}
+        own = {*row.modules, *method.split(":")[:-1]}
         stage = self.run.stage(name, made_from, (*CHOOSING_CODE, *sorted(own)))
         if not stage.done:
             self.show(f"choosing {budget:,} of {len(ids):,} by {method}", 0, 0)
@@ -213,25 +213,22 @@ class Work:
         probs = read_array(stage.folder / "probs.npy")
         return Tested(probs.argmax(axis=1) == labels_of(test), stage.facts["seconds"])
 
-    def _arrays(
-        self, fitted: Fitted, needs: Sequence[str], ids: NDArray[np.int64], labels: NDArray[np.int64] | None
-    ) -> dict[str, Any]:
-        """What a method needs of one model, for the pool."""
+    def _arrays(self, fitted: Fitted, reads: Sequence[str], ids: NDArray[np.int64]) -> dict[str, Any]:
+        """What a method reads of one model, for the pool."""
         given: dict[str, Any] = {}
-        if "probs" in needs or "embeddings" in needs:
-            outputs: Outputs = fitted.predict(self.dataset, ids, embeddings="embeddings" in needs)
+        embeddings = "embeddings" in reads or "similarity" in reads
+        if "probs" in reads or embeddings:
+            outputs: Outputs = fitted.predict(self.dataset, ids, embeddings=embeddings)
             given["probs"] = outputs.probs
             if outputs.embeddings is not None:
                 given["embeddings"] = outputs.embeddings
-        if any(need in KINDS for need in needs):
+        if any(need in KINDS for need in reads):
             if fitted.stage.made_from["ids"] != digest(ids):
                 raise SettingError(
                     "this method reads what training recorded, which exists only of the examples trained on; "
                     "in active learning choose a method of probs or embeddings (svp list methods)"
                 )
             given["signals"] = fitted.signals().kinds()
-        if "labels" in needs:
-            given["labels"] = labels
         return given
 
 
@@ -247,27 +244,18 @@ def _select(
 ) -> tuple[Selection, NDArray[np.float64]]:
     """The selection, and (n,) values that rank the whole pool: scores, or for a method that covers minus the order of choice."""
     if isinstance(row, Rank):
-        scores = np.mean([score(method, ids=ids, seed=seed, **given, **options) for given in arrays], axis=0)
-        selection = select(_Given(scores), budget, ids=ids, already=already, seed=seed)
-        return replace(selection, method=method, options=row.settle(method, options)), scores
+        own = row.own(row.settle(method, options))
+        scores = np.mean([score(method, ids=ids, seed=seed, **given, **own) for given in arrays], axis=0)
+        # What a sampler reads (clusters of embeddings) is that of the first model.
+        return select(
+            method, budget, scores=scores, ids=ids, already=already, seed=seed, **arrays[0], **options
+        ), scores
     if len(arrays) > 1:
         raise SettingError(f"{method} gives no scores to average over several proxies; set proxy.seeds to 1")
     selection = select(method, budget, ids=ids, already=already, seed=seed, **arrays[0], **options)
     order = np.full(len(ids), -float(len(ids)))
     order[np.searchsorted(ids, selection.ids)] = -np.arange(len(selection.ids), dtype=float)
     return selection, order
-
-
-class _Given:
-    """Scores that exist already, as a method of `svp.select`."""
-
-    needs = ()
-
-    def __init__(self, scores: NDArray[np.float64]) -> None:
-        self._scores = scores
-
-    def __call__(self) -> NDArray[np.float64]:
-        return self._scores
 
 
 # --- before the first stage ------------------------------------------------------------------------------------------------
@@ -332,6 +320,10 @@ def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = T
         raise MissingInput(
             f"{config.method} needs {named}, which {lacks}; choose another method (svp list methods), or another proxy"
         )
+
+
+# What a proxy has to give for a need of another name.
+_KIND = {**dict.fromkeys(KINDS, "signals"), "similarity": "embeddings"}
 
 
 def as_paths(folders: str | Path | Sequence[str | Path]) -> list[Path]:
