@@ -230,4 +230,4 @@ def _mean_over_epochs(signal: NDArray[Any], about: Floats | None = None) -> Floa
             values = (values - about) ** 2
         total[shown] += values[shown]
         count += shown
-    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    return np.asarray(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))

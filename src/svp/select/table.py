@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,11 @@ class Method:
     def asks_model(self) -> bool:
         """Whether it reads anything that a model has to give: labels are there without one."""
         return any(need != "labels" for need in self.reads)
+
+    @property
+    def modules(self) -> set[str]:
+        """Where the code of this package stands that decides, and the function's own module."""
+        return _modules_of(self.function.__module__)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -101,6 +107,10 @@ class Rank(Method):
         return self.needs if self.sampler is None else (*self.needs, *self.sampler.needs)
 
     @property
+    def modules(self) -> set[str]:
+        return super().modules if self.sampler is None else super().modules | self.sampler.modules
+
+    @property
     def options(self) -> dict[str, Any]:
         return super().options if self.sampler is None else {**super().options, **self.sampler.options}
 
@@ -129,6 +139,10 @@ class Cover(Method):
         if self.scored_by is None:
             return self.needs
         return (*self.scored_by.reads, *(need for need in self.needs if need not in ("scores", *self.scored_by.reads)))
+
+    @property
+    def modules(self) -> set[str]:
+        return super().modules if self.scored_by is None else super().modules | self.scored_by.modules
 
 
 @dataclass(frozen=True)
@@ -179,3 +193,16 @@ def load_function(path: str) -> Callable[..., Any]:
 def path_of(function: Callable[..., Any]) -> str:
     """What records call a function that was handed over as such."""
     return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)}"
+
+
+def _modules_of(name: str) -> set[str]:
+    """The module, and those beside this one whose functions and classes it uses, and so on."""
+    found, left = {name}, [name]
+    package = __name__.rpartition(".")[0] + "."
+    while left:
+        values = vars(sys.modules[left.pop()]).values() if left[-1] in sys.modules else ()
+        used = {str(getattr(value, "__module__", "")) for value in values}
+        new = {module for module in used if module.startswith(package)} - found
+        found |= new
+        left += new
+    return found

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # What every choice runs beside the function of its method.
 CHOOSING_CODE = ("svp.chance", "svp.select.__init__", "svp.select.table", "svp.select.inputs", "svp.select.budget")
 
+# What a proxy has to give for a need of another name.
+KIND_OF = {**dict.fromkeys(KINDS, "signals"), "similarity": "embeddings"}
+
 
 class Show(Protocol):
     """How a workflow tells what it is doing; the command line draws it, a library call passes nothing."""
@@ -163,6 +166,7 @@ class Work:
             "models": [f.origin for f in fitted],
             "method": method,
             **{f"options.{key}": value for key, value in options.items()},
+            **({} if labels is None or "labels" not in row.reads else {"labels": digest(labels)}),
             "ids": digest(ids),
             "already": digest(np.asarray(already, np.int64)),
             "budget": budget,
@@ -173,10 +177,12 @@ class Work:
         stage = self.run.stage(name, made_from, (*CHOOSING_CODE, *sorted(own)))
         if not stage.done:
             self.show(f"choosing {budget:,} of {len(ids):,} by {method}", 0, 0)
-            for f in fitted if row.reads else ():
+            for f in fitted if row.asks_model else ():
                 f.ready()  # reading a finished model from disk is not part of scoring
             begin = time.perf_counter()
-            arrays = [self._arrays(f, row.reads, ids, labels) for f in fitted] or [{}]
+            arrays = [self._arrays(f, row.reads, ids) for f in fitted] or [{}]
+            if "labels" in row.reads:
+                arrays = [{**given, "labels": labels} for given in arrays]
             inference = time.perf_counter() - begin
             for i, given in enumerate(arrays):
                 if "probs" in given:
@@ -298,7 +304,7 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
     if not chooses:
         return
     check_needs(config, dataset)
-    if config.proxy.seeds > 1 and not isinstance(method, Rank):
+    if config.proxy.seeds > 1 and method.asks_model and not isinstance(method, Rank):
         raise SettingError(f"{config.method} gives no scores to average over several proxies; set proxy.seeds to 1")
 
 
@@ -308,22 +314,15 @@ def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = T
     if not method.reads:
         return
     gives = {"probs", "labels", *trial(config.proxy, dataset).gives}
-    lacks = "unlabelled examples do not have" if not trained_on_all else f"{config.proxy.model} does not give"
-    if not trained_on_all:
-        gives -= {"labels", "signals"}
-    kinds = {need: "signals" if need in KINDS else need for need in method.reads}
-    if unmet := [need for need, kind in kinds.items() if kind not in gives]:
+    hidden = set() if trained_on_all else {"labels", "signals"}
+    kinds = {need: KIND_OF.get(need, need) for need in method.reads}
+    if unmet := [need for need, kind in kinds.items() if kind not in gives - hidden]:
         kind = kinds[unmet[0]]
-        if kind == "embeddings":
-            lacks = f"{config.proxy.model} does not give"
+        lacks = "unlabelled examples do not have" if kind in hidden else f"{config.proxy.model} does not give"
         named = kind if kind == unmet[0] else f"{kind} ({', '.join(unmet)})"
         raise MissingInput(
             f"{config.method} needs {named}, which {lacks}; choose another method (svp list methods), or another proxy"
         )
-
-
-# What a proxy has to give for a need of another name.
-_KIND = {**dict.fromkeys(KINDS, "signals"), "similarity": "embeddings"}
 
 
 def as_paths(folders: str | Path | Sequence[str | Path]) -> list[Path]:
