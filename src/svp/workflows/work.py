@@ -313,7 +313,7 @@ def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = T
     _, method = find_method(config.method)
     if not method.reads:
         return
-    gives = {"probs", "labels", *trial(config.proxy, dataset).gives}
+    gives = {"probs", "labels", *(trial(config.proxy, dataset).gives if method.asks_model else ())}
     hidden = set() if trained_on_all else {"labels", "signals"}
     kinds = {need: KIND_OF.get(need, need) for need in method.reads}
     if unmet := [need for need, kind in kinds.items() if kind not in gives - hidden]:
