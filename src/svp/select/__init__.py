@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from svp.chance import hash_ids
 from svp.errors import DataError, MissingInput, SettingError, UnknownName
-from svp.select import badge, d2, herding, k_center, probcover, samplers, seals, stratified, typiclust
+from svp.select import badge, centres, d2, herding, k_center, probcover, samplers, seals, stratified, typiclust
 from svp.select import scores as score_functions
 from svp.select.budget import Budget, Memory, resolve_budget
 from svp.select.inputs import NO_SIGNAL, Inputs
@@ -56,7 +56,8 @@ METHODS: dict[str, Method] = {
     "grand": Rank(score_functions.grand, needs=("probs", "embeddings", "labels")),
     "aum": Rank(score_functions.aum, needs=("logit_margin",)),
     "data_map": Rank(score_functions.data_map, needs=("p_true", "correct")),
-    "moderate": Rank(score_functions.moderate, needs=("embeddings", "labels"), per_example=False),
+    "moderate": Rank(centres.moderate, needs=("embeddings", "labels"), per_example=False),
+    "ssl_prototypes": Rank(centres.ssl_prototypes, needs=("embeddings",), per_example=False),
     "given": Rank(score_functions.given, needs=("scores",)),
     "ccs": Rank(score_functions.aum, needs=("logit_margin",), sampler=SAMPLERS["strata"]),
     "cluster_margin": Rank(score_functions.margin, needs=("probs",), sampler=SAMPLERS["round_robin"]),
