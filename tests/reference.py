@@ -208,3 +208,110 @@ def nearest_centre(points: NDArray[np.float64], centres: NDArray[np.float64]) ->
         squares = [squared(point, centre) for centre in centres]
         labels.append(squares.index(min(squares)))
     return labels
+
+
+def typiclust(
+    points: NDArray[np.float64],
+    clusters: Sequence[Sequence[int]],
+    already: Sequence[int],
+    candidates: Sequence[int],
+    budget: int,
+) -> list[int]:
+    """From the largest of the clusters with the fewest chosen, of 5 or more where there are: the most typical candidate."""
+    chosen, picks = list(already), []
+    while len(picks) < budget:
+        open_ = [c for c in clusters if any(i in candidates and i not in chosen for i in c)]
+        big = [c for c in open_ if len(c) >= 5] or open_
+        fewest = min(sum(i in chosen for i in c) for c in big)
+        cluster = max((c for c in big if sum(i in chosen for i in c) == fewest), key=len)
+        typicality = []
+        for i in (i for i in candidates if i in cluster and i not in chosen):
+            near = sorted(math.sqrt(squared(points[i], points[j])) for j in cluster if j != i)[:20]
+            typicality.append((-float(np.mean(near)) if near else 0.0, i))
+        best = max(value for value, _ in typicality)
+        picks.append(next(i for value, i in typicality if value == best))
+        chosen.append(picks[-1])
+    return picks
+
+
+def max_cover(
+    points: NDArray[np.float64],
+    ground: Sequence[int],
+    already: Sequence[int],
+    candidates: Sequence[int],
+    budget: int,
+    radius: float,
+) -> tuple[list[int], list[int]]:
+    """The candidate whose ball holds the most uncovered points, again and again, until all are covered."""
+    balls = {i: {j for j in ground if math.sqrt(squared(points[i], points[j])) <= radius} for i in ground}
+    covered = set().union(*(balls[i] for i in already))
+    picks: list[int] = []
+    gains: list[int] = []
+    while len(picks) < budget:
+        counts = [len(balls[i] - covered) if i not in picks else 0 for i in candidates]
+        if not max(counts):
+            break
+        picks.append(candidates[counts.index(max(counts))])
+        gains.append(max(counts))
+        covered |= balls[picks[-1]]
+    return picks, gains
+
+
+def purity(points: NDArray[np.float64], labels: Sequence[int], radius: float) -> float:
+    """The share of points in whose ball there is nobody with another label."""
+    pure = [
+        all(math.sqrt(squared(x, y)) > radius or a == b for y, b in zip(points, labels, strict=True))
+        for x, a in zip(points, labels, strict=True)
+    ]
+    return sum(pure) / len(pure)
+
+
+def d2(
+    scores: Sequence[float],
+    points: NDArray[np.float64],
+    ground: Sequence[int],
+    already: Sequence[int],
+    candidates: Sequence[int],
+    budget: int,
+    k: int,
+    gamma_f: float,
+    gamma_r: float,
+) -> tuple[list[int], list[float]]:
+    """Forward messages once, then the highest score, then backward messages, and so on; `already` first."""
+    near = {
+        i: [(j, math.sqrt(square)) for j, square in zip(names, squares, strict=True)]
+        for i, (names, squares) in zip(ground, neighbors(points, ground, ground, k), strict=True)
+    }
+    lengths = [length for pairs in near.values() for _, length in pairs]
+    mean = sum(lengths) / len(lengths) if sum(lengths) else 1.0
+    first = {i: scores[i] - min(0.0, *(scores[j] for j in ground)) for i in ground}
+    now = {i: first[i] + sum(math.exp(-gamma_f * (x / mean) ** 2) * first[j] for j, x in near[i]) for i in ground}
+    gains: list[float] = []
+    picks: list[int] = []
+    for waiting, n in ((list(already), len(already)), (list(candidates), budget)):
+        picks, gains = [], []
+        for _ in range(n):
+            values = [now[i] for i in waiting]
+            best = max(values)
+            # Equal on paper, different in the last bits of a sum: the earlier one.
+            i = waiting.pop(next(place for place, value in enumerate(values) if value >= best - 1e-12 * abs(best)))
+            picks.append(i)
+            gains.append(now[i])
+            for j, x in near[i]:
+                now[j] -= math.exp(-gamma_r * (x / mean) ** 2) * gains[-1]
+    return picks, gains
+
+
+def seals(
+    scores: Sequence[float],
+    points: NDArray[np.float64],
+    ground: Sequence[int],
+    already: Sequence[int],
+    candidates: Sequence[int],
+    budget: int,
+    k: int,
+) -> list[int]:
+    """The highest scores among the neighbours of `already`, then those of the rest; of equals the earlier in the list."""
+    pool = {j for names, _ in neighbors(points, already, ground, k) for j in names}
+    order = sorted(range(len(candidates)), key=lambda p: (candidates[p] not in pool, -scores[candidates[p]], p))
+    return [candidates[p] for p in order[:budget]]

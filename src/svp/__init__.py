@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from svp.errors import SvpError
     from svp.runs import Run
     from svp.select import Selection, score, select
+    from svp.select.representatives import stands_for
     from svp.workflows.active import active
     from svp.workflows.coreset import coreset
     from svp.workflows.session import Session
@@ -35,6 +36,7 @@ _WHERE = {
     "load_dataset": "svp.data",
     "score": "svp.select",
     "select": "svp.select",
+    "stands_for": "svp.select.representatives",
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "load_dataset",
     "score",
     "select",
+    "stands_for",
 ]
 
 

@@ -61,6 +61,7 @@ class Selection:
     keys         (k,) the users' own names; or None
     nearest      (k,) id of the nearest example that was chosen or given before this one, -1 where none was; or None
     distances    (k,) how far that is, NaN where none was; or None
+    stands_for   (k,) how many examples that were not chosen each is nearest to (`svp.stands_for`); or None
     fingerprint  of the dataset it was chosen from; or None
     version      of svp
     """
@@ -77,6 +78,7 @@ class Selection:
     keys: tuple[str, ...] | None = None
     nearest: Ints | None = None
     distances: Floats | None = None
+    stands_for: Ints | None = None
     fingerprint: str | None = None
     version: str = field(default_factory=_version)
 
@@ -91,13 +93,13 @@ class Selection:
         return len(self.ids)
 
     def head(self, k: int) -> Self:
-        """The first k choices."""
+        """The first k choices; how many others each stands for is another question for them, and left out."""
         if not 0 <= k <= len(self):
             raise BudgetError(f"The first {k} of a selection of {len(self)}: give 0 to {len(self)}")
         columns: dict[str, Any] = {
             name: None if column is None else column[:k] for name, column in self._columns().items()
         }
-        return replace(self, **columns)
+        return replace(self, **{**columns, "stands_for": None})
 
     def of(self, dataset: DatasetLike) -> Self:
         """The same choices with what `dataset` knows of them: keys, labels and its fingerprint."""
@@ -127,8 +129,8 @@ class Selection:
     def save(self, path: str | Path) -> None:
         """Write a Parquet file with a row per choice, then its origin beside it as `<path>.json`.
 
-        Columns: rank (from 0), id, gain, weight, and where known key, label, nearest, distance; null for what a row has
-        not.
+        Columns: rank (from 0), id, gain, weight, and where known key, label, nearest, distance, stands_for; null for what
+        a row has not.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -150,6 +152,8 @@ class Selection:
             columns["nearest"] = pa.array(self.nearest, mask=self.nearest < 0)
         if self.distances is not None:
             columns["distance"] = pa.array(self.distances, from_pandas=True)
+        if self.stands_for is not None:
+            columns["stands_for"] = pa.array(self.stands_for)
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(columns), sink)
         content = sink.getvalue().to_pybytes()
@@ -198,6 +202,7 @@ class Selection:
                 keys=tuple(read["key"].to_pylist()) if "key" in read else None,
                 nearest=_ints(read["nearest"]) if "nearest" in read else None,
                 distances=_floats(read["distance"]) if "distance" in read else None,
+                stands_for=_ints(read["stands_for"]) if "stands_for" in read else None,
                 fingerprint=origin["fingerprint"],
                 version=origin["svp_version"],
             )
@@ -205,9 +210,8 @@ class Selection:
             raise DataError(f"{path} is no selection: {error}; save it again") from error
 
     def _columns(self) -> dict[str, Sequence[Any] | NDArray[Any] | None]:
-        return {
-            name: getattr(self, name) for name in ("ids", "gains", "weights", "labels", "keys", "nearest", "distances")
-        }
+        names = ("ids", "gains", "weights", "labels", "keys", "nearest", "distances", "stands_for")
+        return {name: getattr(self, name) for name in names}
 
 
 def origin_path(path: Path) -> Path:

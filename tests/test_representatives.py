@@ -1,0 +1,67 @@
+"""Who stands for whom: each example that was not chosen belongs to the nearest that was."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import svp
+from svp.errors import DataError
+from svp.select import Selection, select
+from tests import reference
+from tests.test_k_center import KINDS, made, scaled
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(kind=st.sampled_from(KINDS), n=st.integers(1, 40), d=st.sampled_from([1, 2, 9]), seed=st.integers(0, 10**6))
+def test_each_other_example_has_its_nearest_pick(kind: str, n: int, d: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = made(kind, n, d, rng)
+    ids = rng.permutation(10 * n)[:n]
+    selection = select("random", int(rng.integers(n + 1)), ids=ids, seed=seed)
+    found = svp.stands_for(selection, points, ids=ids)
+    at = {int(i): row for row, i in enumerate(ids)}
+    others = sorted(set(ids.tolist()) - set(selection.ids.tolist()))
+    assert found.ids.tolist() == others
+    assert found.picks.tolist() == selection.ids.tolist()
+    if not len(selection):
+        assert (found.nearest == -1).all()
+        assert np.isnan(found.distances).all()
+        return
+    rows = [at[int(i)] for i in selection.ids]
+    expected = reference.neighbors(scaled(points), [at[i] for i in others], rows, 1)
+    assert found.nearest.tolist() == [int(ids[names[0]]) for names, _ in expected]
+    back = np.frexp(np.abs(points.astype(float)).max())[1]
+    assert found.distances.tolist() == [float(np.ldexp(np.sqrt(squares[0]), back)) for _, squares in expected]
+    assert found.counts.tolist() == [found.nearest.tolist().count(i) for i in selection.ids.tolist()]
+    for pick in selection.ids.tolist():
+        mine = {i: x for i, x, p in zip(others, found.distances, found.nearest, strict=True) if p == pick}
+        assert found.of(pick).tolist() == sorted(mine, key=lambda i: (mine[i], i))
+
+
+def test_of_equally_near_picks_the_first_chosen_stands_for_it() -> None:
+    selection = Selection(np.array([7, 3]), np.zeros(2), np.ones(2), "own")
+    found = svp.stands_for(selection, [[0.0], [1.0], [2.0]], ids=[3, 5, 7])
+    assert (found.nearest.tolist(), found.counts.tolist()) == ([7], [1, 0])
+    with pytest.raises(DataError, match="5 is not among the 2 chosen"):
+        found.of(5)
+    with pytest.raises(DataError, match=r"selection: 1 ids are not among the examples.*\[7\]"):
+        svp.stands_for(selection, [[0.0], [1.0]], ids=[3, 5])
+
+
+def test_counts_are_saved_with_the_selection_and_a_head_has_none(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).normal(size=(30, 2))
+    selection = select("k_center", 4, embeddings=points)
+    found = svp.stands_for(selection, points)
+    assert found.counts.sum() == 26
+    counted = replace(selection, stands_for=found.counts)
+    counted.save(tmp_path / "picks.parquet")
+    again = Selection.load(tmp_path / "picks.parquet")
+    assert again.stands_for is not None
+    assert again.stands_for.tolist() == found.counts.tolist()
+    assert counted.head(2).stands_for is None
+    selection.save(tmp_path / "plain.parquet")
+    assert Selection.load(tmp_path / "plain.parquet").stands_for is None
