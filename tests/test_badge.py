@@ -93,6 +93,22 @@ def test_blocks_threads_and_row_order_change_nothing(
         assert run(probs[order], points[order], order) == first
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "near ties", "huge"])
+@pytest.mark.parametrize(("c", "d"), [(1, 1), (3, 5), (40, 300)])
+def test_bounds_are_above_and_not_far(kind: str, c: int, d: int) -> None:
+    probs, points = made(kind, 200, c, d, np.random.default_rng(4))
+    already, candidates = np.arange(60), np.arange(60, 200)
+    gradients = badge._Gradients(probs, points, already, candidates)
+    race = badge._Race(gradients, already, candidates, 0)
+    race._renew()
+    upper = race.bound.copy()
+    for place in range(140):
+        race._measure(place)
+    assert (race.exact <= upper).all()
+    largest = np.concatenate([race.squares, race.lengths]).max()
+    assert (upper <= race.exact + 1e-11 * largest + 2.0**-999).all()
+
+
 def test_a_draw_has_chances_in_proportion_to_the_squared_distance() -> None:
     # Errors (-1/2, 1/2), so a gradient is e / sqrt(2) long: distances 1, 2 and 3 to the one that is chosen.
     points, probs = np.array([[0.0], [1], [2], [3]]), np.full((4, 2), 0.5)

@@ -190,6 +190,8 @@ def test_a_mislabelled_example_goes_first_by_aum_and_last_with_keep_easy() -> No
         ("aum", {"keep": "best"}),
         ("data_map", {"by": "chance"}),
         ("moderate", {"median": "mean"}),
+        ("ssl_prototypes", {"clusters": 0}),
+        ("ssl_prototypes", {"clusters": 2.5}),
     ],
 )
 def test_options_that_make_no_sense(method: str, options: dict[str, Any]) -> None:
@@ -216,6 +218,17 @@ def test_moderate_does_not_depend_on_the_order_of_rows(d: int) -> None:
     order = rng.permutation(3000)
     again = score("moderate", embeddings=np.asfortranarray(points[order]), labels=labels[order], ids=order)
     assert again.tolist() == values[order].tolist()
+
+
+def test_prototypes_are_the_middles_of_groups() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.integers(3, size=200)
+    points = np.array([[0.0, 0], [50, 0], [0, 50]])[groups] + rng.normal(size=(200, 2))
+    values = score("ssl_prototypes", embeddings=points, clusters=3)
+    middles = np.array([points[groups == g].mean(axis=0) for g in range(3)])
+    np.testing.assert_allclose(values, np.linalg.norm(points - middles[groups], axis=1), rtol=1e-9)
+    chosen = select("ssl_prototypes", 200, embeddings=points, clusters=3)
+    assert chosen.gains.tolist() == sorted(values.tolist(), reverse=True)
 
 
 def test_scores_of_ones_own_are_numbers_of_any_kind() -> None:

@@ -96,6 +96,7 @@ OBVIOUS: dict[str, Callable[[], tuple[Given, int]]] = {
         1,
     ),
     "moderate": lambda: ({"embeddings": [[-6.0], [-1], [0], [2], [5]], "labels": np.zeros(5, int)}, 3),
+    "ssl_prototypes": lambda: ({"embeddings": [[0.0], [0.1], [5], [0.2]], "clusters": 1}, 2),
     "given": lambda: ({"scores": [1, 7, 3]}, 1),
     "ccs": lambda: ({"signals": {"logit_margin": [[5.0, -3], [6, 1]]}, "drop": 0.5}, 0),
     "cluster_margin": lambda: (

@@ -461,18 +461,54 @@ def test_a_target_that_chooses_for_itself_is_held_against_itself(
     assert not trained
 
 
-@pytest.mark.parametrize("method", ["margin", "least_confidence", "k_center", "facility_location", "random"])
-def test_other_methods_choose_what_svp_select_chooses(data: Dataset, tmp_path: Path, method: str) -> None:
-    run = coreset(core(method=method), data, out=tmp_path / "run")
+def test_a_method_of_labels_alone_trains_no_proxy(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    run = coreset(
+        core(method="stratified_random", proxy={"model": "no.such:thing"}, control=["full"]), data, out=tmp_path / "run"
+    )
+    assert [t.n for t in trained] == [24, 64]
+    assert run.metrics["proxies"] == run.metrics["agreement"] == []
+    expected = svp.select("stratified_random", 24, labels=data.labels, ids=data.ids, seed=0)
+    assert run.selection.ids.tolist() == expected.ids.tolist()
+    assert run.selection.labels is not None
+    assert np.bincount(run.selection.labels).tolist() == [6] * 4
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        *[(name, {}) for name in ("margin", "least_confidence", "k_center", "facility_location", "random")],
+        *[(name, {}) for name in ("grand", "moderate", "herding", "badge", "cluster_margin")],
+        ("el2n", {"epochs": 1}),
+        ("aum", {"keep": "easy"}),
+        ("data_map", {"by": "confidence"}),
+        ("ccs", {"drop": 0.25, "bins": 5}),
+    ],
+)
+def test_other_methods_choose_what_svp_select_chooses(
+    data: Dataset, tmp_path: Path, method: str, options: dict[str, Any]
+) -> None:
+    run = coreset(core(method=method, options=options), data, out=tmp_path / "run")
     stage = run.folder / "selection/seed-0"
     given = {
         name: read_array(stage / f"{name}-0.npy")
         for name in ("probs", "embeddings")
         if (stage / f"{name}-0.npy").exists()
     }
-    expected = svp.select(method, 24, ids=data.ids, seed=0, **given)
+    folder = run.folder / "proxy/seed-0/model-0/signals"
+    signals = Signals.open(folder).kinds() if folder.exists() else {}
+    expected = svp.select(method, 24, ids=data.ids, labels=data.labels, signals=signals, seed=0, **given, **options)
     assert run.selection.ids.tolist() == expected.ids.tolist()
+    assert (run.selection.method, run.selection.options) == (method, expected.options)
     assert len(set(expected.ids.tolist())) == 24
+
+
+def test_averaged_scores_go_through_the_sampler(data: Dataset, tmp_path: Path) -> None:
+    run = coreset(core(proxy={**PROXY, "seeds": 2}, method="ccs", options={"drop": 0.25}), data, out=tmp_path / "run")
+    signals = [Signals.open(run.folder / f"proxy/seed-0/model-{i}/signals").kinds() for i in (0, 1)]
+    scores = np.mean([svp.score("aum", signals=own) for own in signals], axis=0)
+    expected = svp.select("ccs", 24, scores=scores, ids=data.ids, drop=0.25, seed=0)
+    assert run.selection.ids.tolist() == expected.ids.tolist()
+    assert not set(run.selection.ids) & set(data.ids[np.argsort(scores)[-16:]])
 
 
 def test_classifiers_and_nets_go_together(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
@@ -714,7 +750,20 @@ def test_datasets_that_cannot_be_used_are_refused(data: Dataset, tmp_path: Path)
             MissingInput,
             ["forgetting needs signals (correct), which unlabelled examples do not have"],
         ),
-        ({"method": OWN + "by_label"}, MissingInput, ["by_label needs labels, which unlabelled examples do not have"]),
+        *[
+            ({"method": method}, MissingInput, [f"{method} needs {what}, which unlabelled examples do not have"])
+            for method, what in {
+                OWN + "by_label": "labels",
+                "stratified_random": "labels",
+                "moderate": "labels",
+                "grand": "labels",
+                "el2n": "signals (el2n)",
+                "ccs": "signals (logit_margin)",
+                "data_map": "signals (p_true, correct)",
+            }.items()
+        ],
+        ({"method": "given"}, MissingInput, ["given needs scores, which preact8 does not give"]),
+        ({"method": "cluster_margin", "proxy": LOGISTIC}, MissingInput, ["needs embeddings, which logistic does not"]),
     ],
 )
 def test_active_settings_that_make_no_sense_are_refused_at_once(
@@ -859,7 +908,10 @@ def test_everything_can_be_labelled(data: Dataset, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("proxy", "method"),
-    [(LOGISTIC, "entropy"), (PROXY, "k_center"), (PROXY, "random"), ({**PROXY, "seeds": 2}, "margin")],
+    [
+        *[(LOGISTIC, "entropy"), (PROXY, "k_center"), (PROXY, "random"), ({**PROXY, "seeds": 2}, "margin")],
+        *[(PROXY, method) for method in ("badge", "cluster_margin", "herding")],
+    ],
 )
 def test_active_learning_by_other_means(
     data: Dataset, tmp_path: Path, trained: list[Training], proxy: dict[str, Any], method: str

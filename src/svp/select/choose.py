@@ -27,20 +27,23 @@ def choose_by(
     ground: Ints,
 ) -> tuple[Choose, bool]:
     """What turns (already, candidates, size) into picks, and whether it is a fixed order, whatever was taken before."""
-    chance: dict[str, Any] = {"ids": inputs.ids, "seed": seed, "memory": inputs.memory}
 
     def by_order(candidates: Ints) -> Ints:
         return candidates[np.argsort(order(candidates))]
+
+    def given_to(function: Method) -> dict[str, Any]:
+        """What it names of GIVEN."""
+        return function.given(ids=inputs.ids, seed=seed, memory=inputs.memory, ground=by_order(ground))
 
     if not isinstance(row, Rank):
         arrays = [
             _scores_for(name, row, inputs, seed) if need == "scores" else inputs.whole(need) for need in row.needs
         ]
-        chance["ground"] = by_order(ground)
+        theirs = given_to(row)
 
         def cover(already: Ints, candidates: Ints, size: int) -> Picks:
             candidates = by_order(candidates)
-            picks = row.function(*arrays, already, candidates, size, **row.given(**chance), **options)
+            picks = row.function(*arrays, already, candidates, size, **theirs, **options)
             return _as_picks(name, picks, candidates, size)
 
         return cover, False
@@ -57,11 +60,11 @@ def choose_by(
 
         return top, True
     arrays = [inputs.whole(need) for need in sampler.needs]
-    theirs = {key: options[key] for key in sampler.options}
+    theirs = {**given_to(sampler), **{key: options[key] for key in sampler.options}}
 
     def sample(already: Ints, candidates: Ints, size: int) -> Picks:
         candidates = by_order(candidates)
-        pos = sampler.function(values, *arrays, already, candidates, size, **sampler.given(**chance), **theirs)
+        pos = sampler.function(values, *arrays, already, candidates, size, **theirs)
         return replace(_as_picks(name, pos, candidates, size), gains=values[pos])
 
     return sample, False

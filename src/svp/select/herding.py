@@ -13,29 +13,27 @@ _NUMBERS = 1 << 22
 
 
 def herding(
-    embeddings: NDArray[np.generic], already: Ints, candidates: Ints, budget: int, *, ids: Ints, memory: int
+    embeddings: NDArray[np.generic], already: Ints, candidates: Ints, budget: int, *, ground: Ints, memory: int
 ) -> Picks:
     """Follow the mean: the example that brings the sum of the chosen nearest to as many times the mean of all.
 
     embeddings  (n, d) one row per example, finite
-    already     positions that count as chosen, and in the mean
+    already     positions that count as chosen
     candidates  positions to choose from; of equally good ones the earlier in this list goes first
     budget      how many, at most all candidates
     returns     positions in order of choice, each the least |(t + 1) mu - sum of the t chosen - e_i|, where mu is the mean of
-                candidates and already; the first k are the answer for budget k. The gain of a pick is by how much it brought
+                all that is not excluded; the first k are the answer for budget k. The gain of a pick is by how much it brought
                 the mean of the chosen nearer to mu: below 0 where it did not, NaN for the very first
     cost        n d operations for each pick; 8 n d bytes where `memory` allows, else blocks of 32 MB, made again for each pick
     Welling 2009, "Herding dynamical weights to learn", ICML; Chen, Welling and Smola 2010, "Super-samples from kernel herding",
     UAI; without replacement.
     """
-    everything = np.concatenate([already, candidates])
-    # By id wherever rows are added up: the sums must not depend on the order of the rows.
-    everything = everything[np.argsort(ids[everything])]
-    scale = scale_of(embeddings, everything)
-    mean = mean_row(embeddings, everything, scale)
+    # The lists come in an order that does not depend on the order of the rows, and so the sums do not.
+    scale = scale_of(embeddings, ground)
+    mean = mean_row(embeddings, ground, scale)
     points = _Points(embeddings, candidates, scale, mean, memory)
     excess = np.zeros(len(mean))  # sum of the chosen minus as many times the mean
-    for block in split(already[np.argsort(ids[already])], BLOCK):
+    for block in split(already, BLOCK):
         excess += (float_rows(embeddings, block, scale) - mean).sum(axis=0)
     places: list[int] = []
     away = [_length(excess) / len(already) if len(already) else np.nan]

@@ -7,6 +7,7 @@ from svp.errors import UnknownName
 from svp.names import resolve
 from svp.select import (
     badge,
+    centres,
     d2,
     herding,
     k_center,
@@ -49,10 +50,16 @@ METHODS: dict[str, Method] = {
     "aum": Rank(scores.aum, needs=("logit_margin",), cost=_PER_EPOCH),
     "data_map": Rank(scores.data_map, needs=("p_true", "correct"), cost=_PER_EPOCH),
     "moderate": Rank(
-        scores.moderate,
+        centres.moderate,
         needs=("embeddings", "labels"),
         per_example=False,
         cost=Cost(lambda s: s.n * s.d, lambda s: 40 * s.n + 8 * s.c * s.d),
+    ),
+    "ssl_prototypes": Rank(
+        centres.ssl_prototypes,
+        needs=("embeddings",),
+        per_example=False,
+        cost=Cost(lambda s: 30 * s.n * s.d, lambda s: 100 * s.n + s.memory),
     ),
     "given": Rank(scores.given, needs=("scores",), cost=Cost(lambda s: s.n)),
     "ccs": Rank(scores.aum, needs=("logit_margin",), sampler=SAMPLERS["strata"], cost=_PER_EPOCH),

@@ -39,12 +39,14 @@ def temperature(
     return candidates[np.argsort(-keys, kind="stable")[:budget]]
 
 
-def strata(scores: Floats, already: Ints, candidates: Ints, budget: int, *, drop: float = 0.0, bins: int = 50) -> Ints:
+def strata(
+    scores: Floats, already: Ints, candidates: Ints, budget: int, *, ground: Ints, drop: float = 0.0, bins: int = 50
+) -> Ints:
     """Drop the hardest share, cut the range of scores into equal widths, draw alike from each.
 
     scores   (n,) higher = harder
-    drop     share of the examples (candidates and already chosen) with the highest scores that is never taken, such as 0.1
-             (rounded down): likely mislabelled
+    drop     share of all examples but the excluded, those with the highest scores, that is never taken, such as 0.1 (rounded
+             down): likely mislabelled
     bins     how many strata
     returns  positions in an order by chance. A bin with fewer than its share is taken whole, and what it lacks is shared by
              the larger ones; inside a bin by chance. The first k are not the answer for budget k
@@ -55,10 +57,9 @@ def strata(scores: Floats, already: Ints, candidates: Ints, budget: int, *, drop
         raise SettingError(f"bins={bins!r}; give a whole number of strata, 1 or more")
     if isinstance(drop, (bool, str)) or not 0 <= drop < 1:
         raise SettingError(f"drop={drop!r}; give the share of the hardest that is left out, from 0 to below 1")
-    both = np.concatenate([already, candidates])
-    n_left = len(both) - resolve_budget(float(drop), len(both))
-    places = np.argsort(scores[both], kind="stable")[:n_left] - len(already)
-    kept = candidates[np.sort(places[places >= 0])]
+    n_left = len(ground) - resolve_budget(float(drop), len(ground))
+    easy = ground[np.argsort(scores[ground], kind="stable")[:n_left]]
+    kept = candidates[np.isin(candidates, easy)]
     if budget > len(kept):
         raise SettingError(
             f"drop={drop} leaves {len(kept)} of {len(candidates)} candidates, fewer than the budget {budget}; "

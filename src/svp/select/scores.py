@@ -1,9 +1,9 @@
 """One number per example; higher = taken first, always finite.
 
 These are the bare formulas: `svp.score` and `svp.select` check the arrays first and feed them in chunks of examples, so
-that an array on disk is never in memory whole (`moderate` alone compares examples and sees all). Each is computed in
-float64, in an order of operations that depends neither on the row nor on the chunk: shuffled rows keep their scores to the
-last bit. NaN stands for "no score": examples that training never showed, which `svp.score` then names.
+that an array on disk is never in memory whole. Each is computed in float64 from one example alone, in an order of
+operations that depends neither on its row nor on the chunk: shuffled rows keep their scores to the last bit. NaN stands
+for "no score": examples that training never showed, which `svp.score` then names.
 """
 
 from typing import Any
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from svp.chance import hash_ids
 from svp.errors import DataError, SettingError
-from svp.select.geometry import BLOCK, float_rows, mean_row, scale_of, split, squared
 from svp.select.table import Floats, Ints
 
 UNSEEN = 255
@@ -174,34 +173,6 @@ def grand(probs: NDArray[Any], embeddings: NDArray[Any], labels: NDArray[Any], *
     return np.asarray(np.sqrt((error * error).sum(axis=1)) * np.sqrt((rows * rows).sum(axis=1) + 1))
 
 
-def moderate(embeddings: NDArray[Any], labels: NDArray[Any], *, ids: Ints, median: str = "all") -> Floats:
-    """How near the example is to the typical distance from its class's centre, the most usual first.
-
-    embeddings  (n, d) one row per example
-    labels      (n,) class numbers, all known
-    median      of the distances of "all" examples, as in the paper and its code; or of the example's own "class"
-    returns     (n,) minus |d_i - median|, where d_i is the distance to the mean of its class
-    cost        n d operations, and sorting n numbers; about 40 n + 8 c d bytes and a few MB of blocks
-    Xia et al. 2023, "Moderate coreset: a universal method of data selection for real-world deep learning tasks", ICLR. Its code
-    takes the median, coordinate by coordinate, for the centre, where its text has the mean.
-    """
-    if median not in ("all", "class"):
-        raise SettingError(f"median={median!r}; give 'all' or 'class'")
-    classes = known_classes(labels, ids, "moderate")
-    # Class by class, and by id inside: the sums must not depend on the order of the rows.
-    order = np.lexsort((ids, classes))
-    groups = np.split(order, np.flatnonzero(np.diff(classes[order])) + 1) if len(order) else []
-    scale = scale_of(embeddings, order)
-    distances = np.empty(len(classes))
-    for group in groups:
-        centre = mean_row(embeddings, group, scale)
-        for block in split(group, BLOCK):
-            distances[block] = np.sqrt(squared(float_rows(embeddings, block, scale), centre)) / scale
-    for group in [order] if median == "all" else groups:
-        distances[group] -= np.median(distances[group]) if len(group) else 0
-    return -np.abs(distances)
-
-
 def given(scores: NDArray[Any]) -> Floats:
     """Your own scores, the highest first.
 
@@ -236,5 +207,4 @@ def _mean_over_epochs(signal: NDArray[Any], about: Floats | None = None) -> Floa
             values = (values - about) ** 2
         total[shown] += values[shown]
         count += shown
-    mean: Floats = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
-    return mean
+    return np.asarray(np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0))

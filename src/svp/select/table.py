@@ -1,6 +1,7 @@
 """What a row of the table of methods is, and how a function outside the table becomes one."""
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # What a function may ask for by keyword beside its own options: the (n,) ids, the seed, the bytes it may take beside its
-# arrays; a set method also the ground set, the positions of all examples that are not excluded, in the order of `candidates`.
+# arrays; a set method or sampler also the ground set, the positions of all that are not excluded, in the order of `candidates`.
 GIVEN = ("ids", "seed", "memory", "ground")
 
 
@@ -77,6 +78,11 @@ class Method:
         return any(need != "labels" for need in self.reads)
 
     @property
+    def modules(self) -> set[str]:
+        """Where the code of this package stands that decides, and the function's own module."""
+        return _modules_of(self.function.__module__)
+
+    @property
     def options(self) -> dict[str, Any]:
         """Each option with its default (`inspect.Parameter.empty` where it has none)."""
         return {name: default for name, default in self._keywords().items() if name not in GIVEN}
@@ -131,6 +137,10 @@ class Rank(Method):
         return self.needs if self.sampler is None else (*self.needs, *self.sampler.needs)
 
     @property
+    def modules(self) -> set[str]:
+        return super().modules if self.sampler is None else super().modules | self.sampler.modules
+
+    @property
     def options(self) -> dict[str, Any]:
         return super().options if self.sampler is None else {**super().options, **self.sampler.options}
 
@@ -143,7 +153,7 @@ class Rank(Method):
 class Cover(Method):
     """A method that chooses a set: function(*needs, already, candidates, budget, ...) -> Picks.
 
-    already     positions that count as chosen, never to be returned
+    already     positions that count as chosen, never to be returned; in the order of the same hash
     candidates  positions that may be returned; of equals the earlier in this list goes first. The list is in the order
                 of a seeded hash of the ids, so whoever works through it in order does not depend on the order of the
                 rows
@@ -159,6 +169,10 @@ class Cover(Method):
         if self.scored_by is None:
             return self.needs
         return (*self.scored_by.reads, *(need for need in self.needs if need not in ("scores", *self.scored_by.reads)))
+
+    @property
+    def modules(self) -> set[str]:
+        return super().modules if self.scored_by is None else super().modules | self.scored_by.modules
 
 
 @dataclass(frozen=True)
@@ -197,3 +211,16 @@ def method_of(function: Callable[..., Any]) -> Method:
 def path_of(function: Callable[..., Any]) -> str:
     """What records call a function that was handed over as such."""
     return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)}"
+
+
+def _modules_of(name: str) -> set[str]:
+    """The module, and those beside this one whose functions and classes it uses, and so on."""
+    found, left = {name}, [name]
+    package = __name__.rpartition(".")[0] + "."
+    while left:
+        values = vars(sys.modules[left.pop()]).values() if left[-1] in sys.modules else ()
+        used = {str(getattr(value, "__module__", "")) for value in values}
+        new = {module for module in used if module.startswith(package)} - found
+        found |= new
+        left += new
+    return found

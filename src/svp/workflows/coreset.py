@@ -81,7 +81,7 @@ def coreset(
 def _select(work: Work, config: CoresetConfig, budget: int, seed: int) -> Chosen:
     """Train the proxies of one run seed on everything, and let them choose."""
     ids, labels = work.dataset.ids, labels_of(work.dataset)
-    n_models = config.proxy.seeds if find_method(config.method)[1].needs else 0
+    n_models = config.proxy.seeds if find_method(config.method)[1].asks_model else 0
     fitted = [
         work.train(f"proxy/seed-{seed}/model-{i}", config.proxy, ids, labels, model_seed(seed, i))
         for i in range(n_models)
@@ -222,7 +222,7 @@ def _rank(work: Work, config: CoresetConfig, name: str, fitted: list[Fitted], bu
 
 def _is_own_proxy(config: CoresetConfig) -> bool:
     """Does the target choose for itself?"""
-    return config.proxy == config.target and config.selection is None and bool(find_method(config.method)[1].needs)
+    return config.proxy == config.target and config.selection is None and find_method(config.method)[1].asks_model
 
 
 def _first_arm(config: CoresetConfig) -> str:

@@ -112,7 +112,7 @@ class Session:
         covers = isinstance(row, Cover)
         chosen = self._work.choose(
             f"{_round_folder(round_, ids, labels)}/selection",
-            self._fit(round_, ids, labels, self.config.proxy.seeds) if row.needs else [],
+            self._fit(round_, ids, labels, self.config.proxy.seeds) if row.asks_model else [],
             self.dataset.ids if covers else pool,
             None,
             budget,

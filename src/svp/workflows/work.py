@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 # What every choice runs beside the function of its method.
 CHOOSING_CODE = ("svp.chance", "svp.select.__init__", "svp.select.table", "svp.select.inputs", "svp.select.budget")
+
+# What a proxy has to give for a need of another name.
+KIND_OF = {**dict.fromkeys(KINDS, "signals"), "similarity": "embeddings"}
 
 
 class Show(Protocol):
@@ -176,20 +179,23 @@ class Work:
             "models": [f.origin for f in fitted],
             "method": method,
             **{f"options.{key}": value for key, value in options.items()},
+            **({} if labels is None or "labels" not in row.reads else {"labels": digest(labels)}),
             "ids": digest(ids),
             "already": digest(np.asarray(already, np.int64)),
             "budget": budget,
             "seed": seed,
         }
         # Of an own method the module that it is named in, too: what is made there (a partial) may be of another's class.
-        own = {row.function.__module__, *method.split(":")[:-1]}
+        own = {*row.modules, *method.split(":")[:-1]}
         stage = self.run.stage(name, made_from, (*CHOOSING_CODE, *sorted(own)))
         if not stage.done:
             self.show(f"choosing {budget:,} of {len(ids):,} by {method}", 0, 0)
-            for f in fitted if row.reads else ():
+            for f in fitted if row.asks_model else ():
                 f.ready()  # reading a finished model from disk is not part of scoring
             begin = time.perf_counter()
-            arrays = [self._arrays(f, _computed(row), ids, labels) for f in fitted] or [{}]
+            arrays = [self._arrays(f, row.reads, ids) for f in fitted] or [{}]
+            if "labels" in row.reads:
+                arrays = [{**given, "labels": labels} for given in arrays]
             inference = time.perf_counter() - begin
             for i, given in enumerate(arrays):
                 if "probs" in given:
@@ -241,25 +247,22 @@ class Work:
         self.run.event("finished")
         return self.run
 
-    def _arrays(
-        self, fitted: Fitted, needs: Sequence[str], ids: NDArray[np.int64], labels: NDArray[np.int64] | None
-    ) -> dict[str, Any]:
-        """What a method needs of one model, for the pool."""
+    def _arrays(self, fitted: Fitted, reads: Sequence[str], ids: NDArray[np.int64]) -> dict[str, Any]:
+        """What a method reads of one model, for the pool."""
         given: dict[str, Any] = {}
-        if "probs" in needs or "embeddings" in needs:
-            outputs: Outputs = fitted.predict(self.dataset, ids, embeddings="embeddings" in needs)
+        embeddings = "embeddings" in reads or "similarity" in reads
+        if "probs" in reads or embeddings:
+            outputs: Outputs = fitted.predict(self.dataset, ids, embeddings=embeddings)
             given["probs"] = outputs.probs
             if outputs.embeddings is not None:
                 given["embeddings"] = outputs.embeddings
-        if any(need in KINDS for need in needs):
+        if any(need in KINDS for need in reads):
             if fitted.stage.made_from["ids"] != digest(ids):
                 raise SettingError(
                     "this method reads what training recorded, which exists only of the examples trained on; "
                     "in active learning choose a method of probs or embeddings (svp list methods)"
                 )
             given["signals"] = fitted.signals().kinds()
-        if "labels" in needs:
-            given["labels"] = labels
         return given
 
 
@@ -275,27 +278,18 @@ def _select(
 ) -> tuple[Selection, NDArray[np.float64]]:
     """The selection, and (n,) values that rank the whole pool: scores, or for a method that covers minus the order of choice."""
     if isinstance(row, Rank):
-        scores = np.mean([score(method, ids=ids, seed=seed, **given, **options) for given in arrays], axis=0)
-        selection = select(_Given(scores), budget, ids=ids, already=already, seed=seed)
-        return replace(selection, method=method, options=row.settle(method, options)), scores
+        own = row.own(row.settle(method, options))
+        scores = np.mean([score(method, ids=ids, seed=seed, **given, **own) for given in arrays], axis=0)
+        # What a sampler reads (clusters of embeddings) is that of the first model.
+        return select(
+            method, budget, scores=scores, ids=ids, already=already, seed=seed, **arrays[0], **options
+        ), scores
     if len(arrays) > 1:
         raise SettingError(f"{method} gives no scores to average over several proxies; set proxy.seeds to 1")
     selection = select(method, budget, ids=ids, already=already, seed=seed, **arrays[0], **options)
     order = np.full(len(ids), -float(len(ids)))
     order[np.searchsorted(ids, selection.ids)] = -np.arange(len(selection.ids), dtype=float)
     return selection, order
-
-
-class _Given:
-    """Scores that exist already, as a method of `svp.select`."""
-
-    needs = ()
-
-    def __init__(self, scores: NDArray[np.float64]) -> None:
-        self._scores = scores
-
-    def __call__(self) -> NDArray[np.float64]:
-        return self._scores
 
 
 # --- before the first stage ------------------------------------------------------------------------------------------------
@@ -351,7 +345,7 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
     if not chooses:
         return
     check_needs(config, dataset)
-    if config.proxy.seeds > 1 and not isinstance(method, Rank):
+    if config.proxy.seeds > 1 and method.asks_model and not isinstance(method, Rank):
         raise SettingError(f"{config.method} gives no scores to average over several proxies; set proxy.seeds to 1")
 
 
@@ -368,24 +362,16 @@ def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = T
     _, method = find_method(config.method)
     if not method.reads:
         return
-    gives = {"probs", "labels", *trial(config.proxy, dataset).gives}
-    lacks = "unlabelled examples do not have" if not trained_on_all else f"{config.proxy.model} does not give"
-    if not trained_on_all:
-        gives -= {"labels", "signals"}
-    kinds = {need: "signals" if need in KINDS else need for need in _computed(method)}
-    if unmet := [need for need, kind in kinds.items() if kind not in gives]:
+    gives = {"probs", "labels", *(trial(config.proxy, dataset).gives if method.asks_model else ())}
+    hidden = set() if trained_on_all else {"labels", "signals"}
+    kinds = {need: KIND_OF.get(need, need) for need in method.reads}
+    if unmet := [need for need, kind in kinds.items() if kind not in gives - hidden]:
         kind = kinds[unmet[0]]
-        if kind == "embeddings":
-            lacks = f"{config.proxy.model} does not give"
+        lacks = "unlabelled examples do not have" if kind in hidden else f"{config.proxy.model} does not give"
         named = kind if kind == unmet[0] else f"{kind} ({', '.join(unmet)})"
         raise MissingInput(
             f"{config.method} needs {named}, which {lacks}; choose another method (svp list methods), or another proxy"
         )
-
-
-def _computed(method: Method) -> tuple[str, ...]:
-    """What a method reads, as models give it: similarities are made of embeddings."""
-    return tuple("embeddings" if need == "similarity" else need for need in method.reads)
 
 
 def as_paths(folders: str | Path | Sequence[str | Path]) -> list[Path]:
