@@ -171,7 +171,7 @@ def test_text_where_numbers_should_be(suffix: str) -> None:
         ("nowhere.npz:x", "probs", DataError, "nowhere.npz does not exist"),
         ("t.txt", "probs", DataError, "unknown kind of file '.txt'; known are .npy, .npz, .parquet"),
         ("empty", "probs", DataError, "has no file that can be read"),
-        ("t.parquet:p9", "probs", UnknownName, "did you mean 'p0'?"),
+        ("t.parquet:iid", "probs", UnknownName, "did you mean 'id'?"),
         ("t.parquet:z*", "probs", UnknownName, "known: id, p0, p1"),
         ("t.parquet:p0,", "probs", UnknownName, "known: id, p0, p1"),
         ("t.parquet", "scores", DataError, "which column holds the scores? Name it: t.parquet:COLUMN, one of id, p0, p1"),

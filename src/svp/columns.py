@@ -19,6 +19,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def read_names(source: Source, memory: int) -> Any:
     column = pa.chunked_array(parts) if parts else pa.chunked_array([pa.array([], pa.int64())])
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    _refuse_missing(source.path, np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)))
+    _refuse_missing(source.path, np.flatnonzero(_is_null(column)))
     if pa.types.is_integer(column.type):
         return column.to_numpy()
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
@@ -230,8 +231,7 @@ def column_types(file: Path) -> dict[str, str]:
         t = pa.types
         if t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind):
             return "list"
-        number = t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind) or t.is_decimal(kind)
-        return "number" if number else "other"
+        return "number" if _is_number(kind) or t.is_decimal(kind) else "other"
 
     schema = _schema(file)
     return {field.name: word(field.type) for field in schema}
@@ -373,47 +373,64 @@ def _arrays(file: Path, columns: str | None, role: str, memory: int) -> Iterator
 
 
 def _numbers(file: Path, batch: Any, role: str, row: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """A batch as an array, and the places in it where a value is missing."""
+    """A batch as an array, and the places in it where a value is missing that may not be."""
     import pyarrow as pa
 
     holes = np.zeros(batch.num_rows, bool)
     parts = []
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        shape: tuple[int, ...] = (batch.num_rows,)
+        parents, width = np.arange(batch.num_rows), None
         if hasattr(column, "flatten") and hasattr(column.type, "value_type"):
-            holes |= column.is_null().to_numpy(zero_copy_only=False)
-            if holes.any():
-                return np.zeros((batch.num_rows, 0)), np.flatnonzero(holes)
-            lengths = np.asarray(column.value_lengths())
-            if len(other := np.flatnonzero(lengths != lengths[0])) if len(lengths) else ():
-                raise DataError(
-                    f"{file}: {name!r} has {lengths[other[0]]} numbers in row {row + other[0]}, {lengths[0]} in row {row}"
-                )
-            shape = (batch.num_rows, int(lengths[0]) if len(lengths) else 0)
-            column = column.flatten()
+            holes |= _is_null(column)
+            column, parents, width = _unpacked(file, name, column, row)
         if pa.types.is_decimal(column.type) or pa.types.is_null(column.type):
             column = column.cast(pa.float64())
-        if not (
-            pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)
-        ):
+        if not _is_number(column.type):
             first = next((i for i, value in enumerate(column) if value.is_valid), 0)
-            place = row + first // max(1, shape[1] if len(shape) > 1 else 1)
             raise _NotNumbers(
-                f"{file}: {role} wants numbers, column {name!r} holds {column.type}, in row {place} {column[first]!s:.40}"
+                f"{file}: {role} wants numbers, column {name!r} holds {column.type}, "
+                f"in row {row + parents[first]} {column[first]!s:.40}"
             )
         if column.null_count:
-            if role in _WANTED and role not in _MISSING:
-                null = column.is_null().to_numpy(zero_copy_only=False).reshape(shape)
-                holes |= null if null.ndim == 1 else null.any(axis=1)
             filled = _MISSING.get(role, np.nan)
-            column = column.cast(pa.float64() if filled != 255 else pa.uint8()).fill_null(filled)
-        values = column.to_numpy(zero_copy_only=False).reshape(shape)
-        # What text means must not depend on the block: 1 in one and 1.5 in the next.
-        parts.append(values.astype(np.float64, copy=False) if _suffix(file) == ".jsonl" else values)
-    one = parts[0] if len(parts) == 1 and (role in NAMES or parts[0].ndim == 2) else np.column_stack(parts)
-    return one, np.flatnonzero(holes)
+            if role in _WANTED and role not in _MISSING:
+                holes[parents[_is_null(column)]] = True
+            column = column.cast(pa.uint8() if role == "correct" else pa.float64()).fill_null(filled)
+        if not holes.any():
+            values = column.to_numpy(zero_copy_only=False)
+            values = values if width is None else values.reshape(-1, width)
+            # What text means must not depend on the block: 1 in one and 1.5 in the next.
+            parts.append(values.astype(np.float64, copy=False) if _suffix(file) == ".jsonl" else values)
+    if holes.any():
+        return np.zeros((0, 0)), np.flatnonzero(holes)
+    flat = len(parts) == 1 and (role in NAMES or parts[0].ndim == 2)
+    return parts[0] if flat else np.column_stack(parts), np.flatnonzero(holes)
+
+
+def _unpacked(file: Path, name: str, column: Any, row: int) -> tuple[Any, NDArray[np.int64], int]:
+    """A column of lists as its values, the row of each, and how many each list has; lists that are missing have none."""
+    import pyarrow.compute as pc
+
+    there = np.flatnonzero(~_is_null(column))
+    lengths = pc.list_value_length(column).take(there).to_numpy()
+    if len(other := np.flatnonzero(lengths != lengths[:1].repeat(len(lengths)))):
+        raise DataError(
+            f"{file}: {name!r} has {lengths[other[0]]} numbers in row {row + there[other[0]]}, "
+            f"{lengths[0]} in row {row + there[0]}"
+        )
+    width = int(lengths[0]) if len(lengths) else 0
+    # A list of fixed size holds values where it is missing, too.
+    return column.take(there).flatten(), there.repeat(width), width
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _is_null(column: Any) -> NDArray[np.bool_]:
+    return np.asarray(column.is_null().to_numpy(zero_copy_only=False))
 
 
 def _refuse_missing(path: Path, rows: NDArray[np.int64]) -> None:
@@ -469,33 +486,38 @@ def _header(opened: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 def _no_pickle(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return "it holds Python objects; save numbers, or strings of fixed width" if "allow_pickle" in text else text
+    return (
+        "it holds Python objects; save numbers, or strings of fixed width"
+        if "allow_pickle" in text or "Python objects" in text
+        else text
+    )
 
 
 def _joined(blocks: Iterable[NDArray[Any]], limit: int, where: Path) -> NDArray[Any]:
     """One array of blocks of rows: in memory up to `limit` bytes, beyond that mapped from an unnamed file on disk."""
-    file: Any = io.BytesIO()
     dtype, tail, n = np.dtype(np.uint8), (0,), 0
-    for block in blocks:
-        if not n:
-            dtype, tail = block.dtype, block.shape[1:]
-        if len(block) and (block.dtype != dtype or block.shape[1:] != tail):
-            raise DataError(
-                f"{where}: its parts differ, {dtype} rows of shape {tail} and {block.dtype} rows of shape {block.shape[1:]}"
-            )
-        if isinstance(file, io.BytesIO) and file.tell() + block.nbytes > limit:
-            disk = tempfile.TemporaryFile()  # noqa: SIM115 the array that is mapped from it keeps it
-            disk.write(file.getbuffer())
-            file = disk
-        n += len(block)
-        for start in range(0, len(block), _BLOCK_ROWS):  # a mapped block is never copied whole
-            file.write(np.ascontiguousarray(block[start : start + _BLOCK_ROWS]).data)
-    file.flush()
-    if not n or not np.prod(tail):
-        return np.zeros((n, *tail), dtype)
-    if isinstance(file, io.BytesIO):
-        return np.frombuffer(file.getbuffer(), dtype).reshape(n, *tail)
-    return np.memmap(file, dtype, "r", shape=(n, *tail))
+    with ExitStack() as open_files:
+        file: Any = io.BytesIO()
+        for block in blocks:
+            if not n:
+                dtype, tail = block.dtype, block.shape[1:]
+            if len(block) and (block.dtype != dtype or block.shape[1:] != tail):
+                raise DataError(
+                    f"{where}: its parts differ: {dtype} rows of shape {tail}, {block.dtype} rows of shape {block.shape[1:]}"
+                )
+            if isinstance(file, io.BytesIO) and file.tell() + block.nbytes > limit:
+                disk = open_files.enter_context(tempfile.TemporaryFile())
+                disk.write(file.getbuffer())
+                file = disk
+            n += len(block)
+            for start in range(0, len(block), _BLOCK_ROWS):  # a mapped block is never copied whole
+                file.write(np.ascontiguousarray(block[start : start + _BLOCK_ROWS]).data)
+        file.flush()
+        if not n or not np.prod(tail):
+            return np.zeros((n, *tail), dtype)
+        if isinstance(file, io.BytesIO):
+            return np.frombuffer(file.getbuffer(), dtype).reshape(n, *tail)
+        return np.memmap(file, dtype, "r", shape=(n, *tail))  # keeps the file when it is closed
 
 
 # --- tables out ----------------------------------------------------------------------------------------------------------
