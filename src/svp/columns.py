@@ -12,14 +12,10 @@ pyarrow and numpy read; nothing is ever unpickled.
 """
 
 import hashlib
-import io
 import itertools
 import json
 import re
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.errors import DataError, SettingError, UnknownName
+from svp.mapped import joined, npy, npz
 from svp.runs import write_bytes
 
 # What an array may be called in a file whose columns were not named; the columns of ids and labels are no features.
@@ -37,7 +34,14 @@ NAMES = {
     "scores": ("score", "scores", "gain"),
     "costs": ("cost", "costs"),
 }
-_NO_FEATURE = {*NAMES["ids"], *NAMES["labels"], "rank", "index", "__index_level_0__"}
+_NO_FEATURE = {
+    *NAMES["ids"],
+    *NAMES["labels"],
+    "rank",
+    "index",
+    "__index_level_0__",
+    "",
+}  # "": what pandas calls its index
 _BLOCK_ROWS = 8192
 _BLOCK_BYTES = 8 << 20
 # What stands for a missing value, where there is such a thing: an unknown label, an example that was not shown.
@@ -104,7 +108,7 @@ def read_array(source: Source, role: str, memory: int) -> NDArray[Any]:
     if first is None:
         return np.zeros(0)
     second = next(blocks, None)
-    whole = first if second is None else _joined(itertools.chain((first, second), blocks), memory // 8, source.path)
+    whole = first if second is None else joined(itertools.chain((first, second), blocks), memory // 8, source.path)
     return whole.T if flip else whole
 
 
@@ -318,7 +322,14 @@ def _csv(file: Path, names: list[str] | None, role: str) -> Any:
 
 def _csv_schema(file: Path) -> Any:
     with _csv(file, None, "") as opened:
-        return opened.schema
+        names = opened.schema.names
+    if names != [str(i) for i in range(len(names))] and all(
+        re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", name) for name in names
+    ):
+        raise DataError(
+            f"{file} has numbers where its header should be ({', '.join(names[:3])}); give its columns names"
+        )
+    return opened.schema
 
 
 def _jsonl(file: Path, names: list[str] | None, role: str) -> Iterator[Any]:
@@ -351,7 +362,9 @@ def _jsonl_schema(file: Path) -> Any:
 def _arrays(file: Path, columns: str | None, role: str, memory: int) -> Iterator[NDArray[Any]]:
     """Blocks of one file: rows are examples."""
     if _suffix(file) in (".npy", ".npz"):
-        array = _npy(file, columns) if _suffix(file) == ".npy" else _npz(file, columns, memory)
+        if columns is not None and _suffix(file) == ".npy":
+            raise DataError(f"{file} is one array and has no {columns!r}; leave :{columns} out")
+        array = npy(file) if _suffix(file) == ".npy" else npz(file, columns, memory)
         yield array if role in _WANTED or array.ndim < 2 else array.T
         return
     names = _choose(file, columns, role)
@@ -391,13 +404,10 @@ def _numbers(file: Path, batch: Any, role: str, row: int) -> tuple[NDArray[Any],
                 f"{file}: {role} wants numbers, column {name!r} holds {column.type}, "
                 f"in row {row + parents[first]} {column[first]!s:.40}"
             )
-        if column.null_count:
-            filled = _MISSING.get(role, np.nan)
-            if role in _WANTED and role not in _MISSING:
-                holes[parents[_is_null(column)]] = True
-            column = column.cast(pa.uint8() if role == "correct" else pa.float64()).fill_null(filled)
+        if role in _WANTED and role not in _MISSING:
+            holes[parents[_is_null(column)]] = True
         if not holes.any():
-            values = column.to_numpy(zero_copy_only=False)
+            values = _filled(file, column, role).to_numpy(zero_copy_only=False)
             values = values if width is None else values.reshape(-1, width)
             # What text means must not depend on the block: 1 in one and 1.5 in the next.
             parts.append(values.astype(np.float64, copy=False) if _suffix(file) == ".jsonl" else values)
@@ -405,6 +415,22 @@ def _numbers(file: Path, batch: Any, role: str, row: int) -> tuple[NDArray[Any],
         return np.zeros((0, 0)), np.flatnonzero(holes)
     flat = len(parts) == 1 and (role in NAMES or parts[0].ndim == 2)
     return parts[0] if flat else np.column_stack(parts), np.flatnonzero(holes)
+
+
+def _filled(file: Path, column: Any, role: str) -> Any:
+    """Numbers with what stands for a missing one of this role, in a type that no block of them can change."""
+    import pyarrow as pa
+
+    if role in _WANTED and role != "labels":
+        return column
+    whole = role in _MISSING and not pa.types.is_floating(column.type)
+    column = column.cast(pa.int64() if whole else pa.float64()).fill_null(_MISSING.get(role, np.nan))
+    if role != "correct":
+        return column
+    try:
+        return column.cast(pa.uint8())
+    except pa.ArrowInvalid:
+        raise DataError(f"{file}: correct has values other than 0 (wrong), 1 (right) and 255 (not shown)") from None
 
 
 def _unpacked(file: Path, name: str, column: Any, row: int) -> tuple[Any, NDArray[np.int64], int]:
@@ -438,86 +464,6 @@ def _refuse_missing(path: Path, rows: NDArray[np.int64]) -> None:
         raise DataError(
             f"{path}: {len(rows)} rows have missing values, the first: {rows[:3].tolist()}; fill or drop them"
         )
-
-
-def _npy(file: Path, columns: str | None) -> NDArray[Any]:
-    if columns is not None:
-        raise DataError(f"{file} is one array and has no {columns!r}; leave :{columns} out")
-    try:
-        array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{file} cannot be read: {_no_pickle(error)}") from None
-    return array
-
-
-def _npz(file: Path, name: str | None, memory: int) -> NDArray[Any]:
-    """One array of an .npz: mapped where it lies in the file as it is, else unpacked, on disk where it is large."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            known = [member.removesuffix(".npy") for member in archive.namelist()]
-            if name is None and len(known) > 1:
-                raise DataError(f"{file} has several arrays; name one: {file.name}:NAME, of {', '.join(known)}")
-            if name is not None and name not in known:
-                raise UnknownName(f"array of {file.name}", name, known)
-            member = archive.getinfo(archive.namelist()[0 if name is None else known.index(name)])
-            with archive.open(member) as opened:
-                shape, fortran, dtype = _header(opened)
-                if dtype.hasobject:
-                    raise ValueError("allow_pickle")
-                order: Any = "F" if fortran else "C"
-                if member.compress_type == zipfile.ZIP_STORED and np.prod(shape):
-                    with file.open("rb") as raw:  # the header of the member, then that of the array, then the numbers
-                        raw.seek(member.header_offset + 26)
-                        name_size, extra = np.frombuffer(raw.read(4), "<u2").tolist()
-                        raw.seek(member.header_offset + 30 + name_size + extra)
-                        _header(raw)
-                        return np.memmap(file, dtype, "r", raw.tell(), shape, order)
-                blocks = (np.frombuffer(block, np.uint8) for block in iter(lambda: opened.read(_BLOCK_BYTES), b""))
-                return _joined(blocks, memory // 8, file).view(dtype).reshape(shape, order=order)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise DataError(f"{file} cannot be read: {_no_pickle(error)}") from None
-
-
-def _header(opened: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(opened)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(opened)
-
-
-def _no_pickle(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return (
-        "it holds Python objects; save numbers, or strings of fixed width"
-        if "allow_pickle" in text or "Python objects" in text
-        else text
-    )
-
-
-def _joined(blocks: Iterable[NDArray[Any]], limit: int, where: Path) -> NDArray[Any]:
-    """One array of blocks of rows: in memory up to `limit` bytes, beyond that mapped from an unnamed file on disk."""
-    dtype, tail, n = np.dtype(np.uint8), (0,), 0
-    with ExitStack() as open_files:
-        file: Any = io.BytesIO()
-        for block in blocks:
-            if not n:
-                dtype, tail = block.dtype, block.shape[1:]
-            if len(block) and (block.dtype != dtype or block.shape[1:] != tail):
-                raise DataError(
-                    f"{where}: its parts differ: {dtype} rows of shape {tail}, {block.dtype} rows of shape {block.shape[1:]}"
-                )
-            if isinstance(file, io.BytesIO) and file.tell() + block.nbytes > limit:
-                disk = open_files.enter_context(tempfile.TemporaryFile())
-                disk.write(file.getbuffer())
-                file = disk
-            n += len(block)
-            for start in range(0, len(block), _BLOCK_ROWS):  # a mapped block is never copied whole
-                file.write(np.ascontiguousarray(block[start : start + _BLOCK_ROWS]).data)
-        file.flush()
-        if not n or not np.prod(tail):
-            return np.zeros((n, *tail), dtype)
-        if isinstance(file, io.BytesIO):
-            return np.frombuffer(file.getbuffer(), dtype).reshape(n, *tail)
-        return np.memmap(file, dtype, "r", shape=(n, *tail))  # keeps the file when it is closed
 
 
 # --- tables out ----------------------------------------------------------------------------------------------------------

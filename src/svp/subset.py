@@ -19,11 +19,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.columns import Source, read_names, sha256_of
+from svp.columns import Source, column_types, read_names, sha256_of
 from svp.data.arrays import NAMES
 from svp.data.base import Dataset
 from svp.data.images import listing
 from svp.errors import DataError, SettingError
+from svp.mapped import npy
 from svp.runs import storage_errors
 from svp.select import Selection
 
@@ -263,6 +264,8 @@ def _lines(records: Callable[[Path], Iterator[bytes]], header: bool) -> _Kind:
     """Text: records are taken as they stand."""
 
     def names(source: Path) -> tuple[int, Any, Any]:
+        if header:
+            column_types(source)  # refuses what svp select refuses: numbers where the header should be
         return max(0, sum(1 for _ in records(source)) - header), None, None
 
     def write(source: Path, target: Path, rows: Ints, link: bool) -> int:
@@ -373,22 +376,19 @@ def _write_ipc(source: Path, target: Path, rows: Ints, link: bool) -> int:
     return 0
 
 
-def _npy(source: Path) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(source, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{source} cannot be read: {error}") from None
+def _rows_npy(source: Path) -> NDArray[Any]:
+    array = npy(source)
     if not array.ndim:
         raise DataError(f"{source} holds one number, not one for each example")
     return array
 
 
 def _npy_names(source: Path) -> tuple[int, Any, Any]:
-    return len(_npy(source)), None, None
+    return len(_rows_npy(source)), None, None
 
 
 def _write_npy(source: Path, target: Path, rows: Ints, link: bool) -> int:
-    array = _npy(source)
+    array = _rows_npy(source)
     with target.open("wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False}
         np.lib.format.write_array_header_2_0(file, {**header, "shape": (len(rows), *array.shape[1:])})
