@@ -257,7 +257,7 @@ def test_the_origin_of_files() -> None:
     (facts,) = Source.of("t.csv:p*").describe(digests=True)
     content = Path("t.csv").read_bytes()
     assert facts == {
-        "name": "t.csv",
+        "path": "t.csv",
         "columns": "p*",
         "size": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),

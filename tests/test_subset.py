@@ -241,6 +241,9 @@ def test_a_file_that_changed_is_noticed() -> None:
     np.save("e.npy", np.eye(4) + 1)
     with pytest.raises(DataError, match="has changed since"):
         apply(chosen, "e.npy", "again.npy")
+    Path("raw").mkdir()
+    np.save("raw/e.npy", np.ones((4, 2)))  # another array of the same examples may be called the same
+    apply(chosen, "raw/e.npy", "raw-part.npy")
 
 
 @pytest.mark.parametrize(

@@ -82,10 +82,10 @@ class Source:
         return [] if self.kind in (".npy", ".npz") else list(column_types(self.files[0]))
 
     def describe(self, *, digests: bool) -> list[dict[str, Any]]:
-        """Name, size and SHA-256 of each file: what an origin records. Time: one pass over the files."""
+        """Path as given, size and SHA-256 of each file: what an origin records. Time: one pass over the files."""
         return [
             {
-                "name": file.name,
+                "path": file.as_posix(),
                 **({} if self.columns is None else {"columns": self.columns}),
                 "size": file.stat().st_size,
                 **({"sha256": sha256_of(file)} if digests else {}),

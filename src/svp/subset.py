@@ -135,18 +135,11 @@ def _check(source: Path, out: Path, kind: _Kind, order: str, rest: bool, link: b
 
 
 def _check_same_file(selection: Selection, source: Path) -> None:
-    """DataError if the selection was made from a file of this name with another content."""
-    for files in selection.inputs.values():
-        for file in files:
-            if (
-                source.is_file()
-                and file["name"] == source.name
-                and "sha256" in file
-                and file["sha256"] != sha256_of(source)
-            ):
-                raise DataError(
-                    f"{source} has changed since the selection was made from it; select again, or give that file"
-                )
+    """DataError if the selection was made from this very file when it had another content."""
+    known = [file for files in selection.inputs.values() for file in files if "sha256" in file]
+    before = {file["sha256"] for file in known if Path(file["path"]).resolve() == source.resolve()}
+    if before and sha256_of(source) not in before:
+        raise DataError(f"{source} has changed since the selection was made from it; select again, or give that file")
 
 
 def _rows(selection: Selection, source: Path, kind: _Kind, column: str | None) -> tuple[int, Ints]:
