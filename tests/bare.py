@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 
 bin_ = sys.argv[1]
 
@@ -16,11 +17,23 @@ probs = np.random.default_rng(0).dirichlet(np.ones(3), 50)
 assert len(svp.select("margin", "10%", probs=probs)) == 5
 """
 
+ON_FILES = """
+import numpy as np
+from svp.cli import main
+np.save("probs.npy", np.random.default_rng(0).dirichlet(np.ones(3), 50))
+main(["select", "margin", "--probs", "probs.npy", "--budget", "10%", "--out", "picks.parquet"])
+main(["apply", "picks.parquet", "--data", "probs.npy", "--out", "kept.npy"])
+assert np.load("kept.npy").shape == (5, 3)
+"""
+
 worked = run("svp", "list", "methods")
 assert worked.returncode == 0, worked.stderr
 assert "k_center" in worked.stdout
 worked = run("python", "-c", SELECT)
 assert worked.returncode == 0, worked.stderr
+with tempfile.TemporaryDirectory() as folder:
+    worked = run("python", "-c", f"import os; os.chdir({folder!r}){ON_FILES}")
+    assert worked.returncode == 0, worked.stderr
 worked = run(
     "svp",
     "coreset",

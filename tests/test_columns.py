@@ -171,7 +171,7 @@ def test_text_where_numbers_should_be(suffix: str) -> None:
         ("nowhere.npz:x", "probs", DataError, "nowhere.npz does not exist"),
         ("t.txt", "probs", DataError, "unknown kind of file '.txt'; known are .npy, .npz, .parquet"),
         ("empty", "probs", DataError, "has no file that can be read"),
-        ("t.parquet:p9", "probs", UnknownName, "did you mean 'p0'?"),
+        ("t.parquet:iid", "probs", UnknownName, "did you mean 'id'?"),
         ("t.parquet:z*", "probs", UnknownName, "known: id, p0, p1"),
         ("t.parquet:p0,", "probs", UnknownName, "known: id, p0, p1"),
         ("t.parquet", "scores", DataError, "which column holds the scores? Name it: t.parquet:COLUMN, one of id, p0, p1"),
@@ -217,6 +217,28 @@ def test_a_number_written_late_in_a_csv_is_read() -> None:
     assert read[-1].tolist() == [0.5, 0.25]
 
 
+def test_what_is_missing_late_changes_no_type() -> None:
+    """Blocks of a file have one type, wherever the first hole is."""
+    n = 20_000
+    holes = [1] * (n - 1) + [None]
+    word = write("t.parquet", label=holes, a=pa.array(holes, pa.int8()), b=pa.array(holes, pa.float32()))
+    for role, column, last in (("labels", "label", -1), ("correct", "a", 255), ("correct", "b", 255)):
+        read = array(f"{word}:{column}", role)
+        assert read.ravel().tolist() == [1] * (n - 1) + [last]
+        assert read.dtype == (np.int64 if role == "labels" else np.uint8)
+    assert np.isnan(array(f"{word}:b", "loss")[0, -1])
+    assert "other than 0" in fails(write("u.parquet", c=[300, 1]), "correct")
+
+
+def test_a_csv_without_a_header_loses_no_row() -> None:
+    Path("t.csv").write_text("0.5,0.5\n0.1,0.9\n")
+    assert "numbers where its header should be (0.5, 0.5)" in fails("t.csv")
+    Path("pandas.csv").write_text(",0,1\n0,0.5,0.5\n1,0.1,0.9\n")  # to_csv of unnamed columns
+    assert array("pandas.csv").tolist() == [[0.5, 0.5], [0.1, 0.9]]
+    Path("plain.csv").write_text("0,1\n0.5,0.5\n")
+    assert array("plain.csv").tolist() == [[0.5, 0.5]]
+
+
 def test_what_is_large_goes_to_disk() -> None:
     """32 MB of numbers with 16 MB allowed: an eighth of that is held, the rest mapped."""
     e = np.random.default_rng(0).normal(size=(250_000, 16))
@@ -235,7 +257,7 @@ def test_the_origin_of_files() -> None:
     (facts,) = Source.of("t.csv:p*").describe(digests=True)
     content = Path("t.csv").read_bytes()
     assert facts == {
-        "name": "t.csv",
+        "path": "t.csv",
         "columns": "p*",
         "size": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),

@@ -26,8 +26,9 @@ MAY = {
     "signals": {"errors", "runs"},
     "select": {"errors", "names", "chance", "runs"},
     "learners": SIDEWAYS | {"data", "signals"},
-    "columns": {"errors", "runs"},  # files to arrays and back
-    "subset": {"errors", "runs", "data", "select", "columns"},
+    "mapped": {"errors"},
+    "columns": {"errors", "runs", "mapped"},  # files to arrays and back
+    "subset": {"errors", "runs", "data", "select", "columns", "mapped"},
     "evaluate": {"errors"},
     "audit": {"chance", "evaluate"},
     "adviser": {"errors", "select"},

@@ -90,7 +90,7 @@ def same(a: Selection, b: Selection) -> None:
         select("margin", 2, probs=np.eye(3)).of(dataset(ids=[0, 1, 2, 3, 4], keys=None)),
         select("margin", 2, probs=np.eye(3), labels=[0, 1, 0], per_class={"max": {0: 1, 1: 2}}, costs=[1, 1, 1]),
         select("margin", 2, probs=np.eye(3), labels=[0, 1, 0], per_class={"share": "equal"}, sampler="temperature"),
-        replace(chosen(), stands_for=np.array([3, -1, 0]), inputs={"probs": [{"name": "p.npy", "size": 3}]}),
+        replace(chosen(), stands_for=np.array([3, -1, 0]), inputs={"probs": [{"path": "p.npy", "size": 3}]}),
     ],
 )
 def test_what_is_saved_is_what_is_loaded(selection: Selection, tmp_path: Path) -> None:

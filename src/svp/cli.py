@@ -28,7 +28,7 @@ COMMANDS = {
     ),
     "score": (
         "One score for each example of arrays in files, higher = taken first",
-        "svp score entropy --probs probs.parquet:p* --out scores.npy",
+        "svp score entropy --probs 'probs.parquet:p*' --out scores.npy",
     ),
     "apply": (
         "Write the chosen part of a folder of images, a table or an array",

@@ -12,12 +12,9 @@ pyarrow and numpy read; nothing is ever unpickled.
 """
 
 import hashlib
-import io
 import itertools
 import json
 import re
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.errors import DataError, SettingError, UnknownName
+from svp.mapped import joined, npy, npz
 from svp.runs import write_bytes
 
 # What an array may be called in a file whose columns were not named; the columns of ids and labels are no features.
@@ -36,7 +34,14 @@ NAMES = {
     "scores": ("score", "scores", "gain"),
     "costs": ("cost", "costs"),
 }
-_NO_FEATURE = {*NAMES["ids"], *NAMES["labels"], "rank", "index", "__index_level_0__"}
+_NO_FEATURE = {
+    *NAMES["ids"],
+    *NAMES["labels"],
+    "rank",
+    "index",
+    "__index_level_0__",
+    "",
+}  # "": what pandas calls its index
 _BLOCK_ROWS = 8192
 _BLOCK_BYTES = 8 << 20
 # What stands for a missing value, where there is such a thing: an unknown label, an example that was not shown.
@@ -77,10 +82,10 @@ class Source:
         return [] if self.kind in (".npy", ".npz") else list(column_types(self.files[0]))
 
     def describe(self, *, digests: bool) -> list[dict[str, Any]]:
-        """Name, size and SHA-256 of each file: what an origin records. Time: one pass over the files."""
+        """Path as given, size and SHA-256 of each file: what an origin records. Time: one pass over the files."""
         return [
             {
-                "name": file.name,
+                "path": file.as_posix(),
                 **({} if self.columns is None else {"columns": self.columns}),
                 "size": file.stat().st_size,
                 **({"sha256": sha256_of(file)} if digests else {}),
@@ -103,7 +108,7 @@ def read_array(source: Source, role: str, memory: int) -> NDArray[Any]:
     if first is None:
         return np.zeros(0)
     second = next(blocks, None)
-    whole = first if second is None else _joined(itertools.chain((first, second), blocks), memory // 8, source.path)
+    whole = first if second is None else joined(itertools.chain((first, second), blocks), memory // 8, source.path)
     return whole.T if flip else whole
 
 
@@ -130,7 +135,7 @@ def read_names(source: Source, memory: int) -> Any:
     column = pa.chunked_array(parts) if parts else pa.chunked_array([pa.array([], pa.int64())])
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    _refuse_missing(source.path, np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)))
+    _refuse_missing(source.path, np.flatnonzero(_is_null(column)))
     if pa.types.is_integer(column.type):
         return column.to_numpy()
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
@@ -230,8 +235,7 @@ def column_types(file: Path) -> dict[str, str]:
         t = pa.types
         if t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind):
             return "list"
-        number = t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind) or t.is_decimal(kind)
-        return "number" if number else "other"
+        return "number" if _is_number(kind) or t.is_decimal(kind) else "other"
 
     schema = _schema(file)
     return {field.name: word(field.type) for field in schema}
@@ -318,7 +322,14 @@ def _csv(file: Path, names: list[str] | None, role: str) -> Any:
 
 def _csv_schema(file: Path) -> Any:
     with _csv(file, None, "") as opened:
-        return opened.schema
+        names = opened.schema.names
+    if names != [str(i) for i in range(len(names))] and all(
+        re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", name) for name in names
+    ):
+        raise DataError(
+            f"{file} has numbers where its header should be ({', '.join(names[:3])}); give its columns names"
+        )
+    return opened.schema
 
 
 def _jsonl(file: Path, names: list[str] | None, role: str) -> Iterator[Any]:
@@ -351,7 +362,9 @@ def _jsonl_schema(file: Path) -> Any:
 def _arrays(file: Path, columns: str | None, role: str, memory: int) -> Iterator[NDArray[Any]]:
     """Blocks of one file: rows are examples."""
     if _suffix(file) in (".npy", ".npz"):
-        array = _npy(file, columns) if _suffix(file) == ".npy" else _npz(file, columns, memory)
+        if columns is not None and _suffix(file) == ".npy":
+            raise DataError(f"{file} is one array and has no {columns!r}; leave :{columns} out")
+        array = npy(file) if _suffix(file) == ".npy" else npz(file, columns, memory)
         yield array if role in _WANTED or array.ndim < 2 else array.T
         return
     names = _choose(file, columns, role)
@@ -373,47 +386,77 @@ def _arrays(file: Path, columns: str | None, role: str, memory: int) -> Iterator
 
 
 def _numbers(file: Path, batch: Any, role: str, row: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """A batch as an array, and the places in it where a value is missing."""
+    """A batch as an array, and the places in it where a value is missing that may not be."""
     import pyarrow as pa
 
     holes = np.zeros(batch.num_rows, bool)
     parts = []
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        shape: tuple[int, ...] = (batch.num_rows,)
+        parents, width = np.arange(batch.num_rows), None
         if hasattr(column, "flatten") and hasattr(column.type, "value_type"):
-            holes |= column.is_null().to_numpy(zero_copy_only=False)
-            if holes.any():
-                return np.zeros((batch.num_rows, 0)), np.flatnonzero(holes)
-            lengths = np.asarray(column.value_lengths())
-            if len(other := np.flatnonzero(lengths != lengths[0])) if len(lengths) else ():
-                raise DataError(
-                    f"{file}: {name!r} has {lengths[other[0]]} numbers in row {row + other[0]}, {lengths[0]} in row {row}"
-                )
-            shape = (batch.num_rows, int(lengths[0]) if len(lengths) else 0)
-            column = column.flatten()
+            holes |= _is_null(column)
+            column, parents, width = _unpacked(file, name, column, row)
         if pa.types.is_decimal(column.type) or pa.types.is_null(column.type):
             column = column.cast(pa.float64())
-        if not (
-            pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)
-        ):
+        if not _is_number(column.type):
             first = next((i for i, value in enumerate(column) if value.is_valid), 0)
-            place = row + first // max(1, shape[1] if len(shape) > 1 else 1)
             raise _NotNumbers(
-                f"{file}: {role} wants numbers, column {name!r} holds {column.type}, in row {place} {column[first]!s:.40}"
+                f"{file}: {role} wants numbers, column {name!r} holds {column.type}, "
+                f"in row {row + parents[first]} {column[first]!s:.40}"
             )
-        if column.null_count:
-            if role in _WANTED and role not in _MISSING:
-                null = column.is_null().to_numpy(zero_copy_only=False).reshape(shape)
-                holes |= null if null.ndim == 1 else null.any(axis=1)
-            filled = _MISSING.get(role, np.nan)
-            column = column.cast(pa.float64() if filled != 255 else pa.uint8()).fill_null(filled)
-        values = column.to_numpy(zero_copy_only=False).reshape(shape)
-        # What text means must not depend on the block: 1 in one and 1.5 in the next.
-        parts.append(values.astype(np.float64, copy=False) if _suffix(file) == ".jsonl" else values)
-    one = parts[0] if len(parts) == 1 and (role in NAMES or parts[0].ndim == 2) else np.column_stack(parts)
-    return one, np.flatnonzero(holes)
+        if role in _WANTED and role not in _MISSING:
+            holes[parents[_is_null(column)]] = True
+        if not holes.any():
+            values = _filled(file, column, role).to_numpy(zero_copy_only=False)
+            values = values if width is None else values.reshape(-1, width)
+            # What text means must not depend on the block: 1 in one and 1.5 in the next.
+            parts.append(values.astype(np.float64, copy=False) if _suffix(file) == ".jsonl" else values)
+    if holes.any():
+        return np.zeros((0, 0)), np.flatnonzero(holes)
+    flat = len(parts) == 1 and (role in NAMES or parts[0].ndim == 2)
+    return parts[0] if flat else np.column_stack(parts), np.flatnonzero(holes)
+
+
+def _filled(file: Path, column: Any, role: str) -> Any:
+    """Numbers with what stands for a missing one of this role, in a type that no block of them can change."""
+    import pyarrow as pa
+
+    if role in _WANTED and role != "labels":
+        return column
+    whole = role in _MISSING and not pa.types.is_floating(column.type)
+    column = column.cast(pa.int64() if whole else pa.float64()).fill_null(_MISSING.get(role, np.nan))
+    if role != "correct":
+        return column
+    try:
+        return column.cast(pa.uint8())
+    except pa.ArrowInvalid:
+        raise DataError(f"{file}: correct has values other than 0 (wrong), 1 (right) and 255 (not shown)") from None
+
+
+def _unpacked(file: Path, name: str, column: Any, row: int) -> tuple[Any, NDArray[np.int64], int]:
+    """A column of lists as its values, the row of each, and how many each list has; lists that are missing have none."""
+    import pyarrow.compute as pc
+
+    there = np.flatnonzero(~_is_null(column))
+    lengths = pc.list_value_length(column).take(there).to_numpy()
+    if len(other := np.flatnonzero(lengths != lengths[:1].repeat(len(lengths)))):
+        raise DataError(
+            f"{file}: {name!r} has {lengths[other[0]]} numbers in row {row + there[other[0]]}, "
+            f"{lengths[0]} in row {row + there[0]}"
+        )
+    width = int(lengths[0]) if len(lengths) else 0
+    # A list of fixed size holds values where it is missing, too.
+    return column.take(there).flatten(), there.repeat(width), width
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+
+
+def _is_null(column: Any) -> NDArray[np.bool_]:
+    return np.asarray(column.is_null().to_numpy(zero_copy_only=False))
 
 
 def _refuse_missing(path: Path, rows: NDArray[np.int64]) -> None:
@@ -421,81 +464,6 @@ def _refuse_missing(path: Path, rows: NDArray[np.int64]) -> None:
         raise DataError(
             f"{path}: {len(rows)} rows have missing values, the first: {rows[:3].tolist()}; fill or drop them"
         )
-
-
-def _npy(file: Path, columns: str | None) -> NDArray[Any]:
-    if columns is not None:
-        raise DataError(f"{file} is one array and has no {columns!r}; leave :{columns} out")
-    try:
-        array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{file} cannot be read: {_no_pickle(error)}") from None
-    return array
-
-
-def _npz(file: Path, name: str | None, memory: int) -> NDArray[Any]:
-    """One array of an .npz: mapped where it lies in the file as it is, else unpacked, on disk where it is large."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            known = [member.removesuffix(".npy") for member in archive.namelist()]
-            if name is None and len(known) > 1:
-                raise DataError(f"{file} has several arrays; name one: {file.name}:NAME, of {', '.join(known)}")
-            if name is not None and name not in known:
-                raise UnknownName(f"array of {file.name}", name, known)
-            member = archive.getinfo(archive.namelist()[0 if name is None else known.index(name)])
-            with archive.open(member) as opened:
-                shape, fortran, dtype = _header(opened)
-                if dtype.hasobject:
-                    raise ValueError("allow_pickle")
-                order: Any = "F" if fortran else "C"
-                if member.compress_type == zipfile.ZIP_STORED and np.prod(shape):
-                    with file.open("rb") as raw:  # the header of the member, then that of the array, then the numbers
-                        raw.seek(member.header_offset + 26)
-                        name_size, extra = np.frombuffer(raw.read(4), "<u2").tolist()
-                        raw.seek(member.header_offset + 30 + name_size + extra)
-                        _header(raw)
-                        return np.memmap(file, dtype, "r", raw.tell(), shape, order)
-                blocks = (np.frombuffer(block, np.uint8) for block in iter(lambda: opened.read(_BLOCK_BYTES), b""))
-                return _joined(blocks, memory // 8, file).view(dtype).reshape(shape, order=order)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise DataError(f"{file} cannot be read: {_no_pickle(error)}") from None
-
-
-def _header(opened: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(opened)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(opened)
-
-
-def _no_pickle(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return "it holds Python objects; save numbers, or strings of fixed width" if "allow_pickle" in text else text
-
-
-def _joined(blocks: Iterable[NDArray[Any]], limit: int, where: Path) -> NDArray[Any]:
-    """One array of blocks of rows: in memory up to `limit` bytes, beyond that mapped from an unnamed file on disk."""
-    file: Any = io.BytesIO()
-    dtype, tail, n = np.dtype(np.uint8), (0,), 0
-    for block in blocks:
-        if not n:
-            dtype, tail = block.dtype, block.shape[1:]
-        if len(block) and (block.dtype != dtype or block.shape[1:] != tail):
-            raise DataError(
-                f"{where}: its parts differ, {dtype} rows of shape {tail} and {block.dtype} rows of shape {block.shape[1:]}"
-            )
-        if isinstance(file, io.BytesIO) and file.tell() + block.nbytes > limit:
-            disk = tempfile.TemporaryFile()  # noqa: SIM115 the array that is mapped from it keeps it
-            disk.write(file.getbuffer())
-            file = disk
-        n += len(block)
-        for start in range(0, len(block), _BLOCK_ROWS):  # a mapped block is never copied whole
-            file.write(np.ascontiguousarray(block[start : start + _BLOCK_ROWS]).data)
-    file.flush()
-    if not n or not np.prod(tail):
-        return np.zeros((n, *tail), dtype)
-    if isinstance(file, io.BytesIO):
-        return np.frombuffer(file.getbuffer(), dtype).reshape(n, *tail)
-    return np.memmap(file, dtype, "r", shape=(n, *tail))
 
 
 # --- tables out ----------------------------------------------------------------------------------------------------------

@@ -19,11 +19,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.columns import Source, read_names, sha256_of
+from svp.columns import Source, column_types, read_names, sha256_of
 from svp.data.arrays import NAMES
 from svp.data.base import Dataset
 from svp.data.images import listing
 from svp.errors import DataError, SettingError
+from svp.mapped import npy
 from svp.runs import storage_errors
 from svp.select import Selection
 
@@ -134,18 +135,11 @@ def _check(source: Path, out: Path, kind: _Kind, order: str, rest: bool, link: b
 
 
 def _check_same_file(selection: Selection, source: Path) -> None:
-    """DataError if the selection was made from a file of this name with another content."""
-    for files in selection.inputs.values():
-        for file in files:
-            if (
-                source.is_file()
-                and file["name"] == source.name
-                and "sha256" in file
-                and file["sha256"] != sha256_of(source)
-            ):
-                raise DataError(
-                    f"{source} has changed since the selection was made from it; select again, or give that file"
-                )
+    """DataError if the selection was made from this very file when it had another content."""
+    known = [file for files in selection.inputs.values() for file in files if "sha256" in file]
+    before = {file["sha256"] for file in known if Path(file["path"]).resolve() == source.resolve()}
+    if before and sha256_of(source) not in before:
+        raise DataError(f"{source} has changed since the selection was made from it; select again, or give that file")
 
 
 def _rows(selection: Selection, source: Path, kind: _Kind, column: str | None) -> tuple[int, Ints]:
@@ -263,6 +257,8 @@ def _lines(records: Callable[[Path], Iterator[bytes]], header: bool) -> _Kind:
     """Text: records are taken as they stand."""
 
     def names(source: Path) -> tuple[int, Any, Any]:
+        if header:
+            column_types(source)  # refuses what svp select refuses: numbers where the header should be
         return max(0, sum(1 for _ in records(source)) - header), None, None
 
     def write(source: Path, target: Path, rows: Ints, link: bool) -> int:
@@ -373,22 +369,19 @@ def _write_ipc(source: Path, target: Path, rows: Ints, link: bool) -> int:
     return 0
 
 
-def _npy(source: Path) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.load(source, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{source} cannot be read: {error}") from None
+def _rows_npy(source: Path) -> NDArray[Any]:
+    array = npy(source)
     if not array.ndim:
         raise DataError(f"{source} holds one number, not one for each example")
     return array
 
 
 def _npy_names(source: Path) -> tuple[int, Any, Any]:
-    return len(_npy(source)), None, None
+    return len(_rows_npy(source)), None, None
 
 
 def _write_npy(source: Path, target: Path, rows: Ints, link: bool) -> int:
-    array = _npy(source)
+    array = _rows_npy(source)
     with target.open("wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False}
         np.lib.format.write_array_header_2_0(file, {**header, "shape": (len(rows), *array.shape[1:])})

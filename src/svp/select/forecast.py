@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from svp.errors import SvpError
 from svp.select.budget import Budget, resolve_budget, resolve_memory
+from svp.select.inputs import CHUNK_NUMBERS
 from svp.select.limits import resolve_spend
 from svp.select.table import Cover, Shape
 
 # Bytes an example that `select` itself takes at the highest, measured: ids, masks, candidates, their order.
 _BYTES_RANK, _BYTES_COVER = 52, 44
-_BYTES_CHUNK = 40 << 20  # a chunk of examples in float64, with what a score makes of it
+_BYTES_NUMBER = 24  # a number of a chunk of examples, in float64, with what a score makes of it
 _FIRST = 256  # examples in the first trial; each further one has four times as many
 _PIECES = 8  # from so many places: files are often sorted by class
 _SECONDS = 0.3
@@ -24,7 +25,7 @@ _ARRAYS = ("probs", "embeddings", "labels", "scores")
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a choice will take; None where the method's row has no formula for it.
+    """What a choice will take; None where the method's row has no formula for it, or there are no examples.
 
     seconds  measured on a few thousand examples at most and scaled by the formula: right within a factor, not a per cent
     bytes    at the highest, beside the arrays
@@ -43,11 +44,11 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
     from svp.select import find_method
 
     _, row = find_method(method)
-    shape = _shape(budget, arguments)
-    if row.cost is None:
+    if row.cost is None or not (shape := _shape(budget, arguments)).n:
         return Forecast(None, None)
     own = _BYTES_COVER if isinstance(row, Cover) else _BYTES_RANK
-    n_bytes = int(own * shape.n + min(_BYTES_CHUNK, 80 * _numbers(arguments)) + row.cost.bytes(shape))
+    in_chunk = min(CHUNK_NUMBERS, shape.memory // 64, _numbers(arguments))
+    n_bytes = int(own * shape.n + _BYTES_NUMBER * in_chunk + row.cost.bytes(shape))
     trials: list[tuple[float, float]] = []  # operations, seconds
     begin = time.perf_counter()
     n = min(_FIRST, shape.n)
@@ -92,7 +93,7 @@ def _shape(budget: Budget, arguments: Mapping[str, Any]) -> Shape:
     already = len(np.asarray(arguments.get("already", ())))
     there = max(0, n - already - len(np.asarray(arguments.get("exclude", ()))))
     if arguments.get("costs") is None:
-        size = resolve_budget(budget, there)
+        size = resolve_budget(budget, there) if n else 0
     else:
         costs = np.asarray(arguments["costs"], np.float64)
         size = int(min(there, resolve_spend(budget, costs) / max(float(costs.mean()) if len(costs) else 1.0, 1e-300)))

@@ -65,7 +65,7 @@ class Selection:
     fingerprint  of the dataset it was chosen from; or None
     per_class    the limits per class it was chosen under; or None
     with_costs   whether examples had costs
-    inputs       the files it was chosen from: by argument, for each file its name, size and SHA-256
+    inputs       the files it was chosen from: by argument, for each file its path, size and SHA-256
     version      of svp
     """
 
