@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import svp
 from svp.select import METHODS
+from svp.select.inputs import NO_SIGNAL
 
 Arrays = dict[str, NDArray[Any]]
 BLOCK = 64 << 20  # bytes of one read
@@ -251,6 +252,7 @@ MADE: dict[str, Callable[[int, np.random.Generator], NDArray[Any]]] = {
     "similarity": lambda n, rng: features(n, WIDTH, CLASSES),  # made of embeddings by the method
     "probs": lambda n, rng: probabilities(n, CLASSES),
     "labels": lambda n, rng: rng.integers(CLASSES, size=n),
+    "scores": lambda n, rng: rng.random(n),
     "correct": lambda n, rng: rng.integers(2, size=(EPOCHS, n), dtype=np.uint8),
 }
 
@@ -258,7 +260,7 @@ MADE: dict[str, Callable[[int, np.random.Generator], NDArray[Any]]] = {
 def growth(method: str) -> Callable[[Arrays, Path], dict[str, Any]]:
     def run(arrays: Arrays, folder: Path) -> dict[str, Any]:
         named = {"embeddings" if need == "similarity" else need: array for need, array in arrays.items()}
-        own = {name: array for name, array in named.items() if name in ("ids", "embeddings", "probs", "labels")}
+        own = {name: array for name, array in named.items() if name == "ids" or name in NO_SIGNAL}
         signals = {kind: array for kind, array in named.items() if kind not in own}
         svp.select(method, 0.1, **own, signals=signals)
         return {}

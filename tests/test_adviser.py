@@ -68,7 +68,7 @@ def some_facts(draw: st.DrawFn, largest: int = 3_000_000) -> dict[str, Any]:
     if labels:
         facts["signals"] = tuple(draw(st.sets(st.sampled_from(sorted(signal_kinds())))))
         facts["imbalance"] = draw(st.sampled_from([1.0, 2, 50.0]))
-    facts["classes"] = draw(st.none() | st.integers(1, 1000))
+    facts["classes"] = draw(st.none() | st.integers(2, 1000))
     return facts
 
 
@@ -151,7 +151,7 @@ GOOD: dict[str, Any] = {"n": 100, "budget": 10, "embeddings": True}
         ({"budget": 101}, BudgetError, "100 candidates"),
         ({"budget": "lots"}, BudgetError, "no number"),
         ({"goal": "win"}, SettingError, "'label'"),
-        ({"classes": 0}, SettingError, "classes=0"),
+        ({"classes": 1}, SettingError, "classes=1"),
         ({"noise": 1.0}, SettingError, "below 1"),
         ({"noise": float("nan")}, SettingError, "noise=nan"),
         ({"imbalance": 0.5}, SettingError, "imbalance=0.5"),

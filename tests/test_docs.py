@@ -12,7 +12,8 @@ from PIL import Image
 
 from svp import cli
 from svp.columns import write_table
-from svp.select import Selection
+from svp.select import METHODS, SAMPLERS, Selection
+from tests import methods_page
 from tests.test_data_cifar import write_layout
 
 ROOT = Path(__file__).parents[1]
@@ -97,6 +98,41 @@ def test_arrays_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert said.err.count("forecast: ") == said.err.count("took: ") == 4
     assert len(list(Path("kept").rglob("*.png"))) == 2
     assert len(list(Path("left").rglob("*.png"))) == 18
+
+
+def sections(kind: str) -> dict[str, str]:
+    """By name, the text of each section of the page about methods that is made of a row of `kind`."""
+    parts = methods_page.PAGE.read_text(encoding="utf-8").split("\n### ")[1:]
+    return {part.partition("\n")[0]: part for part in parts if f"<!-- made: {kind} " in part}
+
+
+@pytest.mark.parametrize(("kind", "table"), [("method", METHODS), ("sampler", SAMPLERS)])
+def test_every_row_has_its_section_with_an_example_of_it(kind: str, table: dict[str, Any]) -> None:
+    found = sections(kind)
+    assert list(found) == list(table)
+    for name, text in found.items():
+        assert f"<!-- made: {kind} {name} -->" in text
+        assert "\nUse " in text, name
+        (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+        assert f'"{name}"' in example
+
+
+def test_what_the_methods_page_says_of_the_tables_is_true() -> None:
+    page = methods_page.PAGE.read_text(encoding="utf-8")
+    assert page == methods_page.filled(page), "write it anew: python -m tests.methods_page"
+    for name, row in METHODS.items():
+        assert row.summary in sections("method")[name]
+
+
+def test_methods_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """The blocks share their names, as on one page; its commands run on digits in place of photos."""
+    names: dict[str, object] = {}
+    for block in blocks(methods_page.PAGE, "python"):
+        exec(compile(block, "methods.md", "exec"), names)
+    (commands,) = blocks(methods_page.PAGE, "sh")
+    for command in commands.splitlines():
+        cli.main(shlex.split(command.replace("photos", "digits"))[1:])
+    assert capsys.readouterr().out.count("To beat: random") == 3
 
 
 COMMANDS = [

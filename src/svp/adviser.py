@@ -4,7 +4,6 @@ RULES is read from the top: a row counts where all its conditions hold and where
 thresholds of the conditions are rounded from the papers named; they are where to look first, not laws.
 """
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,9 +15,13 @@ from numpy.typing import NDArray
 from svp.errors import BudgetError, MissingInput, SettingError, UnknownName
 from svp.select import METHODS, resolve_budget
 from svp.select.budget import Budget
+from svp.select.docstrings import said
+from svp.select.inputs import NO_SIGNAL
+from svp.select.table import Shape
 
 Goal = Literal["label", "train"]
 ANSWERS = 3
+_CLASSES = 10  # for the costs alone, where nothing is said
 
 
 @dataclass(frozen=True)
@@ -107,10 +110,10 @@ LABEL = Condition("to be labelled", lambda f: f.goal == "label")
 TRAIN = Condition("to train on", lambda f: f.goal == "train")
 TINY = Condition("at most 10 a class (1 % where classes are unknown)", lambda f: _is_tiny(f))
 MORE = Condition("more than 10 a class (1 % where classes are unknown)", lambda f: not _is_tiny(f))
-FEW = Condition("less than 30 % is chosen", lambda f: f.share < 0.3)
-MANY = Condition("30 % or more is chosen", lambda f: f.share >= 0.3)
+FEW = Condition("less than 30 % is chosen", lambda f: f.budget < math.floor(0.3 * f.n))  # as a share is rounded
+MANY = Condition("30 % or more is chosen", lambda f: f.budget >= math.floor(0.3 * f.n))
 BATCH = Condition("batches of 100 or more", lambda f: f.budget >= 100)
-LARGE_BATCH = Condition("batches of 10,000 or more", lambda f: f.budget >= 10_000)
+CLUSTERED = Condition("at most 10,000, so that a batch can be clustered", lambda f: f.budget <= 10_000)
 PAIRS = Condition("at most 100,000 examples, so that all pairs can be compared", lambda f: f.n <= 100_000)
 VAST = Condition("more than a million examples", lambda f: f.n > 1_000_000)
 SCARCE = Condition(
@@ -129,7 +132,7 @@ def _is_tiny(facts: Facts) -> bool:
     return facts.share <= 0.01 if facts.classes is None else facts.budget <= 10 * facts.classes
 
 
-_DEEPCORE = "Guo et al. 2022, DeepCore, DEXA, table 1"
+_DEEPCORE = "Guo et al. 2022, DeepCore, DEXA"
 _CCS = "Zheng et al. 2023, ICLR"
 _SORSCHER = "Sorscher et al. 2022, NeurIPS"
 
@@ -146,6 +149,7 @@ RULES = (
         "probcover",
         "covers the dense parts of the embedding space first",
         "Yehuda et al. 2022, NeurIPS",
+        lambda facts: {"n_classes": facts.classes} if facts.classes else {},
     ),
     Rule(
         (LABEL, TINY, FROZEN, PAIRS),
@@ -160,22 +164,22 @@ RULES = (
         _DEEPCORE,
     ),
     Rule(
-        (LABEL, MORE, VAST),
-        "seals",
-        "looks only at neighbours of what is labelled, so a round does not read the whole pool",
-        "Coleman et al. 2022, AAAI",
-    ),
-    Rule(
-        (LABEL, MORE, LARGE_BATCH),
-        "cluster_margin",
-        "made for batches this large: uncertain examples, spread over clusters",
-        "Citovsky et al. 2021, NeurIPS",
-    ),
-    Rule(
         (LABEL, MORE, BATCH),
         "badge",
         "uncertain and different from each other; margin alone fills a batch with near-duplicates",
         "Ash et al. 2020, ICLR",
+    ),
+    Rule(
+        (LABEL, MORE, VAST),
+        "seals",
+        "looks among the neighbours of what is labelled: finds rare classes in vast pools nearly as well as looking everywhere",
+        "Coleman et al. 2022, AAAI",
+    ),
+    Rule(
+        (LABEL, MORE, BATCH, CLUSTERED),
+        "cluster_margin",
+        "uncertain examples, one of each cluster in turn; made for large batches",
+        "Citovsky et al. 2021, NeurIPS",
     ),
     Rule(
         (LABEL, MORE, BATCH),
@@ -292,13 +296,13 @@ RULES = (
 NOTES = (
     Note(
         (TRAIN,),
-        "compare at equal compute too (svp coreset --control random full --equal epochs steps); a fresh random subset each epoch "
-        "often beats every fixed one",
+        "compare at equal compute too (`svp coreset --control random full --equal epochs steps`); a fresh random subset "
+        "each epoch often beats every fixed one",
         "Okanovic et al. 2024, ICLR",
     ),
     Note(
         (LABEL, PROXY),
-        "the proxy first learns from a random start and then asks in rounds (svp active --labelled START ... --control random)",
+        "the proxy first learns from a random start and then asks in rounds (`svp active --labelled START ... --control random`)",
         "Coleman et al. 2020, ICLR",
     ),
     Note(
@@ -318,7 +322,7 @@ NOTES = (
     ),
     Note(
         (TRAIN, LABELS, UNEVEN),
-        'rare classes vanish from most choices; keep them with per_class={"share": "equal"} or {"min": 20}',
+        'rare classes vanish from most choices; keep them with `per_class={"share": "equal"}` or `{"min": 20}`',
         _CCS,
     ),
 )
@@ -371,6 +375,9 @@ class Advice:
                 f"   call: {answer.call}",
                 f"   cost: {_cost_line(answer.cost)}",
             ]
+        lines.append(
+            f"Costs are for d = {facts.d} numbers an embedding, c = {facts.classes or _CLASSES} classes, {facts.epochs} epochs"
+        )
         lines.append(f"To beat: {' and '.join(self.beat)}, at the same budget and with several seeds")
         return [*lines, *(f"Note: {note}" for note in self.notes)]
 
@@ -389,7 +396,7 @@ class DatasetLike(Protocol):
 
 def facts_of(dataset: DatasetLike) -> dict[str, Any]:
     """The facts that a dataset tells by itself: arguments of `advise`."""
-    facts: dict[str, Any] = {"n": len(dataset), "classes": len(dataset.classes) or None}
+    facts: dict[str, Any] = {"n": len(dataset), "classes": len(dataset.classes) if len(dataset.classes) > 1 else None}
     if dataset.labels is not None and len(dataset.labels):
         counts = np.bincount(dataset.labels)
         facts |= {"labels": True, "imbalance": float(counts.max() / counts[counts > 0].min())}
@@ -458,8 +465,7 @@ def rules_for(facts: Facts) -> list[Rule]:
 
 def signal_kinds() -> frozenset[str]:
     """Kinds of signals that any method reads."""
-    arrays = {"probs", "embeddings", "labels", "similarity", "scores"}
-    return frozenset(need for row in METHODS.values() for need in row.reads if need not in arrays)
+    return frozenset(need for row in METHODS.values() for need in row.reads if need not in NO_SIGNAL)
 
 
 def _all_hold(conditions: tuple[Condition, ...], facts: Facts) -> bool:
@@ -492,28 +498,20 @@ def _call(method: str, budget: int, options: Mapping[str, Any]) -> str:
 
 
 def cost_of(method: str, facts: Facts) -> Cost:
-    """What the row of `method` says it costs: the only place here that knows how a row says it."""
-    return Cost(cost_words(method))
-
-
-def cost_words(method: str) -> str:
-    """The paragraph `cost` of the docstring of a method's function, on one line."""
-    lines = (inspect.getdoc(METHODS[method].function) or "").splitlines()
-    start = next((i for i, line in enumerate(lines) if line.startswith("cost ")), None)
-    if start is None:
-        return ""
-    rest = [line.strip() for line in lines[start + 1 :]]
-    end = next((i for i, line in enumerate(lines[start + 1 :]) if not line.startswith("  ")), len(rest))
-    return " ".join([lines[start].removeprefix("cost").strip(), *rest[:end]])
+    """What the row of `method` says it costs here: the only place that knows how a row says it."""
+    row = METHODS[method]
+    words = said(row, "cost")
+    if row.cost is None:
+        return Cost(words)
+    shape = Shape(facts.n, facts.classes or _CLASSES, facts.d, facts.epochs, facts.budget)
+    return Cost(words, float(row.cost.operations(shape)), float(row.cost.bytes(shape)))
 
 
 def _cost_line(cost: Cost) -> str:
-    numbers = []
-    if cost.operations is not None:
-        numbers.append(f"about {cost.operations:.1e} operations")
-    if cost.memory is not None:
-        numbers.append(f"{cost.memory / 1e6:,.1f} MB beside the arrays")
-    return f"{', '.join(numbers)} ({cost.words})" if numbers else cost.words
+    if cost.operations is None or cost.memory is None:
+        return cost.words
+    memory = f"about {cost.memory / 1e6:,.1f} MB" if cost.memory >= 1e5 else "next to nothing"
+    return f"about {cost.operations:.1e} operations of its own kind; {memory} beside the arrays ({cost.words})"
 
 
 # --- facts that cannot be -------------------------------------------------------------------------------------------------
@@ -527,7 +525,7 @@ def _check(facts: Facts) -> None:
             f"Budget {facts.budget} of {facts.n} examples leaves nothing to choose; give 1 to {facts.n - 1}"
         )
     if facts.classes is not None:
-        _check_number("classes", facts.classes, whole=True, least=1)
+        _check_number("classes", facts.classes, whole=True, least=2)
     _check_number("d", facts.d, whole=True, least=1)
     _check_number("epochs", facts.epochs, whole=True, least=1)
     _check_number("imbalance", facts.imbalance, least=1)

@@ -1,0 +1,64 @@
+"""What the benchmark of selection relies on; nothing here is timed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.select import agreement, exponent
+from benchmarks.select_cases import CASES, everything, features, growth, k_center, one_row_per_pick
+from svp.select import METHODS
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_peer_picks_what_k_center_picks(tmp_path: Path) -> None:
+    arrays = {"embeddings": features(400, 8, 5), "already": np.array([3, 77, 200]), "budget": np.array(120)}
+    ours, theirs = (side(arrays, tmp_path)["picks"] for side in (k_center, one_row_per_pick))
+    assert ours.tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_growth_of_every_method_can_be_measured(method: str, tmp_path: Path) -> None:
+    """A method that reads something new needs a row in MADE."""
+    growth(method)(everything(method, 100), tmp_path)
+
+
+def test_agreement_counts_what_is_in_common_and_the_same_beginning(tmp_path: Path) -> None:
+    for name, picks in (("a", [1, 2, 3, 4]), ("b", [1, 2, 4, 9])):
+        np.save(tmp_path / f"{name}.npy", np.array(picks))
+    assert agreement(tmp_path / "a.npy", tmp_path / "b.npy") == (0.75, 2)
+    assert agreement(tmp_path / "a.npy", tmp_path / "a.npy") == (1.0, 4)
+
+
+def test_the_exponent_is_that_of_a_power() -> None:
+    assert exponent([10, 100, 1000], [1.0, 7.0, 700.0]) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read where Linux keeps it")
+def test_a_side_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """From inputs to a result, at a tiny scale."""
+
+    def child(side: str) -> dict[str, float]:
+        command = [sys.executable, "-m", "benchmarks.select", "--scale", "0.002", "--child", "k_center", side]
+        where = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+        done = subprocess.run(
+            [*command, str(tmp_path)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": where},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        return dict(json.loads(done.stdout))
+
+    assert child("make") == {}
+    found = child("svp")
+    assert set(found) == {"seconds", "bytes_beyond_inputs", "bytes_peak"}
+    assert found["bytes_peak"] > found["bytes_beyond_inputs"] >= 0
+    assert len(np.load(tmp_path / "picks-svp.npy")) == 48
+    assert set(CASES["k_center"].sides) == {"svp", "one BLAS distance row per pick"}
