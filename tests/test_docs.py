@@ -12,7 +12,7 @@ from PIL import Image
 
 from svp import cli
 from svp.columns import write_table
-from svp.select import METHODS, SAMPLERS
+from svp.select import METHODS, SAMPLERS, Selection
 from tests import methods_page
 from tests.test_data_cifar import write_layout
 
@@ -42,6 +42,18 @@ def test_readme_python_runs(
     exec(compile(block, "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "on 673 examples (the part the proxy chose)" in printed
+
+
+def test_concepts_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks(ROOT / "docs/concepts.md", "python")
+    names: dict[str, Any] = {}
+    exec(compile(block, "concepts.md", "exec"), names)
+    assert (names["status"]["labelled"], names["status"]["open"]) == (30, 0)
+    assert [r["origin"] for r in names["status"]["rounds"]] == ["random start", "margin"]
+    assert names["labels"].tolist() == names["look"](names["ids"])
+    assert names["probs"].shape == (5, 10)
+    assert set(Selection.load(tmp_path / "asked.parquet").ids) == set(names["ids"])
 
 
 def test_adding_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ MAY = {
     "config": {"errors"},
     "data": {"errors", "names", "chance", "config"},
     "labels": {"errors"},
-    "runs": {"errors", "config", "data", "select", "report"},  # the last two by name, when asked
+    "runs": {"errors", "config", "data", "select", "words", "report"},  # the last three by name, when asked
     "signals": {"errors", "runs"},
     "select": {"errors", "names", "chance", "runs"},
     "learners": SIDEWAYS | {"data", "signals"},
@@ -31,9 +31,10 @@ MAY = {
     "evaluate": {"errors"},
     "audit": {"chance", "evaluate"},
     "adviser": {"errors", "select"},
+    "words": set(),
     "workflows": SIDEWAYS | {"data", "learners", "signals", "select", "labels", "evaluate", "audit"},
     "report": SIDEWAYS
-    | {"data", "select", "evaluate"},  # run folders and the data they were made from; no model, no workflow
+    | {"data", "select", "evaluate", "words"},  # run folders and the data they were made from; no model, no workflow
 }
 COMMAND_LINE = {"cli", "commands", "array_commands", "demo", "__main__"}
 

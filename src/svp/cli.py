@@ -63,12 +63,17 @@ def _app() -> "App":
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line. Exit codes: 0 done, 1 a named error, 2 wrong usage, 130 interrupted (state kept)."""
+    """Run the command line.
+
+    Exit codes: 0 done, 1 a named error (the bad value of a setting, too), 2 wrong usage (no such command or flag, a word too
+    few or too many), 130 interrupted (state kept).
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     # "package.module:function" of the user's own code is looked for where the command is given, as python -m does.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    # A warning is a line, as an error is.
     warnings.formatwarning = lambda message, *_, **__: f"svp: {' '.join(str(message).split())}\n"
     try:
         _app()([a for a in arguments if a != "--debug"], exit_on_error=False, print_error=False)

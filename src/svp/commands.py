@@ -4,7 +4,8 @@ import json
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation, create_model
 from svp.config import ActiveConfig, Config, CoresetConfig, merge, read_toml
 from svp.errors import MissingExtra, SettingError, UnknownName, require
 from svp.runs import Run, code_digest
+from svp.words import seconds
 
 C = TypeVar("C", bound=Config)
 
@@ -25,9 +27,9 @@ C = TypeVar("C", bound=Config)
 
 
 # What a flag takes of settings that a word alone cannot spell: names with a value each, and arrays, one a word.
-SPELLED: dict[str, Any] = {
-    str(dict[str, Any]): dict[str, str],
-    str(tuple[tuple[float, float], ...]): tuple[str, ...],
+SPELLED: dict[Any, Any] = {
+    dict[str, Any]: dict[str, str],
+    tuple[tuple[float, float], ...]: tuple[str, ...],
 }
 
 
@@ -40,7 +42,7 @@ def flags_of(config: type[Config], defaults: Config | None = None) -> type[BaseM
         if isinstance(kind, type) and issubclass(kind, Config):
             fields[name] = (Annotated[flags_of(kind, default) | None, SkipValidation], None)
             continue
-        kind = SPELLED.get(str(kind), kind)
+        kind = SPELLED.get(kind, kind)
         known = "" if info.is_required() or default in (None, (), {}) else f" [default: {_plain(default)}]"
         several = str(kind).startswith("tuple[")
         fields[name] = (
@@ -112,12 +114,7 @@ def coreset(
     """
     from svp.workflows.coreset import coreset as run_coreset
 
-    config = configure(CoresetConfig, dataset, settings, common)
-    with progress(common) as show:
-        run = run_coreset(
-            config, out=common.out, reuse=common.reuse, accept_code_change=common.accept_code_change, show=show
-        )
-    finish(run, common)
+    _run(run_coreset, configure(CoresetConfig, dataset, settings, common), common)
 
 
 def active(
@@ -136,9 +133,12 @@ def active(
     """
     from svp.workflows.active import active as run_active
 
-    config = configure(ActiveConfig, dataset, settings, common)
+    _run(run_active, configure(ActiveConfig, dataset, settings, common), common)
+
+
+def _run(workflow: Callable[..., Run], config: Config, common: Common) -> None:
     with progress(common) as show:
-        run = run_active(
+        run = workflow(
             config, out=common.out, reuse=common.reuse, accept_code_change=common.accept_code_change, show=show
         )
     finish(run, common)
@@ -173,11 +173,11 @@ def demo(*, out: Path | None = None, quiet: Annotated[bool, Parameter(negative=(
         asked = run_active(active_config, out=out / "active", accept_code_change=True, show=show)
     for title, run in (("Core-set", kept), ("Active learning", asked)):
         print(f"\n{title}")
-        for sentence in run.metrics["verdict"]:
+        for sentence in run.verdict:
             print(f"  {sentence}")
         print(f"  Report: {run.report()}")
     print(
-        f"\nDone in {time.perf_counter() - begin:.0f} s. On your own images: svp coreset FOLDER (one folder a class inside)"
+        f"\nDone in {seconds(time.perf_counter() - begin)}. On your own images: svp coreset FOLDER (one folder a class inside)"
     )
 
 
@@ -364,8 +364,20 @@ def _recipes() -> dict[str, Path]:
 
 @contextmanager
 def progress(common: Common) -> Iterator[Any]:
+    """Who is told what is going on: nobody when quiet, else whoever reads stderr. Warnings wait, and become one line."""
+    with warnings.catch_warnings(record=True) as caught, _shown(common.quiet) as show:
+        yield show
+    if caught and not common.quiet:
+        more = f" (and {len(caught) - 1} more)" if len(caught) > 1 else ""
+        print(
+            f"warning: {caught[0].category.__name__}: {' '.join(str(caught[0].message).split())}{more}", file=sys.stderr
+        )
+
+
+@contextmanager
+def _shown(quiet: bool) -> Iterator[Any]:
     """A live bar on a terminal; elsewhere a line when a training begins and ends; nothing when quiet. All on stderr."""
-    if common.quiet:
+    if quiet:
         from svp.workflows.work import silent
 
         yield silent
@@ -410,10 +422,17 @@ def finish(run: Run, common: Common) -> None:
     """Print what came out, and write the report where its extra is installed."""
     if common.json:
         print(
-            json.dumps({"folder": str(run.folder), "selection": str(run.folder / "selection.parquet"), **run.metrics})
+            json.dumps(
+                {
+                    "folder": str(run.folder),
+                    "selection": str(run.folder / "selection.parquet"),
+                    "verdict": run.verdict,
+                    **run.metrics,
+                }
+            )
         )
         return
-    for sentence in run.metrics["verdict"]:
+    for sentence in run.verdict:
         print(sentence)
     print(f"Selection: {run.folder / 'selection.parquet'}")
     try:
