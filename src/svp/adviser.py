@@ -283,6 +283,7 @@ RULES = (
         "ssl_prototypes",
         "keeps what is far from its cluster; wants neither labels nor training",
         _SORSCHER,
+        lambda facts: {"clusters": facts.classes} if facts.classes else {},
     ),
     Rule((TRAIN, MANY, CLEAN), "margin", "needs one trained model and no signals", _DEEPCORE),
     Rule((TRAIN,), "stratified_random", "free, and at large budgets within a point or two of the best", _DEEPCORE),
@@ -456,8 +457,6 @@ def rules_for(facts: Facts) -> list[Rule]:
     """The first rows of RULES that hold, each method once."""
     found: dict[str, Rule] = {}
     for rule in RULES:
-        if rule.method not in METHODS:
-            continue
         if _all_hold(rule.when, facts) and facts.available.issuperset(METHODS[rule.method].reads):
             found.setdefault(rule.method, rule)
     return list(found.values())[:ANSWERS]
