@@ -49,9 +49,7 @@ def outcome(out: Path) -> str:
 def without_seconds(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            k: without_seconds(v)
-            for k, v in value.items()
-            if k not in ("verdict", "payment", "speed_up") and "seconds" not in k
+            k: without_seconds(v) for k, v in value.items() if k not in ("payments", "speed_up") and "seconds" not in k
         }
     return [without_seconds(item) for item in value] if isinstance(value, list) else value
 

@@ -1,6 +1,7 @@
 """The command line: exit codes, one line an error, settings from recipe and flags."""
 
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -228,6 +229,40 @@ def test_own_model_beside_the_command(capsys: pytest.CaptureFixture[str]) -> Non
     )
     cli.main(["coreset", "digits", *[word.replace("logistic", "svpownmodel:Mine") for word in FAST]])
     assert "Accuracy of svpownmodel:Mine" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+@pytest.mark.parametrize("quiet", [True, False])
+def test_warnings_are_one_line_and_none_when_quiet(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
+    """Logistic regression that may take two steps alone says so at every fit."""
+    short = ["--proxy.options.max_iter", "2", "--target.options.max_iter", "3"]
+    cli.main(["coreset", "digits", *[word for word in FAST if quiet or word != "--quiet"], *short])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "arning" in line]
+    if quiet:
+        assert not lines
+    else:
+        (line,) = lines
+        assert line.startswith("warning: ConvergenceWarning: ")
+        assert line.endswith(" more)")
+
+
+def test_settings_and_devices_that_a_classifier_cannot_use_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = fails(capsys, "coreset", "digits", *FAST, "--proxy.lr", "0.5")
+    assert code == 1
+    assert "lr = 0.5 means nothing to it, leave it at 0.1" in line
+    code, line = fails(capsys, "coreset", "digits", *FAST, "--compute.device", "cuda")
+    assert code == 1
+    assert "'cuda' is for nets" in line
+    assert not Path("runs").exists()
+
+
+def test_times_are_never_written_as_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    fast = [word.replace("logistic", "sklearn.naive_bayes:GaussianNB") for word in FAST]
+    cli.main(["coreset", "digits", *fast, "--control", "full"])
+    said = capsys.readouterr().out
+    times = re.search(r"\(([\d.]+) m?s against ([\d.]+) m?s\)", said)
+    assert times is not None
+    assert min(map(float, times.groups())) > 0
 
 
 def test_photos_with_a_broken_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -183,8 +183,15 @@ def test_hold_out_of_one_class_does_not_move_when_another_changes():
 
 def test_hold_out_of_nothing_and_of_too_little():
     assert len(hold_out([0, 0, 1], [0, 1, 2], 0)) == 0
-    with pytest.raises(DataError, match="no class has enough examples"):
-        hold_out([0, 0, 1], [0, 1, 2], 0.1)
+    for labels, share, enough in (([0, 0, 1], 0.1, 0.25), ([0] * 7, 0.05, 0.08), ([1] * 3, 0.1, 0.17)):
+        ids = range(len(labels))
+        with pytest.raises(DataError, match=rf"raise test_share \(--test-share\) to {enough} at least"):
+            hold_out(labels, ids, share)
+        assert len(hold_out(labels, ids, enough)) == 1
+        with pytest.raises(DataError):
+            hold_out(labels, ids, enough - 0.01)
+    with pytest.raises(DataError, match=r"no class has two examples, so none .*; add examples, or bring a test part"):
+        hold_out([0, 1, 2], [0, 1, 2], 0.2)
     for share in (-0.1, 1.0, float("nan")):
         with pytest.raises(SettingError, match="test_share"):
             hold_out([0, 0], [0, 1], share)
@@ -198,6 +205,26 @@ def test_held_out_examples_keep_their_ids_and_keys():
 
 
 # --- names, paths and functions
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingError, match=r"empty name; .*'\.' for this folder"):
+        load_dataset("")
+
+
+@given(st.integers(0, 9000), st.booleans())
+def test_statistics_are_those_of_all_inputs_at_once(n, images):
+    rng = np.random.default_rng(n)
+    x = rng.integers(0, 256, (n, 2, 1, 3), np.uint8) if images else rng.normal(1e4, 1, (n, 3)).astype(np.float32)
+    data = Dataset.from_arrays(x)
+    mean, deviation = data.statistics
+    assert data.statistics[0] is mean  # once is enough
+    assert mean.dtype == deviation.dtype == np.float64
+    rows = x.reshape(-1, 3).astype(float)
+    assert np.allclose(mean, rows.mean(axis=0) if n else 0)
+    assert np.allclose(deviation, rows.std(axis=0) if n else 0, rtol=1e-5)
+    assert data.without_labels() is data  # and with it what is known of the inputs
 
 
 def test_digits():
@@ -239,9 +266,17 @@ def test_a_broken_link_is_called_a_path(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("cifar10", {"image_size": 32}, "cifar10: image_size means nothing here; this dataset takes root"),
-        ("cifar10", {"on_error": "skip", "test_share": 0.1}, "on_error, test_share means nothing here"),
-        ("digits", {"root": "."}, "digits: root means nothing here; this dataset takes no options"),
+        (
+            "cifar10",
+            {"image_size": 32},
+            r"cifar10: image_size \(--image-size\) means nothing here; .* takes root \(--data\)",
+        ),
+        (
+            "cifar10",
+            {"on_error": "skip", "test_share": 0.1},
+            r"on_error .*, test_share \(--test-share\) means nothing here",
+        ),
+        ("digits", {"root": "."}, r"digits: root \(--data\) means nothing here; this dataset takes no options"),
         ("digits", {"on_error": "ignore"}, "'refuse' or 'skip', not 'ignore'"),
     ],
 )
@@ -267,7 +302,7 @@ def test_a_function_of_ones_own(tmp_path, monkeypatch):
         load_dataset("my_sets:tree")
     with pytest.raises(SettingError, match=r"cannot be imported: .*'my_set'; .*PYTHONPATH"):
         load_dataset("my_set:three")
-    with pytest.raises(SettingError, match="image_size means nothing here"):
+    with pytest.raises(SettingError, match=r"image_size \(--image-size\) means nothing here"):
         load_dataset("my_sets:three", image_size=3)
     with pytest.raises(SettingError, match=r"needs_more:three cannot be imported: .*no_such_package"):
         load_dataset("needs_more:three")
@@ -284,7 +319,7 @@ def test_a_function_of_ones_own_that_asks_for_nothing(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert load_dataset("my_plain_sets:two").name == "two"
-    with pytest.raises(SettingError, match="my_plain_sets:two: root means nothing here") as caught:
+    with pytest.raises(SettingError, match=r"my_plain_sets:two: root \(--data\) means nothing here") as caught:
         load_dataset("my_plain_sets:two", root=tmp_path)
     assert "\n" not in str(caught.value)
     assert load_dataset("my_plain_sets:optional", root="there").name == "there"
@@ -304,9 +339,9 @@ def test_a_configuration_names_its_dataset(tmp_path, monkeypatch):
     assert load(config(dataset="digits")).fingerprint == load_dataset("digits").fingerprint
     assert load(config(dataset="my_configured_sets:two")).name == "two"
     assert load(config(dataset="my_configured_sets:three", data="there")).name == "there"
-    with pytest.raises(SettingError, match="root means nothing here"):
+    with pytest.raises(SettingError, match=r"root \(--data\) means nothing here"):
         load(config(dataset="my_configured_sets:two", data="there"))
-    with pytest.raises(SettingError, match="on_error means nothing here"):
+    with pytest.raises(SettingError, match=r"on_error \(--on-error\) means nothing here"):
         load(config(dataset="my_configured_sets:two", on_error="skip"))
     np.savez(tmp_path / "rows.npz", x=np.arange(20.0).reshape(10, 2), y=np.arange(10) % 2)
     whole = load(config(dataset=str(tmp_path / "rows.npz"), test_share=0))

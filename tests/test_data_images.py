@@ -88,7 +88,7 @@ def test_a_folder_for_each_part(tmp_path, name):
     assert data.keys is not None
     assert data.test.keys is not None
     assert (data.keys[0], data.test.keys[0]) == ("train/ant/0.png", f"{name}/ant/0.png")
-    with pytest.raises(SettingError, match=f"test_share means nothing here; {name}/ is the test part"):
+    with pytest.raises(SettingError, match=f"test_share .* means nothing here; {name}/ is the test part"):
         load_dataset(tmp_path, test_share=0.5)
 
 
@@ -451,7 +451,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
 def test_more_than_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
     photos(tmp_path)
     monkeypatch.setattr("svp.data.base.available_memory", lambda: 2**29)
-    with pytest.raises(DataError, match=r"10 images of 4096 x 4096 takes? .* GiB are free; use a smaller image size"):
+    with pytest.raises(DataError, match=r"10 images of 4096 x 4096 takes? .* GiB are free; use a smaller image_size"):
         load_dataset(tmp_path, image_size=4096)
     for size in (0, 4097):
         with pytest.raises(SettingError, match="image_size"):

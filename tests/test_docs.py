@@ -3,12 +3,16 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from svp import cli
+from svp.columns import write_table
+from svp.select import Selection
 from tests.test_data_cifar import write_layout
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +43,18 @@ def test_readme_python_runs(
     assert "on 673 examples (the part the proxy chose)" in printed
 
 
+def test_concepts_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks(ROOT / "docs/concepts.md", "python")
+    names: dict[str, Any] = {}
+    exec(compile(block, "concepts.md", "exec"), names)
+    assert (names["status"]["labelled"], names["status"]["open"]) == (30, 0)
+    assert [r["origin"] for r in names["status"]["rounds"]] == ["random start", "margin"]
+    assert names["labels"].tolist() == names["look"](names["ids"])
+    assert names["probs"].shape == (5, 10)
+    assert set(Selection.load(tmp_path / "asked.parquet").ids) == set(names["ids"])
+
+
 def test_adding_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page is one story: its blocks share their names; the net is put into the file that the text names."""
     monkeypatch.chdir(tmp_path)
@@ -50,6 +66,37 @@ def test_adding_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         exec(compile(block, "adding.md", "exec"), names)
     run = names["run"]
     assert len(run.selection.ids) == 60  # type: ignore[attr-defined]
+
+
+def test_arrays_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One story from top to bottom: each command and each block of Python, on files such as the page speaks of."""
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.save("probs.npy", rng.dirichlet(np.ones(3), 20))
+    np.save("correct.npy", rng.integers(0, 2, (4, 20)).astype(np.uint8))
+    embeddings = {f"e{i}": rng.normal(size=20) for i in range(4)}
+    write_table(tmp_path / "emb.parquet", pa.table({"name": [f"n{i}" for i in range(20)], **embeddings}))
+    write_table(tmp_path / "labelled.csv", pa.table({"key": ["n3", "n4"]}))
+    write_table(tmp_path / "labels.csv", pa.table({"label": [i % 2 for i in range(20)]}))
+    write_table(tmp_path / "table.csv", pa.table({"text": [f"row {i}" for i in range(20)]}))
+    for i in range(20):
+        place = tmp_path / "photos" / ("cat", "dog")[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(place / f"{i}.png")
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "docs/arrays.md").read_text(), flags=re.DOTALL)
+    for language, block in blocks:
+        if language == "python":
+            exec(compile(block, "arrays.md", "exec"), names)
+            continue
+        for command in block.splitlines():
+            cli.main(shlex.split(command)[1:])
+    said = capsys.readouterr()
+    assert "2 of 20" in said.out
+    assert said.err.count("forecast: ") == said.err.count("took: ") == 4
+    assert len(list(Path("kept").rglob("*.png"))) == 2
+    assert len(list(Path("left").rglob("*.png"))) == 18
 
 
 COMMANDS = [

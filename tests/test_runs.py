@@ -355,7 +355,7 @@ def test_a_folder_in_which_nothing_was_finished_is_begun_anew(
     with Run.start(folder, changed, some) as run:
         assert run.environment == {**runs.environment(some), "settings": changed.flat()}
         assert CoresetConfig.load(folder / "config.toml") == changed
-        assert not (folder / "sessions").exists()
+        assert names(folder / "sessions") == []
         stage = run.stage("proxy/seed-0/model", {"lr": 2.0}, CODE)
         assert names(stage.folder) == ["begun.json"]
         stage.finish()

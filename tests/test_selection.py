@@ -1,6 +1,8 @@
 """Budgets, and what a selection is: in order, on disk, against its dataset."""
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from svp import runs
 from svp.data.base import Dataset
-from svp.errors import BudgetError, DataError
+from svp.errors import BudgetError, DataError, MissingExtra
 from svp.select import Selection, resolve_budget, select
 from svp.select.selection import origin_path
 
@@ -64,13 +66,16 @@ def chosen(**changes: Any) -> Selection:
 
 
 def same(a: Selection, b: Selection) -> None:
-    for name in ("ids", "gains", "weights", "labels", "nearest", "distances"):
+    for name in ("ids", "gains", "weights", "labels", "nearest", "distances", "stands_for"):
         one, two = getattr(a, name), getattr(b, name)
         assert (one is None) == (two is None), name
         if one is not None:
             assert one.dtype == two.dtype, name
             np.testing.assert_array_equal(one, two, err_msg=name)
-    for name in ("method", "options", "seed", "tie_break", "keys", "fingerprint", "version"):
+    for name in (
+        "method", "options", "seed", "tie_break", "sampler", "keys", "fingerprint", "version",
+        "per_class", "with_costs", "inputs",
+    ):  # fmt: skip
         assert getattr(a, name) == getattr(b, name), name
 
 
@@ -83,6 +88,9 @@ def same(a: Selection, b: Selection) -> None:
         chosen(already=[10], tie_break="id").head(1),
         select("random", 0, ids=[1, 2]),
         select("margin", 2, probs=np.eye(3)).of(dataset(ids=[0, 1, 2, 3, 4], keys=None)),
+        select("margin", 2, probs=np.eye(3), labels=[0, 1, 0], per_class={"max": {0: 1, 1: 2}}, costs=[1, 1, 1]),
+        select("margin", 2, probs=np.eye(3), labels=[0, 1, 0], per_class={"share": "equal"}, sampler="temperature"),
+        replace(chosen(), stands_for=np.array([3, -1, 0]), inputs={"probs": [{"name": "p.npy", "size": 3}]}),
     ],
 )
 def test_what_is_saved_is_what_is_loaded(selection: Selection, tmp_path: Path) -> None:
@@ -211,6 +219,30 @@ def test_the_head_keeps_everything_of_its_rows() -> None:
     for k in (-1, 4):
         with pytest.raises(BudgetError, match="3"):
             selection.head(k)
+
+
+def test_a_selection_is_a_subset_of_a_dataset_of_torch() -> None:
+    data = pytest.importorskip("torch").utils.data
+    selection = chosen()
+    subset = selection.subset(dataset())
+    assert isinstance(subset, data.Subset)
+    examples = dataset()
+    for (x, y), i in zip(subset, selection.ids, strict=True):
+        np.testing.assert_array_equal(x, examples.inputs[i - 10])
+        assert y == (i - 10) % 2
+    with pytest.raises(DataError, match="another state"):
+        selection.of(dataset()).subset(dataset(classes=["x", "y"]))
+    assert [y for _, y in selection.subset(dataset().without_labels())] == [-1] * 3
+    rows = select("random", 3, ids=np.arange(5))
+    assert list(rows.subset(list("abcde"))) == ["abcde"[i] for i in rows.ids]
+    with pytest.raises(DataError, match=r"1 ids are not among the 4 items, the first: \[4\]"):
+        select("random", 5, ids=np.arange(5)).subset(list("abcd"))
+
+
+def test_a_subset_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtra, match=r"selection-via-proxy\[torch\]"):
+        chosen().subset(dataset())
 
 
 def test_columns_of_other_lengths_are_refused() -> None:

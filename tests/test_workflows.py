@@ -22,6 +22,7 @@ from svp.errors import (
     MissingInput,
     RunChanged,
     SettingError,
+    StorageError,
     SvpError,
     TrainingError,
     UnknownName,
@@ -29,7 +30,7 @@ from svp.errors import (
 from svp.labels import LabelStore
 from svp.learners import loop
 from svp.runs import Run, code_digest, digest, read_array, read_json
-from svp.select import Selection
+from svp.select import Selection, select
 from svp.signals import Signals
 from svp.workflows import active as active_module
 from svp.workflows.active import active
@@ -206,7 +207,8 @@ def test_a_coreset_is_what_its_parts_say(data: Dataset, tmp_path: Path, trained:
     assert agreed["overlap"] == agreement(*scores, 24).overlap
     assert agreed["spearman"] == agreement(*scores, 24).spearman
     json.dumps(run.metrics, allow_nan=False)
-    assert all(isinstance(sentence, str) for sentence in run.metrics["verdict"])
+    assert "verdict" not in run.metrics  # facts alone: the words are made when somebody reads them
+    assert all(isinstance(sentence, str) for sentence in run.verdict)
 
 
 def test_arms_of_a_seed_are_paired(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
@@ -314,8 +316,10 @@ def test_controls_seeds_and_equal_change_freely_and_nothing_is_lost(
     assert less.metrics["arms"] == [
         a for a in whole["arms"] if (a["arm"], a["equal"], a["seed"]) == ("proxy", "epochs", 0)
     ]
-    assert less.metrics["payment"] is None
-    assert coreset(core(equal=["steps"], control=["full"]), data, out=out).metrics["payment"] is not None
+    assert less.metrics["payments"] == []
+    steps = coreset(core(equal=["steps"], control=["full"]), data, out=out).metrics["payments"]
+    assert [paid["equal"] for paid in steps] == ["steps"]
+    assert [paid["equal"] for paid in whole["payments"]] == ["epochs", "steps"]
     assert coreset(core(**more), data, out=out).metrics == whole
     assert not trained
     assert {path: path.read_bytes() for path in out.rglob("*.safetensors")} == files
@@ -390,7 +394,7 @@ def test_an_earlier_selection_goes_to_another_target(data: Dataset, tmp_path: Pa
 
 def test_what_an_earlier_selection_cost_is_not_known(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
     first = coreset(core(control=["full"]), data, out=tmp_path / "first")
-    assert first.metrics["payment"] is not None
+    assert len(first.metrics["payments"]) == 1
     path = first.folder / "selection.parquet"
     trained.clear()
     # Nobody chooses here: whatever the settings say of the proxy is neither checked nor made.
@@ -409,11 +413,11 @@ def test_what_an_earlier_selection_cost_is_not_known(data: Dataset, tmp_path: Pa
             out=tmp_path / str(i),
             reuse=[tmp_path / str(j) for j in range(i)],
         )
-        assert run.metrics["payment"] is None
+        assert run.metrics["payments"] == []
         assert run.metrics["proxies"] == run.metrics["agreement"] == []
         assert not (run.folder / "proxy").exists()
         assert [c["against"] for c in run.metrics["comparisons"]] == ["full"]
-        said = " ".join(run.metrics["verdict"])
+        said = " ".join(run.verdict)
         assert "earlier selection" in said
         assert "pays" in said
         assert "add --control full" not in said  # it is there, and does not help
@@ -431,7 +435,9 @@ def test_chance_trains_no_proxy(data: Dataset, tmp_path: Path, trained: list[Tra
     assert run.metrics["agreement"] == []
     found = arms(run)
     spent = np.mean([found["proxy", "epochs", seed, 24]["seconds"]["train"] for seed in (0, 1)])
-    assert run.metrics["payment"]["seconds"] == pytest.approx(spent)
+    (paid,) = run.metrics["payments"]
+    assert paid["seconds"] == pytest.approx(spent)
+    assert paid["n_seeds"] == 2
     trained.clear()
     same = coreset(core(method="random", proxy=TARGET, target=TARGET), data, out=tmp_path / "same")
     assert [t.n for t in trained] == [24]  # chance is not the target choosing for itself
@@ -445,8 +451,9 @@ def test_a_target_that_chooses_for_itself_is_held_against_itself(
     assert [t.n for t in trained] == [64, 24, 64, 24]
     assert {a["arm"] for a in run.metrics["arms"]} == {"proxy", "full"}
     assert [(c["arm"], c["against"]) for c in run.metrics["comparisons"]] == [("proxy", "full")]
-    assert run.metrics["payment"]["ratio"] < 1  # it trains on everything, and then once more
-    assert run.metrics["payment"]["verdict"] == "does not pay"
+    (paid,) = run.metrics["payments"]
+    assert paid["ratio"] < 1  # it trains on everything, and then once more
+    assert (paid["verdict"], paid["n_faster"]) == ("does not pay", 0)
     assert [a["between"] for a in run.metrics["agreement"]] == ["target and target"]
     trained.clear()
     asked = coreset(core(proxy=TARGET, target=TARGET, seeds=2, control=["full"]), data, out=tmp_path / "run")
@@ -957,6 +964,14 @@ def test_a_session_asks_tells_and_goes_on_where_it_stopped(data: Dataset, tmp_pa
         for n, words in ((50, "49"), (0, "one example at least")):
             with refused(BudgetError, words):
                 session.ask(n)
+        assert session.asked(12).ids.tolist() == [*first.ids.tolist(), *second.ids[:2].tolist()]
+        for wrong in (16, -1, 1.0, None):
+            with refused(BudgetError, "has asked for 15 examples so far", repr(wrong)):
+                session.asked(wrong)  # type: ignore[arg-type]
+    with refused(StorageError, "labels.sqlite is closed"):
+        session.status()
+    with refused(StorageError, "labels.sqlite is closed"):
+        session.fit()
     with refused(DataError, "holds no session"):
         Session.open(tmp_path / "none", data)
     with refused(RunChanged, "content of dataset"):
@@ -971,6 +986,72 @@ def session_config(**values: Any) -> svp.RunConfig:
 def truth(data: Dataset, ids: Any, shift: int = 0) -> dict[int, int]:
     labels = data.labels[data.positions(np.asarray(ids))]
     return {int(i): (int(c) + shift) % 4 for i, c in zip(ids, labels, strict=True)}
+
+
+def test_a_session_takes_only_what_it_can_be_opened_with(data: Dataset, tmp_path: Path) -> None:
+    for config in (act(), core(), {"dataset": "shades"}):
+        with refused(SettingError, "a session takes a svp.RunConfig, not", type(config).__name__):
+            Session.create(tmp_path / "s", config, data)  # type: ignore[arg-type]
+    assert not (tmp_path / "s").exists()
+
+
+def test_unlabelled_data_needs_names_of_classes(tmp_path: Path) -> None:
+    x = np.arange(40.0).reshape(10, 4)
+    with refused(DataError, "has no labels and names no classes", "classes="):
+        Session.create(tmp_path / "s", session_config(), Dataset.from_arrays(x))
+    with refused(DataError, "no labels", "svp.Session", "classes="):
+        active(act(proxy=LOGISTIC, target=LOGISTIC), Dataset.from_arrays(x), out=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+    with Session.create(tmp_path / "s", session_config(), Dataset.from_arrays(x, classes=["no", "yes"])) as session:
+        assert len(session.ask(3)) == 3
+
+
+def one_class_at_first(data: Dataset, n: int) -> Dataset:
+    """Labels of which the first `n` that are drawn are all of class 2."""
+    first = select("random", n, ids=data.ids, seed=0).ids
+    return replace(data, labels=np.where(np.isin(data.ids, first), 2, data.labels))
+
+
+@pytest.mark.parametrize("proxy", [LOGISTIC, PROXY])
+def test_a_session_draws_at_random_until_two_classes_stand(
+    data: Dataset, tmp_path: Path, proxy: dict[str, Any]
+) -> None:
+    data, shown = one_class_at_first(data, 9), []
+    with Session.create(
+        tmp_path / "s", session_config(proxy=proxy), data, show=lambda *told: shown.append(told[0])
+    ) as session:
+        asked = []
+        for n in (4, 3, 6, 5):
+            batch = session.ask(n)
+            asked += batch.ids.tolist()
+            session.tell(truth(data, batch.ids))
+        origins = [r["origin"] for r in session.status()["rounds"]]
+        assert [origin.split(",")[0] for origin in origins] == ["random start", "random", "random", "margin"]
+        assert origins[2] == "random, as all 7 labels so far are c"
+    assert asked[:13] == select("random", 13, ids=data.ids, seed=0).ids.tolist()  # as if drawn at once
+    events = [json.loads(line) for line in (tmp_path / "s" / "events.jsonl").read_text().splitlines()]
+    assert [(e["round"], e["why"]) for e in events if e["event"] == "drawn at random"] == [
+        (1, origins[1]),
+        (2, origins[2]),
+    ]
+    assert f"asking for 6 at {origins[2]}" in shown
+
+
+def test_a_simulation_that_starts_with_one_class_goes_on(data: Dataset, tmp_path: Path) -> None:
+    data = one_class_at_first(data, 6)
+    run = active(
+        act(proxy=LOGISTIC, target=PROXY, control=["target", "random"], labelled=[4, 12, 20, 28]),
+        data,
+        out=tmp_path / "run",
+    )
+    assert [(d["arm"], d["round"], d["why"]) for d in run.metrics["drawn_at_random"]] == [
+        (arm, 1, "random, as all 4 labels so far are c") for arm in ("proxy", "random", "target")
+    ]
+    (agreed,) = run.metrics["agreement"]
+    assert (agreed["n"], agreed["budget"]) == (64 - 12, 8)
+    only = act(proxy=LOGISTIC, target=PROXY, control=["target"], labelled=[4, 12], evaluate=[12])
+    run = active(only, data, out=tmp_path / "only")  # nobody ever chose
+    assert run.metrics["agreement"] == []
 
 
 COUNTING = {"model": "tests.own_models:CountingClassifier"}

@@ -8,12 +8,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from svp.adviser import Advice, advise
     from svp.config import ActiveConfig, CoresetConfig, RunConfig, TrainConfig
     from svp.data import load_dataset
     from svp.data.base import Dataset
     from svp.errors import SvpError
     from svp.runs import Run
     from svp.select import Selection, score, select
+    from svp.select.forecast import forecast
+    from svp.subset import apply
     from svp.workflows.active import active
     from svp.workflows.coreset import coreset
     from svp.workflows.session import Session
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Advice": "svp.adviser",
     "ActiveConfig": "svp.config",
     "CoresetConfig": "svp.config",
     "Dataset": "svp.data.base",
@@ -31,7 +35,10 @@ _WHERE = {
     "SvpError": "svp.errors",
     "TrainConfig": "svp.config",
     "active": "svp.workflows.active",
+    "advise": "svp.adviser",
+    "apply": "svp.subset",
     "coreset": "svp.workflows.coreset",
+    "forecast": "svp.select.forecast",
     "load_dataset": "svp.data",
     "score": "svp.select",
     "select": "svp.select",
@@ -39,6 +46,7 @@ _WHERE = {
 
 __all__ = [
     "ActiveConfig",
+    "Advice",
     "CoresetConfig",
     "Dataset",
     "Run",
@@ -48,7 +56,10 @@ __all__ = [
     "SvpError",
     "TrainConfig",
     "active",
+    "advise",
+    "apply",
     "coreset",
+    "forecast",
     "load_dataset",
     "score",
     "select",

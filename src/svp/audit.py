@@ -1,7 +1,7 @@
 """Does the proxy rank like the target? Does it pay?"""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,134 +55,38 @@ def _taken(values: NDArray[np.float64], budget: int) -> NDArray[np.float64]:
 class Payment:
     """End to end: proxy, scoring, choosing and the target on the chosen part, against the target on all data.
 
-    ratio    seconds of the full training over seconds of all that replaces it; above 1 saves time
-    verdict  "pays" (faster, and no worse is shown), "does not pay" (not faster, or worse is shown), else "not shown"
+    seconds, full_seconds  means over the seeds
+    ratio     full_seconds over seconds; above 1 saves time
+    n_faster  how many of the n_seeds seeds took less time than their full training
+    no_worse  whether the accuracy is shown to be no worse
     """
 
     seconds: float
     full_seconds: float
     ratio: float
-    verdict: str
+    n_faster: int
+    n_seeds: int
+    no_worse: Verdict
+    verdict: Literal["pays", "does not pay", "not shown"]
 
     def facts(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def payment(seconds: float, full_seconds: float, no_worse: Verdict) -> Payment:
-    """Judge a selection: time by the ratio, accuracy by the verdict of `evaluate.no_worse`."""
-    ratio = full_seconds / seconds if seconds > 0 else float("inf")
-    if ratio <= 1 or no_worse == "refuted":
-        return Payment(seconds, full_seconds, ratio, "does not pay")
-    return Payment(seconds, full_seconds, ratio, "pays" if no_worse == "shown" else "not shown")
+def payment(seconds: ArrayLike, full_seconds: ArrayLike, no_worse: Verdict) -> Payment:
+    """Judge a selection by its (s,) seconds, beside those of the full training of the same seeds, and by `evaluate.no_worse`.
 
-
-def words(metrics: dict[str, Any]) -> list[str]:
-    """The verdict of a run in sentences, from its metrics; what was not measured is not mentioned."""
-    said = [*_lead(metrics), _outcome(metrics)]
-    said += [_comparison(metrics, found) for found in metrics["comparisons"] if found["arm"] != "proxy model"]
-    said += _ranking(metrics["agreement"])
-    for found in metrics["comparisons"]:
-        if found["arm"] == "proxy model" and found["verdict"] == "shown":
-            said.append("The proxy itself is no less accurate than the target: you may not need the target at all.")
-    return said
-
-
-def _lead(metrics: dict[str, Any]) -> list[str]:
-    """Does it pay? Or, of active learning, how much faster was it?"""
-    if metrics["workflow"] == "active":
-        return [
-            f"The proxy asked for {s['n_labelled']:,} labels {s['ratio']:.1f} times as fast as the target "
-            f"({s['seconds']:.0f} s against {s['target_seconds']:.0f} s)."
-            for s in reversed(metrics["speed_up"])
-        ]
-    paid = metrics["payment"]
-    if paid is None and any(arm["arm"] == "selection" for arm in metrics["arms"]):
-        return ["Whether it pays is not known: what the earlier selection had cost is not part of this run."]
-    if paid is None:
-        return ["Whether it pays was not measured: add --control full."]
-    seconds = f"{paid['seconds']:.0f} s against {paid['full_seconds']:.0f} s"
-    times = f"{paid['ratio']:.2f} times as fast end to end as training on everything ({seconds})"
-    if paid["verdict"] == "pays":
-        return [f"It pays: {times}, and a loss above {_points(metrics)} is excluded."]
-    if paid["verdict"] == "not shown":
-        return [f"Not shown whether it pays: {times}, but a loss above {_points(metrics)} is not excluded."]
-    why = "choosing and training take longer" if paid["ratio"] <= 1 else f"more than {_points(metrics)} is lost"
-    return [f"It does not pay: {why}; {times}."]
-
-
-def _outcome(metrics: dict[str, Any]) -> str:
-    """Accuracies by arm, averaged over seeds."""
-    reached: dict[tuple[str, str, int], list[float]] = {}
-    for arm in metrics["arms"]:
-        reached.setdefault((arm["arm"], arm["equal"], arm["n"]), []).append(100 * arm["accuracy"])
-    parts = []
-    for (arm, equal, n), accuracies in reached.items():
-        steps = ", equal steps" if equal == "steps" else ""
-        parts.append(
-            f"{np.mean(accuracies):.2f} % on {n:,} examples ({ARMS[metrics['workflow']].get(arm, arm)}{steps})"
-        )
-    n_seeds = max(len(values) for values in reached.values())
-    model = metrics["arms"][0]["model"]
-    return f"Accuracy of {model}, mean of {n_seeds} seed{'s' if n_seeds > 1 else ''}: {'; '.join(parts)}."
-
-
-ARMS = {
-    "coreset": {
-        "proxy": "the part the proxy chose",
-        "random": "a random part",
-        "full": "everything",
-        "selection": "the part of an earlier selection",
-    },
-    "active": {
-        "proxy": "what the proxy asked for",
-        "random": "what chance asked for",
-        "target": "what the target asked for",
-    },
-}
-
-
-def _comparison(metrics: dict[str, Any], found: dict[str, Any]) -> str:
-    """One difference, what it can carry, and the claim."""
-    names = ARMS[metrics["workflow"]]
-    one, other = names.get(found["arm"], found["arm"]), names.get(found["against"], found["against"])
-    at = (
-        f" at {found['n_labelled']:,} labels"
-        if "n_labelled" in found
-        else " at equal steps"
-        if found["equal"] == "steps"
-        else ""
+    It pays if every seed took less time and no worse is shown; it does not if the mean took no less, or worse is shown.
+    """
+    own, full = np.asarray(seconds, float), np.asarray(full_seconds, float)
+    if own.shape != full.shape or own.ndim != 1:
+        raise ValueError(f"both must be of the same seeds; got shapes {own.shape} and {full.shape}")
+    n_faster = int((own < full).sum())
+    verdict: Literal["pays", "does not pay", "not shown"] = "not shown"
+    if own.mean() >= full.mean() or no_worse == "refuted":
+        verdict = "does not pay"
+    elif n_faster == len(own) and no_worse == "shown":
+        verdict = "pays"
+    return Payment(
+        float(own.mean()), float(full.mean()), float(full.mean() / own.mean()), n_faster, len(own), no_worse, verdict
     )
-    if found["low"] is None:
-        spread = (
-            f"one seed; other test rows could make it {found['rows_low']:+.2f} to {found['rows_high']:+.2f}, "
-            "what other seeds could do is unknown: repeat with --seeds 3"
-        )
-    else:
-        spread = (
-            f"95 % interval {found['low']:+.2f} to {found['high']:+.2f}; "
-            f"{found['n_seeds']} seeds and {found['n_test']:,} test rows could show {found['smallest']:.2f}"
-        )
-    margin = f" (margin {_points(metrics)})" if found["question"] == "no worse" else ""
-    claim = f"{found['question'].capitalize()}{margin}: {found['verdict']}."
-    return f"{one[0].upper()}{one[1:]} against {other}{at}: {found['mean']:+.2f} points ({spread}). {claim}"
-
-
-def _points(metrics: dict[str, Any]) -> str:
-    return f"{metrics['margin']:g} point{'' if metrics['margin'] == 1 else 's'}"
-
-
-def _ranking(agreements: list[dict[str, Any]]) -> list[str]:
-    """The proxy's agreement with the target, beside that of two targets."""
-    said = []
-    for between in ("proxy and target", "target and target"):
-        found = [a for a in agreements if a["between"] == between]
-        if not found:
-            continue
-        overlap = np.mean([a["overlap"] for a in found])
-        rhos = [a["spearman"] for a in found if a["spearman"] is not None]
-        rank = f"Spearman {np.mean(rhos):.2f}, " if rhos else ""
-        who = "Proxy and target rank" if between == "proxy and target" else "Two seeds of the target rank"
-        said.append(
-            f"{who} alike to this degree: {rank}{overlap:.0%} of the choice in common (chance: {found[0]['chance']:.0%})."
-        )
-    return said

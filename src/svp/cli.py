@@ -22,6 +22,22 @@ COMMANDS = {
         "Choose what to label, round by round: the proxy asks, known labels answer in place of people",
         "svp active photos --labelled 100 200 400 --method margin --control random target",
     ),
+    "select": (
+        "Choose from arrays in files, without a dataset or a training",
+        "svp select margin --probs probs.npy --budget 10% --out picks.parquet",
+    ),
+    "score": (
+        "One score for each example of arrays in files, higher = taken first",
+        "svp score entropy --probs probs.parquet:p* --out scores.npy",
+    ),
+    "apply": (
+        "Write the chosen part of a folder of images, a table or an array",
+        "svp apply picks.parquet --data photos --out kept --link",
+    ),
+    "advise": (
+        "Say which methods suit your data, why, what they cost and what they have to beat",
+        "svp advise photos --budget 10% --proxy --noise 0.1",
+    ),
     "report": ("Write the HTML report of a run folder", "svp report runs/photos-coreset-1a2b3c4d"),
     "list": ("Show what is known: methods, models, datasets, recipes", "svp list methods"),
 }
@@ -41,17 +57,23 @@ def _app() -> "App":
     )
     for name, (summary, example) in COMMANDS.items():
         function = "list_" if name == "list" else name
-        app.command(f"svp.commands:{function}", name=name, help=summary, help_epilogue=f"Example: {example}")
+        module = "array_commands" if name in ("select", "score", "apply") else "commands"
+        app.command(f"svp.{module}:{function}", name=name, help=summary, help_epilogue=f"Example: {example}")
     return app
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line. Exit codes: 0 done, 1 a named error, 2 wrong usage, 130 interrupted (state kept)."""
+    """Run the command line.
+
+    Exit codes: 0 done, 1 a named error (the bad value of a setting, too), 2 wrong usage (no such command or flag, a word too
+    few or too many), 130 interrupted (state kept).
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     # "package.module:function" of the user's own code is looked for where the command is given, as python -m does.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    # A warning is a line, as an error is.
     warnings.formatwarning = lambda message, *_, **__: f"svp: {' '.join(str(message).split())}\n"
     try:
         _app()([a for a in arguments if a != "--debug"], exit_on_error=False, print_error=False)

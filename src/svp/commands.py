@@ -4,7 +4,8 @@ import json
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation, create_model
 from svp.config import ActiveConfig, Config, CoresetConfig, merge, read_toml
 from svp.errors import MissingExtra, SettingError, UnknownName, require
 from svp.runs import Run, code_digest
+from svp.words import seconds
 
 C = TypeVar("C", bound=Config)
 
@@ -25,9 +27,9 @@ C = TypeVar("C", bound=Config)
 
 
 # What a flag takes of settings that a word alone cannot spell: names with a value each, and arrays, one a word.
-SPELLED: dict[str, Any] = {
-    str(dict[str, Any]): dict[str, str],
-    str(tuple[tuple[float, float], ...]): tuple[str, ...],
+SPELLED: dict[Any, Any] = {
+    dict[str, Any]: dict[str, str],
+    tuple[tuple[float, float], ...]: tuple[str, ...],
 }
 
 
@@ -40,7 +42,7 @@ def flags_of(config: type[Config], defaults: Config | None = None) -> type[BaseM
         if isinstance(kind, type) and issubclass(kind, Config):
             fields[name] = (Annotated[flags_of(kind, default) | None, SkipValidation], None)
             continue
-        kind = SPELLED.get(str(kind), kind)
+        kind = SPELLED.get(kind, kind)
         known = "" if info.is_required() or default in (None, (), {}) else f" [default: {_plain(default)}]"
         several = str(kind).startswith("tuple[")
         fields[name] = (
@@ -112,12 +114,7 @@ def coreset(
     """
     from svp.workflows.coreset import coreset as run_coreset
 
-    config = configure(CoresetConfig, dataset, settings, common)
-    with progress(common) as show:
-        run = run_coreset(
-            config, out=common.out, reuse=common.reuse, accept_code_change=common.accept_code_change, show=show
-        )
-    finish(run, common)
+    _run(run_coreset, configure(CoresetConfig, dataset, settings, common), common)
 
 
 def active(
@@ -136,9 +133,12 @@ def active(
     """
     from svp.workflows.active import active as run_active
 
-    config = configure(ActiveConfig, dataset, settings, common)
+    _run(run_active, configure(ActiveConfig, dataset, settings, common), common)
+
+
+def _run(workflow: Callable[..., Run], config: Config, common: Common) -> None:
     with progress(common) as show:
-        run = run_active(
+        run = workflow(
             config, out=common.out, reuse=common.reuse, accept_code_change=common.accept_code_change, show=show
         )
     finish(run, common)
@@ -173,12 +173,96 @@ def demo(*, out: Path | None = None, quiet: Annotated[bool, Parameter(negative=(
         asked = run_active(active_config, out=out / "active", accept_code_change=True, show=show)
     for title, run in (("Core-set", kept), ("Active learning", asked)):
         print(f"\n{title}")
-        for sentence in run.metrics["verdict"]:
+        for sentence in run.verdict:
             print(f"  {sentence}")
         print(f"  Report: {run.report()}")
     print(
-        f"\nDone in {time.perf_counter() - begin:.0f} s. On your own images: svp coreset FOLDER (one folder a class inside)"
+        f"\nDone in {seconds(time.perf_counter() - begin)}. On your own images: svp coreset FOLDER (one folder a class inside)"
     )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the data; with a dataset, n, classes, labels and imbalance are read from it.
+
+    Parameters
+    ----------
+    n
+        examples to choose from
+    goal
+        label: choose what people label; train: choose what to keep of labelled data [default: train where there are labels]
+    labels
+        the labels of all examples are known
+    embeddings
+        there are features from elsewhere, such as a frozen encoder's
+    probs
+        there are class probabilities
+    proxy
+        a small model can be trained
+    signals
+        kinds of signals that a training recorded, such as correct
+    classes
+        how many classes
+    noise
+        expected share of wrong labels
+    imbalance
+        examples of the largest class over those of the smallest
+    d
+        width of an embedding, for the costs alone [default: 512]
+    epochs
+        epochs that signals are recorded in, for the costs alone [default: 40]
+    """
+
+    n: int | None = None
+    goal: Literal["label", "train"] | None = None
+    labels: Annotated[bool | None, Parameter(negative=())] = None
+    embeddings: Annotated[bool | None, Parameter(negative=())] = None
+    probs: Annotated[bool | None, Parameter(negative=())] = None
+    proxy: Annotated[bool | None, Parameter(negative=())] = None
+    signals: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative=())] = None
+    classes: int | None = None
+    noise: float | None = None
+    imbalance: float | None = None
+    d: int | None = None
+    epochs: int | None = None
+
+
+def advise(
+    dataset: str | None = None,
+    /,
+    *,
+    budget: str,
+    facts: Facts = Facts(),
+    data: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+) -> None:
+    """Print `svp.advise`.
+
+    Parameters
+    ----------
+    dataset
+        a name from `svp list datasets`, a folder of class folders, a .npz file, or package.module:function; or leave it out
+        and give --n
+    budget
+        how many to choose: a count or a share (0.1, 10%)
+    data
+        folder that holds the files of a named dataset
+    json_
+        print as JSON
+    """
+    from svp.adviser import advise, facts_of
+
+    known: dict[str, Any] = {}
+    if dataset is not None:
+        from svp.data import load_dataset
+
+        known = facts_of(load_dataset(dataset, root=data))
+    known |= {name: value for name, value in vars(facts).items() if value is not None}
+    if "n" not in known:
+        raise SettingError("advise: nothing says how many examples there are; name a dataset, or give --n")
+    advice = advise(budget=budget, **known)
+    print(json.dumps(advice.as_dict(), indent=1) if json_ else "\n".join(advice.lines()))
 
 
 def report(run: Path, /) -> None:
@@ -280,8 +364,20 @@ def _recipes() -> dict[str, Path]:
 
 @contextmanager
 def progress(common: Common) -> Iterator[Any]:
+    """Who is told what is going on: nobody when quiet, else whoever reads stderr. Warnings wait, and become one line."""
+    with warnings.catch_warnings(record=True) as caught, _shown(common.quiet) as show:
+        yield show
+    if caught and not common.quiet:
+        more = f" (and {len(caught) - 1} more)" if len(caught) > 1 else ""
+        print(
+            f"warning: {caught[0].category.__name__}: {' '.join(str(caught[0].message).split())}{more}", file=sys.stderr
+        )
+
+
+@contextmanager
+def _shown(quiet: bool) -> Iterator[Any]:
     """A live bar on a terminal; elsewhere a line when a training begins and ends; nothing when quiet. All on stderr."""
-    if common.quiet:
+    if quiet:
         from svp.workflows.work import silent
 
         yield silent
@@ -326,10 +422,17 @@ def finish(run: Run, common: Common) -> None:
     """Print what came out, and write the report where its extra is installed."""
     if common.json:
         print(
-            json.dumps({"folder": str(run.folder), "selection": str(run.folder / "selection.parquet"), **run.metrics})
+            json.dumps(
+                {
+                    "folder": str(run.folder),
+                    "selection": str(run.folder / "selection.parquet"),
+                    "verdict": run.verdict,
+                    **run.metrics,
+                }
+            )
         )
         return
-    for sentence in run.metrics["verdict"]:
+    for sentence in run.verdict:
         print(sentence)
     print(f"Selection: {run.folder / 'selection.parquet'}")
     try:

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -173,7 +173,14 @@ class DataConfig(Config):
 
 
 class RunConfig(DataConfig):
-    """What the two workflows have in common."""
+    """What the two workflows have in common.
+
+    workflow  the name of the workflow that these settings are of
+    may_vary  the settings that say which arms are wanted, and may differ from call to call on one run folder
+    """
+
+    workflow: ClassVar[str] = "run"
+    may_vary: ClassVar[tuple[str, ...]] = ()
 
     proxy: TrainConfig = TrainConfig(model="preact8", epochs=15)
     target: TrainConfig = TrainConfig(model="preact20", epochs=40)
@@ -197,6 +204,9 @@ class RunConfig(DataConfig):
 
 class CoresetConfig(RunConfig):
     """Choose what to keep of labelled data."""
+
+    workflow: ClassVar[str] = "coreset"
+    may_vary: ClassVar[tuple[str, ...]] = ("control", "equal", "seeds")
 
     method: str = Field("forgetting", description="a name from `svp list methods`")
     budget: int | float | str | None = Field(
@@ -227,6 +237,9 @@ class CoresetConfig(RunConfig):
 
 class ActiveConfig(RunConfig):
     """Choose what to label, round by round."""
+
+    workflow: ClassVar[str] = "active"
+    may_vary: ClassVar[tuple[str, ...]] = ("control", "seeds", "evaluate")
 
     labelled: tuple[int | float | str, ...] = Field(
         description="totals after each round, counts or shares of the pool; the first is random"

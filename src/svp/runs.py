@@ -38,8 +38,11 @@ except ImportError:  # Windows has no such lock: there, nothing stops a second p
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
+_ELSEWHERE = "choose another folder (--out)"
+_OR_ACCEPT = "or accept the change, which is recorded (accept_code_change, --accept-code-change)"
 BEGUN, DONE = "begun.json", "done.json"
 SIMULATED = "sessions"  # folder of a run in which sessions lie that an oracle answers
+METRICS_FORMAT = 2  # of metrics.json, which is written anew whenever a run is called again
 Json = dict[str, Any]
 
 
@@ -55,7 +58,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             why = "the disk is full; free some space and run the same command again, it continues where it stopped"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            why = "the folder cannot be written; choose another with --out"
+            why = f"the folder cannot be written; {_ELSEWHERE}"
         else:
             why = error.strerror or str(error)
         raise StorageError(f"cannot write {path}: {why}") from error
@@ -315,11 +318,9 @@ class Run:
         if strangers := [other for other in reuse if not (other / "environment.json").exists()]:
             raise DataError(f"{strangers[0]} holds no run to reuse; name a folder that svp coreset or svp active made")
         if (name := str(folder)) != printable(name):
-            raise StorageError(
-                f"cannot write {printable(name)}: this name is no valid Unicode; choose another with --out"
-            )
+            raise StorageError(f"cannot write {printable(name)}: this name is no valid Unicode; {_ELSEWHERE}")
         if folder.is_file():
-            raise StorageError(f"cannot write {folder}: it is a file; choose another folder with --out")
+            raise StorageError(f"cannot write {folder}: it is a file; {_ELSEWHERE}")
         make_folder(folder)
         run._take_lock()
         try:
@@ -339,14 +340,14 @@ class Run:
             leftovers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
             if leftovers:
                 raise StorageError(
-                    f"{self.folder} holds other files ({', '.join(sorted(leftovers)[:3])}); choose another with --out"
+                    f"{self.folder} holds other files ({', '.join(sorted(leftovers)[:3])}); {_ELSEWHERE}"
                 )
             write_json(path, {**now, "settings": settings})
             return
         before = self.environment
         if before["format"] != FORMAT:
             raise RunChanged(
-                f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; choose another --out"
+                f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; {_ELSEWHERE}"
             )
         # Where the data lies may change; what it is stands in the fingerprint.
         free = [*may_vary, "data"]
@@ -361,12 +362,11 @@ class Run:
             return
         if changed:
             raise RunChanged(
-                f"{self.folder} was made with other settings: {'; '.join(changed)}. Undo that, or choose another --out"
+                f"{self.folder} was made with other settings: {'; '.join(changed)}; undo that, or {_ELSEWHERE}"
             )
         if moved and not self._accept_code_change:
             raise RunChanged(
-                f"{self.folder} was made in another environment: {'; '.join(moved)}. "
-                "Choose another --out, or continue with --accept-code-change (both are recorded)"
+                f"{self.folder} was made in another environment: {'; '.join(moved)}; {_ELSEWHERE}, {_OR_ACCEPT}"
             )
         if moved:
             self.event("accepted environment", changed=moved)
@@ -380,10 +380,12 @@ class Run:
         return any(self.folder.rglob(DONE)) or any(part != SIMULATED for part in stores)
 
     def _clear(self) -> None:
-        """Remove what was begun here; files of anybody else stay."""
+        """Remove the stages that were begun here, and the sessions of a simulation; files of anybody else stay."""
+        marks = [*self.folder.glob(f"*/**/{BEGUN}"), *self.folder.glob(f"{SIMULATED}/*/environment.json")]
         with storage_errors(self.folder):
-            for begun in [self.folder / SIMULATED, *(mark.parent for mark in self.folder.glob(f"*/**/{BEGUN}"))]:
-                shutil.rmtree(begun, ignore_errors=True)
+            for folder in {mark.parent for mark in marks}:
+                if folder.exists():  # it may have been inside another
+                    shutil.rmtree(folder)
 
     def _take_lock(self) -> None:
         with storage_errors(self.folder):
@@ -394,9 +396,7 @@ class Run:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.close()
-            raise StorageError(
-                f"{self.folder} is in use by another process; wait for it, or choose another --out"
-            ) from None
+            raise StorageError(f"{self.folder} is in use by another process; wait for it, or {_ELSEWHERE}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -416,8 +416,14 @@ class Run:
 
     @property
     def metrics(self) -> Json:
-        """Accuracy per arm and seed, seconds per stage, labels used, agreement and verdict."""
+        """Accuracy per arm and seed, seconds per stage, comparisons, agreement: numbers and one-word verdicts."""
         return read_record(self.folder / "metrics.json")
+
+    @property
+    def verdict(self) -> list[str]:
+        """What the metrics say, in sentences."""
+        said: list[str] = importlib.import_module("svp.words").verdict(self.metrics)
+        return said
 
     @property
     def selection(self) -> Any:
@@ -454,13 +460,13 @@ class Run:
             changed = changes(_drop(before, ["code"]), _drop(made, ["code"]))
             if changed:
                 raise RunChanged(
-                    f"stage {name} of {self.folder} was made from other things: {'; '.join(changed)}. Choose another --out"
+                    f"stage {name} of {self.folder} was made from other things: {'; '.join(changed)}; {_ELSEWHERE}"
                 )
             if made["code"] not in (before["code"], *accepted):
                 if not self._accept_code_change:
                     raise RunChanged(
-                        f"the code of stage {name} of {self.folder} has changed ({', '.join(code)}). "
-                        "Choose another --out, or continue with --accept-code-change (both are recorded)"
+                        f"the code of stage {name} of {self.folder} has changed ({', '.join(code)}); "
+                        f"{_ELSEWHERE}, {_OR_ACCEPT}"
                     )
                 self.event("accepted code change", stage=name, before=before["code"], after=made["code"])
                 accepted = [*accepted, made["code"]]
@@ -511,11 +517,8 @@ class Run:
     def event(self, what: str, **facts: Any) -> None:
         """Append one line to events.jsonl: a diary for people, read by nothing."""
         line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": what, **facts}, ensure_ascii=False)
-        with (
-            storage_errors(self.folder),
-            open(self.folder / "events.jsonl", "a", encoding="utf-8", errors="backslashreplace") as file,
-        ):
-            file.write(line + "\n")
+        with storage_errors(self.folder), open(self.folder / "events.jsonl", "a", encoding="utf-8") as file:
+            file.write(printable(line) + "\n")
 
 
 def environment(dataset: Dataset) -> Json:

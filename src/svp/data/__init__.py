@@ -5,6 +5,7 @@ Adding a source is one function `load(...) -> Dataset` in one file, and a row in
 
 import inspect
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,10 @@ def load_dataset(
     Raises UnknownName with the nearest known name, DataError naming the file that is missing or broken, SettingError
     for an option that the source has no use for (none is ignored). Memory: all inputs, uint8 or float32.
     """
+    if not os.fspath(name_or_path):
+        raise SettingError(
+            "the dataset has an empty name; give a name (svp list datasets) or a path ('.' for this folder)"
+        )
     if on_error not in ("refuse", "skip"):
         raise SettingError(f"on_error is 'refuse' or 'skip', not {on_error!r}")
     given: dict[str, Any] = {
@@ -83,8 +88,8 @@ def load_dataset(
     }
     source, args = _find(name_or_path, given)
     if extra := [option for option in given if option not in source.options]:
-        takes = ", ".join(option for option in source.options if option != "progress") or "no options"
-        raise SettingError(f"{name_or_path}: {', '.join(extra)} means nothing here; this dataset takes {takes}")
+        takes = _spelled(option for option in source.options if option != "progress") or "no options"
+        raise SettingError(f"{name_or_path}: {_spelled(extra)} means nothing here; this dataset takes {takes}")
     if progress is not None and "progress" in source.options:
         given["progress"] = progress
     data = resolve(source.load)(*args, **given)
@@ -119,10 +124,16 @@ def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[
         root = given.pop("root", None)
         takes_root = bool(inspect.signature(resolve(name)).parameters)
         if root is not None and not takes_root:
-            raise SettingError(f"{name}: root means nothing here; the function takes no argument")
+            raise SettingError(f"{name}: {_spelled(['root'])} means nothing here; the function takes no argument")
         return Source(name, "a function of yours", ("root",)), (root,) if takes_root else ()
     if isinstance(name_or_path, os.PathLike) or name != path.name or path.suffix or path.is_symlink():
         raise DataError(
             f"{name} does not exist; give a folder of class folders, an .npz file or a name (svp list datasets)"
         )
     raise UnknownName("dataset", name, DATASETS, "svp list datasets; or a path, or package.module:function")
+
+
+def _spelled(options: Iterable[str]) -> str:
+    """Options as a caller and as the command line spells them."""
+    flags = {"root": "--data"}
+    return ", ".join(f"{option} ({flags.get(option, '--' + option.replace('_', '-'))})" for option in options)

@@ -39,7 +39,7 @@ def load(path: str | os.PathLike[str], test_share: float = TEST_SHARE) -> Datase
         raise DataError(f"{path} has one of x_test and y_test; give both, or neither to have a part held out")
     test = (arrays["test inputs"], arrays["test labels"]) if "test inputs" in arrays else None
     if test is not None and test_share != TEST_SHARE:
-        raise SettingError(f"{path}: test_share means nothing here; the file brings its own test part")
+        raise SettingError(f"{path}: test_share (--test-share) means nothing here; the file brings its own test part")
     data = Dataset.from_arrays(
         arrays["inputs"],
         arrays.get("labels"),
@@ -50,7 +50,7 @@ def load(path: str | os.PathLike[str], test_share: float = TEST_SHARE) -> Datase
         name=path.stem,
     )
     if data.labels is None and test_share != TEST_SHARE:
-        raise SettingError(f"{path}: test_share means nothing here; without labels nothing is held out")
+        raise SettingError(f"{path}: test_share (--test-share) means nothing here; without labels nothing is held out")
     return data if test is not None else with_held_out_test(data, test_share)
 
 

@@ -1,6 +1,7 @@
 """What a dataset is: raw inputs with ids, and perhaps labels. No model, no split but train and test."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,7 +35,7 @@ class Dataset:
     keys          the users' own name of each row (a path, a row key), or None: then the id in words
     test          the held-out examples, read once at the end; or None
     augmentation  what training may do to these inputs unless it is told otherwise
-    problems      examples that could not be read and were left out, each with its reason
+    problems      what was left out when the source was read, with its reason: an example each, or files of one kind
     """
 
     name: str
@@ -98,6 +99,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getitem__(self, pos: int) -> tuple[NDArray[Any], int]:
+        """The input at one position and its class number, -1 where there is none: what torch calls a map-style dataset."""
+        return self.inputs[pos], -1 if self.labels is None else int(self.labels[pos])
+
     def positions(self, ids: ArrayLike) -> NDArray[np.int64]:
         """Rows of this dataset that hold `ids`: the one place where ids become positions. Time: m log n."""
         wanted = np.asarray(ids, np.int64)
@@ -118,7 +123,23 @@ class Dataset:
 
     def without_labels(self) -> Self:
         """The same examples with nothing to peek at: what an active-learning session is given."""
-        return replace(self, labels=None)
+        return self if self.labels is None else replace(self, labels=None)
+
+    @cached_property
+    def statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(c,) mean and standard deviation of the inputs along their last axis (channels, or numbers of a row).
+
+        Time: one pass, in float64; memory: a block of rows.
+        """
+        n_channels = self.inputs.shape[-1]
+        total, squares, count = np.zeros(n_channels), np.zeros(n_channels), 0
+        for start in range(0, len(self), 4096):
+            block = self.inputs[start : start + 4096].reshape(-1, n_channels).astype(np.float64)
+            total += block.sum(axis=0)
+            squares += np.square(block).sum(axis=0)
+            count += len(block)
+        mean = total / max(count, 1)
+        return mean, np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -148,7 +169,7 @@ def hold_out(labels: ArrayLike, ids: ArrayLike, share: float) -> NDArray[np.int6
     Raises DataError if every class is too small to give one example.
     """
     if not 0 <= share < 1:
-        raise SettingError(f"test_share is {share}; give a share from 0 up to, not including, 1")
+        raise SettingError(f"test_share (--test-share) is {share}; give a share from 0 up to, not including, 1")
     y, row_ids = np.asarray(labels), np.asarray(ids, np.int64)
     chosen = [np.zeros(0, np.int64)]
     for label in np.unique(y):
@@ -157,9 +178,15 @@ def hold_out(labels: ArrayLike, ids: ArrayLike, share: float) -> NDArray[np.int6
         chosen.append(rows[chance.shuffled(row_ids[rows], _HOLD_OUT_SEED, "hold out")[:n_test]])
     pos = np.sort(np.concatenate(chosen))
     if share > 0 and len(y) and not len(pos):
+        largest = int(np.unique(y, return_counts=True)[1].max())
+        if largest == 1:
+            raise DataError(
+                "no class has two examples, so none can be held out for testing; add examples, or bring a test part"
+            )
+        enough = math.ceil(50 / largest) / 100  # half an example is rounded up to one
         raise DataError(
-            f"no class has enough examples to hold out {share:.0%} of it for testing; "
-            "bring a test part, raise test_share, or set it to 0"
+            f"{share:.0%} of the largest class ({largest} examples) is none to hold out for testing; raise test_share "
+            f"(--test-share) to {enough:.2f} at least, add examples, or bring a test part"
         )
     return pos
 
@@ -177,13 +204,13 @@ def with_held_out_test(data: Dataset, share: float) -> Dataset:
     )
 
 
-def check_memory(n_bytes: int, what: str) -> None:
-    """Refuse to start reading what will not fit: more than 80 % of the memory that is free now."""
+def check_memory(n_bytes: int, what: str, instead: str = "") -> None:
+    """Refuse to start reading what will not fit: more than 80 % of the memory that is free now. instead: what would be less."""
     available = available_memory()
     if available is not None and n_bytes > 0.8 * available:
         raise DataError(
             f"{what} takes {n_bytes / 2**30:.1f} GiB in memory, and {available / 2**30:.1f} GiB are free; "
-            "use a smaller image size, fewer examples or a larger machine"
+            f"use {instead}fewer examples or a larger machine"
         )
 
 

@@ -247,5 +247,5 @@ def _unpack(archive: bytes, names: list[str], folder: Path) -> None:
                 part.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
-            f"cifar10: {folder} cannot be written: {error.strerror}; name another folder with root="
+            f"cifar10: {folder} cannot be written: {error.strerror}; name another folder with root (--data)"
         ) from error

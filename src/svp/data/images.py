@@ -63,7 +63,7 @@ def load(
     """
     root = Path(root)
     if not 1 <= image_size <= 4096:
-        raise SettingError(f"image_size is {image_size}; give a number of pixels from 1 to 4096")
+        raise SettingError(f"image_size (--image-size) is {image_size}; give a number of pixels from 1 to 4096")
     train_folder, test_folder = _parts(root)
     classes = _class_names(train_folder)
     files, strangers = _list(root, train_folder, classes)
@@ -73,13 +73,16 @@ def load(
         files, test_files = files.where(~in_test), files.where(in_test)
     else:
         if test_share != TEST_SHARE:
-            raise SettingError(f"{root}: test_share means nothing here; {test_folder.name}/ is the test part")
+            raise SettingError(
+                f"{root}: test_share (--test-share) means nothing here; {test_folder.name}/ is the test part"
+            )
         if extra := [name for name in _folders(test_folder) if name not in classes]:
             raise DataError(f"{test_folder} has classes that {train_folder} lacks: {_some(extra)}")
         test_files, test_strangers = _list(root, test_folder, classes)
         strangers += test_strangers
     keys = files.keys + test_files.keys
-    check_memory(3 * len(keys) * image_size**2, f"{root}: {len(keys):,} images of {image_size} x {image_size}")
+    what = f"{root}: {len(keys):,} images of {image_size} x {image_size}"
+    check_memory(3 * len(keys) * image_size**2, what, "a smaller image_size (--image-size), ")
 
     images, broken = _decode(root, keys, image_size, progress)
     if broken and on_error == "refuse":
@@ -104,6 +107,18 @@ def load(
 
 
 # --- finding the files
+
+
+def listing(root: Path) -> tuple[str, ...]:
+    """Paths relative to `root` of its images in order of id: those `load` gives ids, or of a folder without classes all.
+
+    Held-out images are among them; a test folder beside train/ is not.
+    """
+    folder, _ = _parts(root)
+    places = [folder / name for name in _folders(folder)] or [folder]
+    images = (path for place in places for path in _visible(place) if path.suffix.lower() in SUFFIXES)
+    found = sorted(os.fsencode(path.relative_to(root).as_posix()) for path in images)
+    return tuple(os.fsdecode(path) for path in found)
 
 
 def _parts(root: Path) -> tuple[Path, Path | None]:

@@ -125,12 +125,14 @@ def trial(config: TrainConfig, dataset: Dataset) -> Learner:
 
 def check_device(device: str, models: Sequence[TrainConfig]) -> None:
     """SettingError unless one of these models can be put there: nets anywhere that torch knows, classifiers on the CPU."""
+    if device == "auto":
+        return
     if any(find(config).is_net for config in models):
         require("torch", "torch")
         from svp.learners.compute import require_device
 
-        require_device("cpu" if device == "auto" else device)
-    elif device not in ("auto", "cpu"):
+        require_device(device)
+    elif device != "cpu":
         names = " and ".join(dict.fromkeys(config.model for config in models))
         raise SettingError(f"compute.device {device!r} is for nets; {names} can use the CPU alone: leave it at auto")
 

@@ -160,15 +160,7 @@ def _augmentation(config: TrainConfig, dataset: Dataset) -> Augmentation:
 
 
 def _statistics(dataset: Dataset) -> tuple[Tensor, Tensor]:
-    """(c,) mean and deviation of the last axis over the whole training part, summed in float64 in blocks of rows."""
-    n_channels = dataset.inputs.shape[-1]
-    total, squares, count = np.zeros(n_channels), np.zeros(n_channels), 0
-    for start in range(0, len(dataset), 4096):
-        block = dataset.inputs[start : start + 4096].reshape(-1, n_channels).astype(np.float64)
-        total += block.sum(axis=0)
-        squares += np.square(block).sum(axis=0)
-        count += len(block)
-    mean = total / max(count, 1)
-    deviation = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
-    deviation[deviation < 1e-6] = 1.0  # a constant channel carries nothing; do not divide by it
+    """(c,) mean and deviation of the last axis over the whole training part."""
+    mean, deviation = dataset.statistics
+    deviation = np.where(deviation < 1e-6, 1.0, deviation)  # a constant channel carries nothing; do not divide by it
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(deviation.astype(np.float32))

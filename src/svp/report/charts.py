@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from svp.report.tables import SHORT
 from svp.runs import Json
+from svp.words import ARMS, seconds
 
 ROW = 30  # pixels
 LABEL = 128  # pixels that the names beside a chart may take: it has to fit a phone
@@ -168,7 +168,7 @@ def costs(table: Json) -> Json:
     """Stacked seconds, a bar for each way to a trained target."""
     stages = table["stages"]
     data = [
-        {"row": row["label"], "stage": stage, "order": i, "seconds": value}
+        {"row": row["label"], "stage": stage, "order": i, "seconds": value, "time": seconds(value)}
         for row in table["rows"]
         for i, (stage, value) in enumerate(zip(stages, row["parts"], strict=True))
     ]
@@ -184,7 +184,7 @@ def costs(table: Json) -> Json:
             tooltip=[
                 alt.Tooltip("row:N", title="way"),
                 alt.Tooltip("stage:N"),
-                alt.Tooltip("seconds:Q", format=",.2f"),
+                alt.Tooltip("time:N"),
             ],
         )
     )
@@ -259,7 +259,7 @@ def _colour(rows: list[Json]) -> alt.Color:
 
 def _dash(rows: list[Json]) -> alt.StrokeDash:
     """Arms differ in more than colour."""
-    arms = [arm for arm in SHORT if any(row["arm"] == arm for row in rows)]
+    arms = [arm for arm in ARMS if any(row["arm"] == arm for row in rows)]
     patterns = {"random": [2, 3], "target": [7, 3]}
     return alt.StrokeDash(
         "arm:N", scale=alt.Scale(domain=arms, range=[patterns.get(arm, [1, 0]) for arm in arms]), legend=None

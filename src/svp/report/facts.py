@@ -13,7 +13,7 @@ from svp.config import ActiveConfig, CoresetConfig, RunConfig
 from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import DataError, SvpError, SvpWarning
-from svp.runs import Json, read_array, read_record
+from svp.runs import METRICS_FORMAT, Json, read_array, read_record
 from svp.select import Selection
 
 N_SHOWN = 40
@@ -81,6 +81,11 @@ def read(folder: Path, dataset: Dataset | None = None) -> Facts:
         read_record(folder / "environment.json", "dataset", "settings"),
         read_record(folder / "metrics.json"),
     )
+    if metrics["format"] != METRICS_FORMAT:
+        raise DataError(
+            f"{folder / 'metrics.json'} has format {metrics['format']}, this version reads {METRICS_FORMAT}; "
+            "give the run's own command again: it trains nothing twice"
+        )
     fingerprint, missing = environment["dataset"]["fingerprint"], ""
     if dataset is not None and dataset.fingerprint != fingerprint:
         raise DataError(
@@ -93,7 +98,7 @@ def read(folder: Path, dataset: Dataset | None = None) -> Facts:
     seeds = range(settings["seed"], settings["seed"] + settings["seeds"])
     suffixes = ["", *(f"-seed{seed}" for seed in seeds[1:])]
     selections = [Selection.load(folder / f"selection{suffix}.parquet") for suffix in suffixes]
-    shown = _shown(_ranking_stage(folder, seeds[0]), selections[0], dataset, environment["dataset"])
+    shown = _shown(_ranking_stage(folder, seeds[0]), selections[0], dataset, environment["dataset"], metrics["kind"])
     return Facts(metrics, environment, selections, shown, dataset, missing)
 
 
@@ -118,7 +123,7 @@ def _ranking_stage(folder: Path, seed: int) -> Path | None:
     return done[-1] if done else None
 
 
-def _shown(stage: Path | None, selection: Selection, dataset: Dataset | None, about: Json) -> Shown:
+def _shown(stage: Path | None, selection: Selection, dataset: Dataset | None, about: Json, kind: str) -> Shown:
     """The first that were chosen, and of the rest those of the lowest score; equals, and what has no score, by lot."""
     taken = selection
     if stage is not None:
@@ -127,9 +132,9 @@ def _shown(stage: Path | None, selection: Selection, dataset: Dataset | None, ab
     else:
         ids = np.arange(0) if dataset is None else dataset.ids
         scores = np.zeros(len(ids))
-    # A method that covers leaves minus the order of choice in place of scores: it says nothing of the rest.
     of_taken = scores[np.searchsorted(ids, taken.ids)] if len(ids) else scores
-    ranked = stage is not None and not np.array_equal(of_taken, -np.arange(len(taken), dtype=float))
+    # A method that covers leaves minus the order of choice in place of scores: it says nothing of the rest.
+    ranked = stage is not None and kind == "rank"
     is_rest = ~np.isin(ids, selection.ids)
     ids, scores = ids[is_rest], scores[is_rest]
     by_lot = int((of_taken <= scores.max()).sum()) if ranked and len(ids) else 0

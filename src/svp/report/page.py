@@ -10,6 +10,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
+from svp import words
 from svp.report import charts, pictures, tables
 from svp.report.facts import Example, Facts
 from svp.runs import Json
@@ -42,7 +43,7 @@ def context(facts: Facts) -> Json:
     }
     return {
         "story": tables.story(facts),
-        "answer": tables.answer(facts),
+        "answer": tables.answer(metrics),
         "arms": arms,
         "curve": curve,
         "digits": tables.digits(facts.environment["dataset"]["n_test"]),
@@ -101,7 +102,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(signed=tables.signed, seconds=tables.seconds, times=tables.times, value=_value)
+    environment.filters.update(signed=tables.signed, seconds=words.seconds, times=words.times, value=_value)
     environment.policies["json.dumps_kwargs"] = {}  # keys in their order
     return environment.get_template("page.html.jinja")
 

@@ -6,28 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from svp import words
 from svp.evaluate import mean_and_spread
 from svp.report.facts import Facts
 from svp.runs import Json
 from svp.select import METHODS
-
-SHORT = {
-    "proxy": "proxy",
-    "random": "random",
-    "full": "everything",
-    "target": "target",
-    "selection": "earlier selection",
-    "proxy model": "proxy itself",
-}
-CLAIMS = {
-    ("better", "shown"): "better",
-    ("better", "not shown"): "not shown to be better",
-    ("better", "refuted"): "worse",
-    ("no worse", "shown"): "no worse",
-    ("no worse", "not shown"): "not shown to be no worse",
-    ("no worse", "refuted"): "worse",
-}
-
 
 # --- numbers as people read them --------------------------------------------------------------------------------------
 
@@ -35,27 +18,6 @@ CLAIMS = {
 def signed(points: float, digits: int = 1) -> str:
     """+1.3, and −0.4 with a true minus."""
     return f"{points:+.{digits}f}".replace("-", "−")
-
-
-def seconds(value: float) -> str:
-    """Seconds to two or three digits, in the unit that suits them."""
-    if value < 0.095:
-        return f"{1000 * value:.0f} ms"
-    for limit, unit in ((120.0, "s"), (120.0, "min")):
-        if value < limit:
-            return f"{value:.0f} {unit}" if value >= 20 else f"{value:.1f} {unit}"
-        value /= 60
-    return f"{value:.1f} h"
-
-
-def times(n: float) -> str:
-    """A ratio: 0.66, 1.5, 10."""
-    return f"{n:.2f}" if n < 1 else f"{n:.1f}" if n < 99.5 else f"{n:,.0f}"
-
-
-def points(n: float) -> str:
-    """A margin in words: 1 point, 0.5 points."""
-    return f"{n:g} point" if n == 1 else f"{n:g} points"
 
 
 def typeset(sentence: str) -> str:
@@ -101,7 +63,7 @@ def arms(metrics: Json) -> list[Json]:
 
 
 def _label(name: str, equal: str = "epochs") -> str:
-    return SHORT.get(name, name) + (", equal steps" if equal == "steps" else "")
+    return words.ARMS[name].short + (", equal steps" if equal == "steps" else "")
 
 
 def comparisons(metrics: Json) -> list[Json]:
@@ -114,7 +76,7 @@ def comparisons(metrics: Json) -> list[Json]:
             else "equal steps" * (found["equal"] == "steps")
         )
         label = f"{_label(found['arm'])} − {_label(found['against'])}" + (f", {when}" if when else "")
-        rows.append({**found, "label": label, "claim": CLAIMS[found["question"], found["verdict"]]})
+        rows.append({**found, "label": label, "claim": words.COMPARISONS[found["question"], found["verdict"]]})
     return rows
 
 
@@ -193,6 +155,7 @@ def _coreset_costs(metrics: Json) -> Json:
     stages = ["training the proxy", "scoring and choosing", "training the target"]
     proxies = metrics["proxies"]
     selecting = [_mean(p["seconds"][part] for p in proxies) for part in ("train", "select")] if proxies else [0.0, 0.0]
+    ratios = {(paid["arm"], paid["equal"]): paid["ratio"] for paid in metrics["payments"]}
     rows = []
     for row in arms(metrics):
         if row["arm"] in ("proxy", "selection", "full"):
@@ -201,11 +164,9 @@ def _coreset_costs(metrics: Json) -> Json:
                 for arm in metrics["arms"]
                 if (arm["arm"], arm["equal"]) == (row["arm"], row["equal"])
             )
-            rows.append(_cost(row["label"], [*([0.0, 0.0] if row["arm"] == "full" else selecting), training]))
-    full = next((row["total"] for row in rows if row["label"] == SHORT["full"]), None)
-    for row in rows:
-        row["ratio"] = full / row["total"] if full and row["total"] and row["label"] != SHORT["full"] else None
-    return {"stages": stages, "rows": rows, "against": SHORT["full"]}
+            cost = _cost(row["label"], [*([0.0, 0.0] if row["arm"] == "full" else selecting), training])
+            rows.append({**cost, "ratio": ratios.get((row["arm"], row["equal"]))})
+    return {"stages": stages, "rows": rows, "against": words.ARMS["full"].short}
 
 
 def _active_costs(metrics: Json) -> Json:
@@ -230,38 +191,16 @@ def _cost(label: str, parts: list[float]) -> Json:
     return {"label": label, "parts": parts, "total": sum(parts)}
 
 
-# --- the verdict in one line ------------------------------------------------------------------------------------------
+# --- the verdict ------------------------------------------------------------------------------------------------------
 
 
-def answer(facts: Facts) -> Json:
-    """Did it pay: a line to be read from across the room, the verdict's first sentence, and the others."""
-    metrics = facts.metrics
-    line, hint = _active_answer(facts) if metrics["workflow"] == "active" else (_coreset_answer(metrics), "")
-    said = [typeset(sentence) for sentence in metrics["verdict"]]
-    lead = said[0].removeprefix(line.rstrip(".")).lstrip(":, ")  # not to say it twice
-    return {"line": line, "lead": lead[:1].upper() + lead[1:], "others": said[1:], "hint": hint}
-
-
-def _coreset_answer(metrics: Json) -> str:
-    if metrics["payment"] is None:
-        return "Whether it pays was not measured."
-    return {
-        "pays": "It pays.",
-        "does not pay": "It does not pay.",
-        "not shown": "Not shown whether it pays.",
-    }[metrics["payment"]["verdict"]]
-
-
-def _active_answer(facts: Facts) -> tuple[str, str]:
-    if trains(facts, "proxy") == trains(facts, "target"):
-        return "The target chose for itself.", "Proxy and target are the same model: there is no speed-up to measure."
-    if not facts.metrics["speed_up"]:
-        hint = "To know, let the target choose for itself too: run the same command with --control target."
-        return "How much faster the proxy chose was not measured.", hint
-    last = facts.metrics["speed_up"][-1]
-    who = f"To {last['n_labelled']:,} labels, the proxy" if len(facts.metrics["speed_up"]) > 1 else "The proxy"
-    ratio = f"{times(last['ratio'])} times as fast as the target"
-    return f"{who} chose {ratio}." if last["ratio"] > 1 else f"{who} chose no faster: {ratio}.", ""
+def answer(metrics: Json) -> Json:
+    """Did it pay: lines to be read from across the room, each with what it rests on, and the other sentences."""
+    claims = [
+        {"line": f"{claim.line}.", "because": typeset(f"{claim.because[:1].upper()}{claim.because[1:]}.")}
+        for claim in words.claims(metrics)
+    ]
+    return {"claims": claims, "others": [typeset(sentence) for sentence in words.details(metrics)]}
 
 
 # --- what was done ----------------------------------------------------------------------------------------------------
@@ -287,7 +226,7 @@ def story(facts: Facts) -> Json:
         "budget": metrics.get("budget"),
         "labelled": metrics.get("labelled"),
         "n_seeds": settings["seeds"],
-        "margin": points(metrics["margin"]),
+        "margin": words.points(metrics["margin"]),
     }
 
 

@@ -16,66 +16,30 @@ from numpy.typing import ArrayLike
 
 from svp.chance import hash_ids
 from svp.errors import SettingError, UnknownName
-from svp.names import resolve
-from svp.select import badge, d2, herding, k_center, probcover, samplers, seals, stratified, submodular, typiclust
-from svp.select import scores as score_functions
 from svp.select.budget import Budget, Memory, resolve_budget
 from svp.select.choose import choose_by, limits_and_amount, scores_of
 from svp.select.inputs import Inputs
 from svp.select.limits import PerClass, choose_within
+from svp.select.methods import METHODS, SAMPLERS, find_method
 from svp.select.selection import Selection
-from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank, Sampler, method_of, path_of
+from svp.select.table import Cost, Cover, Floats, Ints, Method, Picks, Rank, Sampler, Shape
 
 __all__ = [
     "METHODS",
     "SAMPLERS",
+    "Cost",
     "Cover",
     "Method",
     "Picks",
     "Rank",
     "Sampler",
     "Selection",
+    "Shape",
     "find_method",
     "resolve_budget",
     "score",
     "select",
 ]
-
-SAMPLERS: dict[str, Sampler] = {
-    "temperature": Sampler(samplers.temperature),
-    "strata": Sampler(samplers.strata),
-    "round_robin": Sampler(samplers.round_robin, needs=("embeddings",)),
-}
-
-METHODS: dict[str, Method] = {
-    "random": Rank(score_functions.random, needs=()),
-    "stratified_random": Cover(stratified.stratified_random, needs=("labels",)),
-    "least_confidence": Rank(score_functions.least_confidence, needs=("probs",)),
-    "margin": Rank(score_functions.margin, needs=("probs",)),
-    "entropy": Rank(score_functions.entropy, needs=("probs",)),
-    "forgetting": Rank(score_functions.forgetting, needs=("correct",)),
-    "el2n": Rank(score_functions.el2n, needs=("el2n",)),
-    "grand": Rank(score_functions.grand, needs=("probs", "embeddings", "labels")),
-    "aum": Rank(score_functions.aum, needs=("logit_margin",)),
-    "data_map": Rank(score_functions.data_map, needs=("p_true", "correct")),
-    "moderate": Rank(score_functions.moderate, needs=("embeddings", "labels"), per_example=False),
-    "given": Rank(score_functions.given, needs=("scores",)),
-    "ccs": Rank(score_functions.aum, needs=("logit_margin",), sampler=SAMPLERS["strata"]),
-    "cluster_margin": Rank(score_functions.margin, needs=("probs",), sampler=SAMPLERS["round_robin"]),
-    "k_center": Cover(k_center.k_center, needs=("embeddings",)),
-    "typiclust": Cover(typiclust.typiclust, needs=("embeddings",)),
-    "probcover": Cover(probcover.probcover, needs=("embeddings",)),
-    "seals": Cover(seals.seals, needs=("probs", "embeddings")),
-    "d2": Cover(
-        d2.d2,
-        needs=("scores", "embeddings"),
-        scored_by=Rank(score_functions.forgetting, needs=("correct",)),
-    ),
-    "facility_location": Cover(submodular.facility_location, needs=("similarity",)),
-    "graph_cut": Cover(submodular.graph_cut, needs=("similarity",)),
-    "herding": Cover(herding.herding, needs=("embeddings",)),
-    "badge": Cover(badge.badge, needs=("probs", "embeddings")),
-}
 
 
 def select(
@@ -193,6 +157,8 @@ def select(
         labels=None if labels is None else inputs.arrays["labels"][picks.pos].astype(np.int64),
         nearest=None if picks.nearest is None else np.where(picks.nearest < 0, -1, inputs.ids[picks.nearest]),
         distances=picks.distances,
+        per_class=None if per_class is None else dict(per_class),
+        with_costs=costs is not None,
     )
 
 
@@ -237,17 +203,6 @@ def _with_sampler(name: str, row: Method, sampler: str | None) -> Method:
     if row.sampler is not None:
         raise SettingError(f"sampler={sampler!r}: method {name!r} has its own; choose a method that only ranks")
     return row if sampler == "top" else replace(row, sampler=SAMPLERS[sampler])
-
-
-def find_method(method: str | Callable[..., Any]) -> tuple[str, Method]:
-    """The name that records use, and the row: from the table, from "package.module:function", or made of a function."""
-    if callable(method):
-        return path_of(method), method_of(method)
-    if method in METHODS:
-        return method, METHODS[method]
-    if ":" in method:
-        return method, method_of(resolve(method))
-    raise UnknownName("method", method, METHODS, hint="svp list methods")
 
 
 def _as_seed(seed: int) -> int:

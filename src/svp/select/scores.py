@@ -236,4 +236,5 @@ def _mean_over_epochs(signal: NDArray[Any], about: Floats | None = None) -> Floa
             values = (values - about) ** 2
         total[shown] += values[shown]
         count += shown
-    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    mean: Floats = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    return mean

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from svp.errors import BudgetError, DataError
+from svp.errors import BudgetError, DataError, require
 from svp.select.table import Floats, Ints
 
 FORMAT = "svp-selection"
@@ -61,7 +61,11 @@ class Selection:
     keys         (k,) the users' own names; or None
     nearest      (k,) id of the nearest example that was chosen or given before this one, -1 where none was; or None
     distances    (k,) how far that is, NaN where none was; or None
+    stands_for   (k,) how many examples each stands for, -1 where unknown; or None
     fingerprint  of the dataset it was chosen from; or None
+    per_class    the limits per class it was chosen under; or None
+    with_costs   whether examples had costs
+    inputs       the files it was chosen from: by argument, for each file its name, size and SHA-256
     version      of svp
     """
 
@@ -77,7 +81,11 @@ class Selection:
     keys: tuple[str, ...] | None = None
     nearest: Ints | None = None
     distances: Floats | None = None
+    stands_for: Ints | None = None
     fingerprint: str | None = None
+    per_class: dict[str, Any] | None = None
+    with_costs: bool = False
+    inputs: dict[str, Any] = field(default_factory=dict)
     version: str = field(default_factory=_version)
 
     def __post_init__(self) -> None:
@@ -124,18 +132,32 @@ class Selection:
                     f"{dataset.name}: {len(moved)} ids have other keys than in the selection, the first: {moved[:3]}"
                 )
 
-    def save(self, path: str | Path) -> None:
-        """Write a Parquet file with a row per choice, then its origin beside it as `<path>.json`.
+    def subset(self, dataset: Any) -> Any:
+        """The chosen examples, in the order chosen, as a `torch.utils.data.Subset` of `dataset`.
 
-        Columns: rank (from 0), id, gain, weight, and where known key, label, nearest, distance; null for what a row has
-        not.
+        dataset  a `svp.Dataset` (checked by `verify`; its items are pairs of input and class number), or anything with
+                 `len` and items by number, ids being these numbers
+        Raises DataError for ids that it has not, MissingExtra without torch.
+        """
+        data = require("torch", "torch").utils.data
+        if hasattr(dataset, "positions"):
+            self.verify(dataset)
+            return data.Subset(dataset, dataset.positions(self.ids).tolist())
+        if len(outside := self.ids[(self.ids < 0) | (self.ids >= len(dataset))]):
+            raise DataError(
+                f"{len(outside)} ids are not among the {len(dataset)} items, the first: {outside[:3].tolist()}; "
+                "give the dataset that was chosen from"
+            )
+        return data.Subset(dataset, self.ids.tolist())
+
+    def table(self) -> Any:
+        """A pyarrow table with a row per choice.
+
+        Columns: rank (from 0), id, gain (the score where the method scores), weight, and where known key, label, nearest,
+        distance, stands_for; null for what a row has not.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        from svp.runs import write_bytes
-
-        path = Path(path)
         columns: dict[str, Any] = {
             "rank": pa.array(np.arange(len(self))),
             "id": pa.array(self.ids),
@@ -150,8 +172,20 @@ class Selection:
             columns["nearest"] = pa.array(self.nearest, mask=self.nearest < 0)
         if self.distances is not None:
             columns["distance"] = pa.array(self.distances, from_pandas=True)
+        if self.stands_for is not None:
+            columns["stands_for"] = pa.array(self.stands_for, mask=self.stands_for < 0)
+        return pa.table(columns)
+
+    def save(self, path: str | Path) -> None:
+        """Write `table()` as a Parquet file, then its origin beside it as `<path>.json`."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from svp.runs import write_bytes
+
+        path = Path(path)
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), sink)
+        pq.write_table(self.table(), sink)
         content = sink.getvalue().to_pybytes()
         origin = {
             "format": FORMAT,
@@ -161,8 +195,11 @@ class Selection:
             "seed": self.seed,
             "tie_break": self.tie_break,
             "sampler": self.sampler,
+            "per_class": _with_keys(self.per_class, str),
+            "with_costs": self.with_costs,
             "n": len(self),
             "fingerprint": self.fingerprint,
+            "inputs": self.inputs,
             "svp_version": self.version,
             "sha256": hashlib.sha256(content).hexdigest(),
         }
@@ -198,7 +235,11 @@ class Selection:
                 keys=tuple(read["key"].to_pylist()) if "key" in read else None,
                 nearest=_ints(read["nearest"]) if "nearest" in read else None,
                 distances=_floats(read["distance"]) if "distance" in read else None,
+                stands_for=_ints(read["stands_for"]) if "stands_for" in read else None,
                 fingerprint=origin["fingerprint"],
+                per_class=_with_keys(origin.get("per_class"), _class_number),
+                with_costs=origin.get("with_costs", False),
+                inputs=origin.get("inputs", {}),
                 version=origin["svp_version"],
             )
         except (pa.ArrowException, KeyError, ValueError) as error:
@@ -206,7 +247,8 @@ class Selection:
 
     def _columns(self) -> dict[str, Sequence[Any] | NDArray[Any] | None]:
         return {
-            name: getattr(self, name) for name in ("ids", "gains", "weights", "labels", "keys", "nearest", "distances")
+            name: getattr(self, name)
+            for name in ("ids", "gains", "weights", "labels", "keys", "nearest", "distances", "stands_for")
         }
 
 
@@ -246,6 +288,17 @@ def _read_origin(path: Path) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """What JSON has no word for: numbers and arrays of numpy as plain ones, anything else by its name."""
     return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else str(value)
+
+
+def _with_keys(limits: Any, key: Callable[[Any], Any]) -> Any:
+    """Limits per class with other keys: JSON has only words for them, `select` wants numbers for classes."""
+    if not isinstance(limits, Mapping):
+        return limits
+    return {key(name): _with_keys(value, key) for name, value in limits.items()}
+
+
+def _class_number(word: str) -> Any:
+    return int(word) if word.isdecimal() else word
 
 
 def _ints(column: Any) -> Ints:

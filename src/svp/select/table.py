@@ -19,17 +19,48 @@ GIVEN = ("ids", "seed", "memory", "ground")
 
 
 @dataclass(frozen=True)
+class Shape:
+    """The sizes that the cost of a method is a formula of.
+
+    n  examples; c  classes; d  numbers per embedding; n_epochs  rows of a signal; budget  how many are chosen;
+    already  how many count as chosen; memory  bytes a method may take where it can choose
+    """
+
+    n: int
+    c: int = 1
+    d: int = 1
+    n_epochs: int = 1
+    budget: int = 0
+    already: int = 0
+    memory: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method takes, for a forecast.
+
+    operations  in a unit of the method's own: time is measured on a few examples and grows in proportion
+    bytes       what the function holds beside its arrays and what it returns, at the highest
+    """
+
+    operations: Callable[[Shape], float]
+    bytes: Callable[[Shape], float] = lambda s: 0.0
+
+
+@dataclass(frozen=True)
 class Method:
     """One way of selecting: a function over arrays, and which arrays it reads.
 
     function  takes the arrays of `needs` in that order, then by keyword its options, and what it names of GIVEN
     needs     "probs", "embeddings", "labels", "scores", "similarity" (made of embeddings where it is not given), or a kind
               of signal such as "correct"
+    cost      formulas of time and memory; None: no forecast
     The one-line summary is the first line of the function's docstring; its options are its keyword-only parameters.
     """
 
     function: Callable[..., Any]
     needs: tuple[str, ...] = ("probs",)
+    cost: Cost | None = None
 
     @property
     def summary(self) -> str:

@@ -19,13 +19,11 @@ from svp.data.base import Dataset
 from svp.errors import BudgetError, SettingError
 from svp.evaluate import better, no_worse
 from svp.labels import Batch
-from svp.runs import FORMAT, SIMULATED, Json, Run, check_files, read_array, write_json
+from svp.runs import SIMULATED, Json, Run, check_files, read_array
 from svp.select import resolve_budget
 from svp.workflows.arms import Arm, answers, arm_facts, compare
 from svp.workflows.session import Session
 from svp.workflows.work import Show, Work, begin, check, check_needs, labels_of, silent
-
-MAY_VARY = ("control", "seeds", "evaluate")
 
 
 class Oracle:
@@ -56,6 +54,7 @@ def active(
     evaluated. Arguments, resuming and errors: as `coreset`.
     """
     dataset = dataset or load(config, show)
+    labels_of(dataset)  # first of all: without labels there may be no classes either
     check_needs(config, dataset, trained_on_all=False)
     check(config, dataset)
     totals = _totals(config.labelled, len(dataset), "labelled")
@@ -64,18 +63,11 @@ def active(
         raise SettingError(
             f"evaluate asks for {unknown[0]:,} labels, which is none of the totals ({', '.join(map(str, totals))})"
         )
-    with begin(
-        config,
-        dataset,
-        "active",
-        may_vary=MAY_VARY,
-        out=out,
-        reuse=reuse,
-        accept_code_change=accept_code_change,
-    ) as run:
-        work = Work(run, dataset, config.compute, show)
+    with begin(config, dataset, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show) as work:
+        run = work.run
         arms: list[Arm] = []
         seconds: dict[tuple[str, int, int], float] = {}
+        drawn: list[Json] = []
         hidden = dataset.without_labels()
         for seed in config.run_seeds:
             for name, own in _sessions(config, work, seed).items():
@@ -90,31 +82,30 @@ def active(
                     show=show,
                 ) as session:
                     _simulate(session, Oracle(dataset), totals)
+                    drawn += [
+                        {"arm": name, "seed": seed, "round": asked["round"], "why": asked["origin"]}
+                        for asked in session.status()["rounds"][1:]
+                        if asked["origin"] != own.method
+                    ]
                     for n in at:
                         seconds[name, seed, n] = session.selection_seconds(n)
                         arms.append(_evaluate(work, config, session, name, n, seed))
                     if name == "proxy":
                         suffix = "" if seed == config.seed else f"-seed{seed}"
                         session.asked(totals[-1]).of(dataset).save(run.folder / f"selection{suffix}.parquet")
-        metrics: Json = {
-            "format": FORMAT,
-            "workflow": "active",
-            "method": config.method,
-            "labelled": totals,
-            "n": len(dataset),
-            "margin": config.margin,
-            "arms": [
+        return work.finish(
+            config,
+            labelled=totals,
+            same_model=config.proxy == config.target,
+            arms=[
                 {**arm_facts(dataset, arm), "selection_seconds": seconds[arm.name, arm.seed, arm.fitted.n]}
                 for arm in arms
             ],
-            "comparisons": _comparisons(config, arms, at),
-            "agreement": _agreements(run, config, dataset, totals),
-            "speed_up": _speed_up(config, seconds, at),
-        }
-        metrics["verdict"] = audit.words(metrics)
-        write_json(run.folder / "metrics.json", metrics)
-        run.event("finished")
-        return run
+            comparisons=_comparisons(config, arms, at),
+            drawn_at_random=drawn,
+            agreement=_agreements(run, config, totals),
+            speed_up=_speed_up(config, seconds, at),
+        )
 
 
 def _sessions(config: ActiveConfig, work: Work, seed: int) -> dict[str, RunConfig]:
@@ -166,19 +157,23 @@ def _comparisons(config: ActiveConfig, arms: list[Arm], at: list[int]) -> list[J
     return found
 
 
-def _agreements(run: Run, config: ActiveConfig, dataset: Dataset, totals: list[int]) -> list[Json]:
-    """After the random start proxy and target have seen the same labels: do they ask for the same examples?"""
+def _agreements(run: Run, config: ActiveConfig, totals: list[int]) -> list[Json]:
+    """In the first round that is no draw proxy and target have seen the same labels: do they ask for the same examples?"""
     found = []
-    if "target" in config.control and config.target != config.proxy and len(totals) > 1:
+    if "target" in config.control and config.target != config.proxy:
         for seed in config.run_seeds:
-            stages = [
-                next(run.folder.glob(f"{SIMULATED}/{name}-seed-{seed}/rounds/001-*/selection"))
+            rankings = [
+                sorted(run.folder.glob(f"{SIMULATED}/{name}-seed-{seed}/rounds/*/selection"))[:1]
                 for name in ("proxy", "target")
             ]
+            if not all(rankings):
+                continue
+            stages = [stage for (stage,) in rankings]
             for stage in stages:  # of a run taken up again, perhaps not looked at so far
                 check_files(stage)
             own, target = (np.asarray(read_array(stage / "scores.npy")) for stage in stages)
-            agreed = audit.agreement(own, target, totals[1] - totals[0])
+            round_ = int(stages[0].parent.name.partition("-")[0])
+            agreed = audit.agreement(own, target, totals[round_] - totals[round_ - 1])
             found.append({"between": "proxy and target", "seeds": [seed, seed], **agreed.facts()})
     return found
 

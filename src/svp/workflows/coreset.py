@@ -22,12 +22,10 @@ from svp.data.base import Dataset
 from svp.errors import BudgetError, MissingInput, SettingError
 from svp.evaluate import better, no_worse
 from svp.learners import find
-from svp.runs import FORMAT, Json, Run, write_json
+from svp.runs import Json, Run
 from svp.select import Selection, find_method, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare
 from svp.workflows.work import Fitted, Ranked, Show, Tested, Work, begin, check, labels_of, model_seed, silent
-
-MAY_VARY = ("control", "equal", "seeds")
 
 
 @dataclass(frozen=True)
@@ -65,16 +63,7 @@ def coreset(
         raise SettingError(f"{config.target.model} does not learn in steps; leave equal at epochs")
     earlier = None if config.selection is None else Selection.load(config.selection)
     budget = _budget(config, dataset, earlier)
-    with begin(
-        config,
-        dataset,
-        "coreset",
-        may_vary=MAY_VARY,
-        out=out,
-        reuse=reuse,
-        accept_code_change=accept_code_change,
-    ) as run:
-        work = Work(run, dataset, config.compute, show)
+    with begin(config, dataset, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show) as work:
         chosen: dict[int, Chosen] = {}
         arms: list[Arm] = []
         for seed in config.run_seeds:
@@ -85,11 +74,8 @@ def coreset(
                 selection = earlier.head(budget)
             arms += _train_targets(work, config, selection, seed)
             suffix = "" if seed == config.seed else f"-seed{seed}"
-            selection.save(run.folder / f"selection{suffix}.parquet")
-        metrics = _metrics(work, config, budget, chosen, arms)
-        write_json(run.folder / "metrics.json", metrics)
-        run.event("finished")
-        return run
+            selection.save(work.run.folder / f"selection{suffix}.parquet")
+        return work.finish(config, **_measured(work, config, budget, chosen, arms))
 
 
 def _select(work: Work, config: CoresetConfig, budget: int, seed: int) -> Chosen:
@@ -136,23 +122,17 @@ def as_many_steps(config: TrainConfig, n_part: int, n_whole: int) -> TrainConfig
 # --- what it was worth ----------------------------------------------------------------------------------------------------
 
 
-def _metrics(work: Work, config: CoresetConfig, budget: int, chosen: dict[int, Chosen], arms: list[Arm]) -> Json:
-    """Everything that was measured, as metrics.json keeps it."""
-    metrics: Json = {
-        "format": FORMAT,
-        "workflow": "coreset",
+def _measured(work: Work, config: CoresetConfig, budget: int, chosen: dict[int, Chosen], arms: list[Arm]) -> Json:
+    """What metrics.json keeps of this workflow."""
+    measured: Json = {
         "method": config.method if chosen else "an earlier selection",
         "budget": budget,
-        "n": len(work.dataset),
-        "margin": config.margin,
         "proxies": [_proxy_facts(work, seed, made, made.tested) for seed, made in chosen.items() if made.tested],
         "arms": [arm_facts(work.dataset, arm) for arm in arms],
         "comparisons": _comparisons(config, chosen, arms),
         "agreement": _agreements(work, config, budget, chosen, arms),
     }
-    metrics["payment"] = _payment(config, metrics)
-    metrics["verdict"] = audit.words(metrics)
-    return metrics
+    return {**measured, "payments": _payments(measured)}
 
 
 def _proxy_facts(work: Work, seed: int, made: Chosen, tested: Tested) -> Json:
@@ -217,20 +197,22 @@ def _agreements(
     return found
 
 
-def _payment(config: CoresetConfig, metrics: Json) -> Json | None:
-    """Seconds end to end against the full training; None without one, and where what the choice had cost is not known."""
-    if config.selection is not None:
-        return None
-    first, equal = _first_arm(config), config.equal[0]
-    judged = next(
-        (c for c in metrics["comparisons"] if (c["arm"], c["against"], c["equal"]) == (first, "full", equal)), None
-    )
-    if judged is None:
-        return None
-    selecting = [p["seconds"]["train"] + p["seconds"]["select"] for p in metrics["proxies"]] or [0.0]
-    training = [a["seconds"]["train"] for a in metrics["arms"] if (a["arm"], a["equal"]) == (first, equal)]
-    full = [a["seconds"]["train"] for a in metrics["arms"] if a["arm"] == "full"]
-    return audit.payment(float(np.mean(selecting) + np.mean(training)), float(np.mean(full)), judged["verdict"]).facts()
+def _payments(measured: Json) -> list[Json]:
+    """Seconds end to end against the full training, for each way of training on the proxy's choice.
+
+    None of an earlier selection: what that had cost is not known here.
+    """
+    selecting = {p["seed"]: p["seconds"]["train"] + p["seconds"]["select"] for p in measured["proxies"]}
+    training = {(a["arm"], a["equal"], a["seed"]): a["seconds"]["train"] for a in measured["arms"]}
+    found = []
+    for judged in measured["comparisons"]:
+        if (judged["arm"], judged["against"]) == ("proxy", "full"):
+            seeds = [seed for arm, _, seed in training if arm == "full"]
+            own = [selecting.get(seed, 0.0) + training["proxy", judged["equal"], seed] for seed in seeds]
+            full = [training["full", "epochs", seed] for seed in seeds]
+            paid = audit.payment(own, full, judged["verdict"])
+            found.append({"arm": "proxy", "equal": judged["equal"], **paid.facts()})
+    return found
 
 
 def _rank(work: Work, config: CoresetConfig, name: str, fitted: list[Fitted], budget: int, seed: int) -> Ranked:

@@ -85,7 +85,8 @@ class Session:
     def ask(self, n: int | str) -> Batch:
         """Which `n` examples to label next: stored before it is returned. While a question is open, what is left of it.
 
-        The first question is drawn at random; every later one is chosen by the proxy, trained on the labels so far from scratch.
+        The first question is drawn at random, and so is every one until two classes have labels: before that no model can be
+        trained to tell them apart. Later ones are chosen by the proxy, trained on the labels so far from scratch.
         Raises BudgetError when there are fewer than n left. Cost: a training, a pass over the pool, and the method's own.
         """
         if (open_question := self._store.open_question()) is not None:
@@ -99,9 +100,14 @@ class Session:
         if not budget:
             raise BudgetError(f"ask for one example at least; {len(pool):,} are unlabelled")
         round_ = len(self._store.rounds())
-        if not len(ids):
+        if len(known := np.unique(labels)) < 2:
+            origin = "random start"
+            if len(known):
+                origin = f"random, as all {len(ids):,} labels so far are {self.dataset.classes[known[0]]}"
+                self._run.event("drawn at random", round=round_, why=origin)
+                self._work.show(f"asking for {budget:,} at {origin}", 0, 0)
             start = select("random", budget, ids=pool, seed=self.config.seed)
-            return self._store.ask(start.ids, round=round_, origin="random start")
+            return self._store.ask(start.ids, round=round_, origin=origin)
         _, row = find_method(self.config.method)
         covers = isinstance(row, Cover)
         chosen = self._work.choose(

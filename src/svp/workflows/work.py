@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,18 @@ from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError
 from svp.learners import EpochRecord, Learner, Outputs, check_device, find, make_learner, trial
-from svp.runs import Json, Run, Stage, digest, environment, read_array, surroundings, write_array
+from svp.runs import (
+    METRICS_FORMAT,
+    Json,
+    Run,
+    Stage,
+    digest,
+    environment,
+    read_array,
+    surroundings,
+    write_array,
+    write_json,
+)
 from svp.select import Method, Rank, Selection, find_method, score, select
 from svp.signals import KINDS, Signals
 
@@ -214,6 +226,21 @@ class Work:
         probs = read_array(stage.folder / "probs.npy")
         return Tested(probs.argmax(axis=1) == labels_of(test), stage.facts["seconds"])
 
+    def finish(self, config: RunConfig, **measured: Any) -> Run:
+        """Write metrics.json: what is true of every workflow, and what this one measured. Returns the run."""
+        metrics = {
+            "format": METRICS_FORMAT,
+            "workflow": config.workflow,
+            "method": config.method,
+            "kind": "rank" if isinstance(find_method(config.method)[1], Rank) else "cover",
+            "n": len(self.dataset),
+            "margin": config.margin,
+            **measured,
+        }
+        write_json(self.run.folder / "metrics.json", metrics)
+        self.run.event("finished")
+        return self.run
+
     def _arrays(
         self, fitted: Fitted, needs: Sequence[str], ids: NDArray[np.int64], labels: NDArray[np.int64] | None
     ) -> dict[str, Any]:
@@ -274,26 +301,30 @@ class _Given:
 # --- before the first stage ------------------------------------------------------------------------------------------------
 
 
+@contextmanager
 def begin(
     config: RunConfig,
     dataset: Dataset,
-    workflow: str,
     *,
-    may_vary: Sequence[str],
     out: str | Path | None,
     reuse: str | Path | Sequence[str | Path],
     accept_code_change: bool,
-) -> Run:
-    """The run folder, new or taken up: as asked, or one that the same settings find again, with its siblings to reuse."""
+    show: Show,
+) -> Iterator[Work]:
+    """Work in the run folder, new or taken up: as asked, or one that the same settings find again, with its siblings to reuse."""
     others = as_paths(reuse)
     if out is None:
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset.name)
-        out = Path("runs") / f"{name}-{workflow}-{config.digest(without=[*may_vary, 'data'])[:8]}"
+        kind = f"{name}-{config.workflow}"
+        out = Path("runs") / f"{kind}-{config.digest(without=[*config.may_vary, 'data'])[:8]}"
         # Another method or budget does not train the same proxy again.
-        siblings = sorted(mark.parent for mark in Path("runs").glob(f"{name}-{workflow}-*/environment.json"))
+        siblings = sorted(mark.parent for mark in Path("runs").glob(f"{kind}-*/environment.json"))
         here = surroundings(environment(dataset))
         others += [sibling for sibling in siblings if sibling != out and _surroundings_of(sibling) == here]
-    return Run.start(Path(out), config, dataset, may_vary=may_vary, reuse=others, accept_code_change=accept_code_change)
+    with Run.start(
+        Path(out), config, dataset, may_vary=config.may_vary, reuse=others, accept_code_change=accept_code_change
+    ) as run:
+        yield Work(run, dataset, config.compute, show)
 
 
 def _surroundings_of(run: Path) -> Json | None:
@@ -325,7 +356,15 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
 
 
 def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = True) -> None:
-    """MissingInput unless the proxy gives what the method reads; unlabelled examples have neither signals nor labels."""
+    """MissingInput unless the proxy gives what the method reads; unlabelled examples have neither signals nor labels.
+
+    DataError where nothing says what the classes are.
+    """
+    if not dataset.classes:
+        raise DataError(
+            f"{dataset.name} has no labels and names no classes; say what can be answered: "
+            "Dataset.from_arrays(..., classes=['cat', 'dog']), or an array classes in the .npz file"
+        )
     _, method = find_method(config.method)
     if not method.reads:
         return
@@ -357,14 +396,20 @@ def as_paths(folders: str | Path | Sequence[str | Path]) -> list[Path]:
 def labels_of(dataset: Dataset) -> NDArray[np.int64]:
     """The labels, or a DataError that says there are none."""
     if dataset.labels is None:
-        raise DataError(f"{dataset.name} has no labels, which this workflow needs: give each example one")
+        raise DataError(
+            f"{dataset.name} has no labels, which this workflow needs: give each example one; "
+            "where people are to label it, use svp.Session, with classes= in Dataset.from_arrays"
+        )
     return dataset.labels
 
 
 def test_part(dataset: Dataset) -> Dataset:
     """The labelled test part, or a DataError that says there is none."""
     if dataset.test is None or not len(dataset.test) or dataset.test.labels is None:
-        raise DataError(f"{dataset.name} has no labelled test part to measure on; give it one, or a test_share above 0")
+        raise DataError(
+            f"{dataset.name} has no labelled test part to measure on; bring one (a folder test/, arrays x_test and y_test, or "
+            "test=), or have one held out of the labelled examples (test_share, --test-share)"
+        )
     return dataset.test
 
 

@@ -1,0 +1,561 @@
+"""Files to arrays and back: `probs.parquet:p*` names columns of a file, a folder stands for the shards in it.
+
+    .npy                    memory-mapped
+    .npz                    `file.npz:name`; memory-mapped where it is not compressed
+    .parquet .arrow .feather .csv .tsv .jsonl
+                            `file:column`, `file:p0,p1,p2`, `file:p*` (every column that begins so), or a column of lists; a row
+                            is an example, and is called by its number, from 0. Read block by block: into memory, or where it
+                            is large into an unnamed file on disk (in the folder that TMPDIR names)
+    a folder                its files of one of these kinds, in the order of their names, are one array
+
+pyarrow and numpy read; nothing is ever unpickled.
+"""
+
+import hashlib
+import io
+import itertools
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.errors import DataError, SettingError, UnknownName
+from svp.runs import write_bytes
+
+# What an array may be called in a file whose columns were not named; the columns of ids and labels are no features.
+NAMES = {
+    "ids": ("id", "ids", "key", "keys"),
+    "labels": ("label", "labels", "y"),
+    "scores": ("score", "scores", "gain"),
+    "costs": ("cost", "costs"),
+}
+_NO_FEATURE = {*NAMES["ids"], *NAMES["labels"], "rank", "index", "__index_level_0__"}
+_BLOCK_ROWS = 8192
+_BLOCK_BYTES = 8 << 20
+# What stands for a missing value, where there is such a thing: an unknown label, an example that was not shown.
+_MISSING = {"labels": -1, "correct": 255}
+_WANTED = ("probs", "embeddings", "similarity", "labels", "scores", "costs")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one word of a command line names.
+
+    path     as given
+    files    that file, or the shards in that folder
+    columns  what stands behind the colon; or None
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    columns: str | None = None
+
+    @classmethod
+    def of(cls, word: str) -> "Source":
+        """`path` or `path:columns`; DataError where there is no such file, or nobody here can read it."""
+        path, columns = Path(word), None
+        if not path.exists() and ":" in word:
+            left, _, columns = word.rpartition(":")
+            path = Path(left)
+        if not path.exists():
+            raise DataError(f"{path} does not exist; give a file ({', '.join(SUFFIXES)}), or a folder of such files")
+        return cls(path, _shards(path) if path.is_dir() else (_known(path),), columns or None)
+
+    @property
+    def kind(self) -> str:
+        return _suffix(self.files[0])
+
+    def column_names(self) -> list[str]:
+        """The columns of a table; none of an array."""
+        return [] if self.kind in (".npy", ".npz") else list(column_types(self.files[0]))
+
+    def describe(self, *, digests: bool) -> list[dict[str, Any]]:
+        """Name, size and SHA-256 of each file: what an origin records. Time: one pass over the files."""
+        return [
+            {
+                "name": file.name,
+                **({} if self.columns is None else {"columns": self.columns}),
+                "size": file.stat().st_size,
+                **({"sha256": sha256_of(file)} if digests else {}),
+            }
+            for file in self.files
+        ]
+
+
+def read_array(source: Source, role: str, memory: int) -> NDArray[Any]:
+    """The numbers of one argument of `svp.select`, as it wants them.
+
+    role    the argument: probs, embeddings, similarity (n, ...); labels, scores, costs (n,); or a kind of signal, which a
+            table holds as (n, n_epochs), a row an example, and a .npy as (n_epochs, n), as `svp` itself saves it
+    memory  bytes that may be held; what is larger than an eighth of it is put on disk and mapped
+    Raises DataError for text, missing values and rows of different lengths, with the first rows where they are.
+    """
+    flip = role not in _WANTED
+    blocks = (block for file in source.files for block in _arrays(file, source.columns, role, memory))
+    first = next(blocks, None)
+    if first is None:
+        return np.zeros(0)
+    second = next(blocks, None)
+    whole = first if second is None else _joined(itertools.chain((first, second), blocks), memory // 8, source.path)
+    return whole.T if flip else whole
+
+
+def read_names(source: Source, memory: int) -> Any:
+    """Ids, or the users' own keys: (n,) int64, or a pyarrow array of strings."""
+    import pyarrow as pa
+
+    if source.kind in (".npy", ".npz"):
+        array = read_array(source, "scores", memory)
+        if array.ndim != 1 or array.dtype.kind not in "iuUS":
+            raise DataError(
+                f"{source.path}: {array.dtype} of shape {array.shape}; give a flat array of whole numbers or of strings"
+            )
+        return array if array.dtype.kind in "iu" else pa.chunked_array([pa.array(array.astype(str).tolist())])
+    parts: list[Any] = []
+    for text in (False, True):
+        try:
+            for file in source.files:
+                names = _choose(file, source.columns, "ids")
+                parts += [batch.column(0) for batch in batches(file, names, "keys" if text else "ids")]
+            break
+        except _NotNumbers:
+            parts = []
+    column = pa.chunked_array(parts) if parts else pa.chunked_array([pa.array([], pa.int64())])
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    _refuse_missing(source.path, np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)))
+    if pa.types.is_integer(column.type):
+        return column.to_numpy()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column.cast(pa.string())
+    raise DataError(f"{source.path}: {column.type} cannot name examples; give a column of whole numbers or of strings")
+
+
+def write_table(path: Path, table: Any) -> None:
+    """A pyarrow table as .parquet, .arrow, .feather, .csv, .tsv or .jsonl, whole or not at all."""
+    if path.suffix.lower() not in _WRITERS:
+        raise SettingError(f"{path} cannot be written; give a name that ends in {', '.join(_WRITERS)} or .npy")
+    write_bytes(path, _WRITERS[path.suffix.lower()](table))
+
+
+def check_out(path: Path, sources: Iterable[Source]) -> Path:
+    """`path` if it can be written without harm: a known suffix, a folder that is there, and no file that is read."""
+    if path.suffix.lower() not in (*_WRITERS, ".npy"):
+        raise SettingError(f"{path} cannot be written; give a name that ends in {', '.join(_WRITERS)} or .npy")
+    if not path.absolute().parent.is_dir():
+        raise SettingError(f"{path}: the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise SettingError(f"{path} is a folder; give the name of a file")
+    if path.exists() and any(path.samefile(file) for source in sources for file in source.files):
+        raise SettingError(f"{path} is one of the inputs; give another name, nothing was written")
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- which files, which columns ------------------------------------------------------------------------------------------
+
+
+def _suffix(path: Path) -> str:
+    return path.suffix.lower()
+
+
+def _known(path: Path) -> Path:
+    if _suffix(path) not in SUFFIXES:
+        raise DataError(f"{path}: unknown kind of file {path.suffix!r}; known are {', '.join(SUFFIXES)}")
+    return path
+
+
+def _shards(folder: Path) -> tuple[Path, ...]:
+    """The visible files of a folder, all of one known kind, by name."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith((".", "_")))
+    known = [path for path in files if _suffix(path) in SUFFIXES]
+    if not known:
+        raise DataError(f"{folder} has no file that can be read; known are {', '.join(SUFFIXES)}")
+    if len(kinds := sorted({_suffix(path) for path in known})) > 1:
+        raise DataError(
+            f"{folder} has files of several kinds ({', '.join(kinds)}); give a folder with one, or name a file"
+        )
+    return tuple(known)
+
+
+def _choose(file: Path, columns: str | None, role: str) -> list[str]:
+    """The columns meant, in the order named, else in that of the file."""
+    types = column_types(file)
+    known = list(types)
+    if columns is not None:
+        if columns in types:
+            return [columns]
+        chosen = []
+        for word in columns.split(","):
+            found = [name for name in known if name.startswith(word[:-1])] if word.endswith("*") else [word]
+            if not found or found[0] not in types:
+                raise UnknownName(
+                    f"column of {file.name}", word, known, hint=f"'{word.rstrip('*')}*' takes all that begin so"
+                )
+            chosen += found
+        return chosen
+    for name in (role, *NAMES.get(role, ())):
+        if name in types:
+            return [name]
+    if role in NAMES:
+        if len(known) == 1:
+            return known
+        raise DataError(
+            f"{file}: which column holds the {role}? Name it: {file.name}:COLUMN, one of {', '.join(known)}"
+        )
+    features = [name for name in known if name not in _NO_FEATURE]
+    lists = [name for name in features if types[name] == "list"]
+    chosen = lists or [name for name in features if types[name] == "number"] or features
+    if not chosen or len(lists) > 1:
+        raise DataError(f"{file}: which columns hold the {role}? Name them: {file.name}:COLUMN, of {', '.join(known)}")
+    return chosen
+
+
+def column_types(file: Path) -> dict[str, str]:
+    """Each column as "number", "list" or "other"."""
+    import pyarrow as pa
+
+    def word(kind: Any) -> str:
+        t = pa.types
+        if t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind):
+            return "list"
+        number = t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind) or t.is_decimal(kind)
+        return "number" if number else "other"
+
+    schema = _schema(file)
+    return {field.name: word(field.type) for field in schema}
+
+
+# --- tables, block by block ----------------------------------------------------------------------------------------------
+
+
+class _NotNumbers(DataError):
+    """Text where numbers should be."""
+
+
+def batches(file: Path, names: list[str], role: str) -> Iterator[Any]:
+    """pyarrow batches of these columns, in the order of the rows; DataError for a damaged file."""
+    import pyarrow as pa
+
+    try:
+        for batch in _TABLES[_suffix(file)].read(file, names, role):
+            if missing := [name for name in names if name not in batch.schema.names]:
+                raise UnknownName(f"column of {file.name}", missing[0], batch.schema.names)
+            yield batch.select(names)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        # The header is row 1 of pyarrow's.
+        if found := re.search(r"Row #(\d+): CSV conversion error to \w+: invalid value '(.*)'", text):
+            raise _NotNumbers(f"{file}: {role} wants numbers, row {int(found[1]) - 2} has {found[2]!r}") from None
+        if "changed from" in text:
+            raise _NotNumbers(f"{file}: {role} wants numbers in every row; {text}") from None
+        raise DataError(f"{file} cannot be read: {text}") from None
+
+
+def _schema(file: Path) -> Any:
+    import pyarrow as pa
+
+    try:
+        return _TABLES[_suffix(file)].schema(file)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def _parquet(file: Path, names: list[str], role: str) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as opened:
+        yield from opened.iter_batches(_BLOCK_ROWS, columns=names)
+
+
+def _parquet_schema(file: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as opened:
+        return opened.schema_arrow
+
+
+def _ipc(file: Path, names: list[str], role: str) -> Iterator[Any]:
+    import pyarrow as pa
+
+    with pa.memory_map(str(file)) as mapped, pa.ipc.open_file(mapped) as opened:
+        for i in range(opened.num_record_batches):
+            batch = opened.get_batch(i)
+            for start in range(0, batch.num_rows, _BLOCK_ROWS):
+                yield batch.slice(start, _BLOCK_ROWS)
+
+
+def _ipc_schema(file: Path) -> Any:
+    import pyarrow as pa
+
+    with pa.memory_map(str(file)) as mapped, pa.ipc.open_file(mapped) as opened:
+        return opened.schema
+
+
+def _csv(file: Path, names: list[str] | None, role: str) -> Any:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    kind = pa.string() if role == "keys" else pa.int64() if role == "ids" else pa.float64()
+    return csv.open_csv(
+        file,
+        read_options=csv.ReadOptions(block_size=_BLOCK_BYTES),
+        parse_options=csv.ParseOptions(delimiter="\t" if _suffix(file) == ".tsv" else ",", newlines_in_values=True),
+        convert_options=csv.ConvertOptions(include_columns=names or [], column_types=dict.fromkeys(names or [], kind)),
+    )
+
+
+def _csv_schema(file: Path) -> Any:
+    with _csv(file, None, "") as opened:
+        return opened.schema
+
+
+def _jsonl(file: Path, names: list[str] | None, role: str) -> Iterator[Any]:
+    """Blocks of whole lines, each parsed by pyarrow."""
+    import pyarrow as pa
+    import pyarrow.json as paj
+
+    wanted = {"keys": pa.string(), "ids": pa.int64()}.get(role)
+    schema = None if wanted is None or names is None else pa.schema([(name, wanted) for name in names])
+    with file.open("rb") as opened:
+        # readlines stops after the line that reaches the size: whole lines, about a block.
+        while lines := opened.readlines(_BLOCK_BYTES):
+            block = b"".join(lines)
+            if block.strip():
+                options = paj.ParseOptions(explicit_schema=schema)
+                read = paj.ReadOptions(block_size=len(block) + 1)
+                yield from paj.read_json(pa.BufferReader(block), read, options).to_batches()
+
+
+def _jsonl_schema(file: Path) -> Any:
+    import pyarrow as pa
+
+    first = next(iter(_jsonl(file, None, "")), None)
+    return pa.schema([]) if first is None else first.schema
+
+
+# --- arrays --------------------------------------------------------------------------------------------------------------
+
+
+def _arrays(file: Path, columns: str | None, role: str, memory: int) -> Iterator[NDArray[Any]]:
+    """Blocks of one file: rows are examples."""
+    if _suffix(file) in (".npy", ".npz"):
+        array = _npy(file, columns) if _suffix(file) == ".npy" else _npz(file, columns, memory)
+        yield array if role in _WANTED or array.ndim < 2 else array.T
+        return
+    names = _choose(file, columns, role)
+    if role in NAMES and len(names) > 1:
+        raise DataError(f"{file}: {role} is one column, not {len(names)}; name one")
+    missing: list[int] = []
+    row, width = 0, None
+    for batch in batches(file, names, role):
+        block, holes = _numbers(file, batch, role, row)
+        missing += (row + holes).tolist()
+        if block.ndim == 2 and len(block):
+            width = width or block.shape[1]
+            if block.shape[1] != width:
+                raise DataError(f"{file}: row {row} has {block.shape[1]} numbers of {role}, the first row has {width}")
+        row += batch.num_rows
+        if not missing:
+            yield block
+    _refuse_missing(file, np.array(missing))
+
+
+def _numbers(file: Path, batch: Any, role: str, row: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """A batch as an array, and the places in it where a value is missing."""
+    import pyarrow as pa
+
+    holes = np.zeros(batch.num_rows, bool)
+    parts = []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        shape: tuple[int, ...] = (batch.num_rows,)
+        if hasattr(column, "flatten") and hasattr(column.type, "value_type"):
+            holes |= column.is_null().to_numpy(zero_copy_only=False)
+            if holes.any():
+                return np.zeros((batch.num_rows, 0)), np.flatnonzero(holes)
+            lengths = np.asarray(column.value_lengths())
+            if len(other := np.flatnonzero(lengths != lengths[0])) if len(lengths) else ():
+                raise DataError(
+                    f"{file}: {name!r} has {lengths[other[0]]} numbers in row {row + other[0]}, {lengths[0]} in row {row}"
+                )
+            shape = (batch.num_rows, int(lengths[0]) if len(lengths) else 0)
+            column = column.flatten()
+        if pa.types.is_decimal(column.type) or pa.types.is_null(column.type):
+            column = column.cast(pa.float64())
+        if not (
+            pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)
+        ):
+            first = next((i for i, value in enumerate(column) if value.is_valid), 0)
+            place = row + first // max(1, shape[1] if len(shape) > 1 else 1)
+            raise _NotNumbers(
+                f"{file}: {role} wants numbers, column {name!r} holds {column.type}, in row {place} {column[first]!s:.40}"
+            )
+        if column.null_count:
+            if role in _WANTED and role not in _MISSING:
+                null = column.is_null().to_numpy(zero_copy_only=False).reshape(shape)
+                holes |= null if null.ndim == 1 else null.any(axis=1)
+            filled = _MISSING.get(role, np.nan)
+            column = column.cast(pa.float64() if filled != 255 else pa.uint8()).fill_null(filled)
+        values = column.to_numpy(zero_copy_only=False).reshape(shape)
+        # What text means must not depend on the block: 1 in one and 1.5 in the next.
+        parts.append(values.astype(np.float64, copy=False) if _suffix(file) == ".jsonl" else values)
+    one = parts[0] if len(parts) == 1 and (role in NAMES or parts[0].ndim == 2) else np.column_stack(parts)
+    return one, np.flatnonzero(holes)
+
+
+def _refuse_missing(path: Path, rows: NDArray[np.int64]) -> None:
+    if len(rows):
+        raise DataError(
+            f"{path}: {len(rows)} rows have missing values, the first: {rows[:3].tolist()}; fill or drop them"
+        )
+
+
+def _npy(file: Path, columns: str | None) -> NDArray[Any]:
+    if columns is not None:
+        raise DataError(f"{file} is one array and has no {columns!r}; leave :{columns} out")
+    try:
+        array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{file} cannot be read: {_no_pickle(error)}") from None
+    return array
+
+
+def _npz(file: Path, name: str | None, memory: int) -> NDArray[Any]:
+    """One array of an .npz: mapped where it lies in the file as it is, else unpacked, on disk where it is large."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            known = [member.removesuffix(".npy") for member in archive.namelist()]
+            if name is None and len(known) > 1:
+                raise DataError(f"{file} has several arrays; name one: {file.name}:NAME, of {', '.join(known)}")
+            if name is not None and name not in known:
+                raise UnknownName(f"array of {file.name}", name, known)
+            member = archive.getinfo(archive.namelist()[0 if name is None else known.index(name)])
+            with archive.open(member) as opened:
+                shape, fortran, dtype = _header(opened)
+                if dtype.hasobject:
+                    raise ValueError("allow_pickle")
+                order: Any = "F" if fortran else "C"
+                if member.compress_type == zipfile.ZIP_STORED and np.prod(shape):
+                    with file.open("rb") as raw:  # the header of the member, then that of the array, then the numbers
+                        raw.seek(member.header_offset + 26)
+                        name_size, extra = np.frombuffer(raw.read(4), "<u2").tolist()
+                        raw.seek(member.header_offset + 30 + name_size + extra)
+                        _header(raw)
+                        return np.memmap(file, dtype, "r", raw.tell(), shape, order)
+                blocks = (np.frombuffer(block, np.uint8) for block in iter(lambda: opened.read(_BLOCK_BYTES), b""))
+                return _joined(blocks, memory // 8, file).view(dtype).reshape(shape, order=order)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        raise DataError(f"{file} cannot be read: {_no_pickle(error)}") from None
+
+
+def _header(opened: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(opened)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(opened)
+
+
+def _no_pickle(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return "it holds Python objects; save numbers, or strings of fixed width" if "allow_pickle" in text else text
+
+
+def _joined(blocks: Iterable[NDArray[Any]], limit: int, where: Path) -> NDArray[Any]:
+    """One array of blocks of rows: in memory up to `limit` bytes, beyond that mapped from an unnamed file on disk."""
+    file: Any = io.BytesIO()
+    dtype, tail, n = np.dtype(np.uint8), (0,), 0
+    for block in blocks:
+        if not n:
+            dtype, tail = block.dtype, block.shape[1:]
+        if len(block) and (block.dtype != dtype or block.shape[1:] != tail):
+            raise DataError(
+                f"{where}: its parts differ, {dtype} rows of shape {tail} and {block.dtype} rows of shape {block.shape[1:]}"
+            )
+        if isinstance(file, io.BytesIO) and file.tell() + block.nbytes > limit:
+            disk = tempfile.TemporaryFile()  # noqa: SIM115 the array that is mapped from it keeps it
+            disk.write(file.getbuffer())
+            file = disk
+        n += len(block)
+        for start in range(0, len(block), _BLOCK_ROWS):  # a mapped block is never copied whole
+            file.write(np.ascontiguousarray(block[start : start + _BLOCK_ROWS]).data)
+    file.flush()
+    if not n or not np.prod(tail):
+        return np.zeros((n, *tail), dtype)
+    if isinstance(file, io.BytesIO):
+        return np.frombuffer(file.getbuffer(), dtype).reshape(n, *tail)
+    return np.memmap(file, dtype, "r", shape=(n, *tail))
+
+
+# --- tables out ----------------------------------------------------------------------------------------------------------
+
+
+def _buffered(write: Callable[[Any, Any], Any], table: Any) -> bytes:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    write(table, sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _to_parquet(table: Any) -> bytes:
+    import pyarrow.parquet as pq
+
+    return _buffered(pq.write_table, table)
+
+
+def _to_ipc(table: Any) -> bytes:
+    from pyarrow import feather
+
+    return _buffered(feather.write_feather, table)
+
+
+def _to_csv(table: Any, delimiter: str = ",") -> bytes:
+    from pyarrow import csv
+
+    options = csv.WriteOptions(delimiter=delimiter, quoting_style="needed")
+    return _buffered(lambda table, sink: csv.write_csv(table, sink, options), table)
+
+
+def _to_jsonl(table: Any) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist()).encode()
+
+
+_WRITERS: dict[str, Callable[[Any], bytes]] = {
+    ".parquet": _to_parquet,
+    ".csv": _to_csv,
+    ".tsv": lambda table: _to_csv(table, "\t"),
+    ".jsonl": _to_jsonl,
+    ".arrow": _to_ipc,
+    ".feather": _to_ipc,
+}
+
+
+@dataclass(frozen=True)
+class _Table:
+    """How one kind of table is read."""
+
+    read: Callable[[Path, list[str], str], Iterable[Any]]
+    schema: Callable[[Path], Any]
+
+
+_TABLES = {
+    ".parquet": _Table(_parquet, _parquet_schema),
+    ".arrow": _Table(_ipc, _ipc_schema),
+    ".feather": _Table(_ipc, _ipc_schema),
+    ".csv": _Table(_csv, _csv_schema),
+    ".tsv": _Table(_csv, _csv_schema),
+    ".jsonl": _Table(_jsonl, _jsonl_schema),
+}
+SUFFIXES = (".npy", ".npz", *_TABLES)

@@ -1,0 +1,149 @@
+"""How long a choice will take and how much memory, before it is made: formulas of the table, and a few examples timed."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.errors import SvpError
+from svp.select.budget import Budget, resolve_budget, resolve_memory
+from svp.select.limits import resolve_spend
+from svp.select.table import Cover, Shape
+
+# Bytes an example that `select` itself takes at the highest, measured: ids, masks, candidates, their order.
+_BYTES_RANK, _BYTES_COVER = 52, 44
+_BYTES_CHUNK = 40 << 20  # a chunk of examples in float64, with what a score makes of it
+_FIRST = 256  # examples in the first trial; each further one has four times as many
+_PIECES = 8  # from so many places: files are often sorted by class
+_SECONDS = 0.3
+_ARRAYS = ("probs", "embeddings", "labels", "scores")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a choice will take; None where the method's row has no formula for it.
+
+    seconds  measured on a few thousand examples at most and scaled by the formula: right within a factor, not a per cent
+    bytes    at the highest, beside the arrays
+    """
+
+    seconds: float | None
+    bytes: int | None
+
+
+def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any) -> Forecast:
+    """What `svp.select(method, budget, **arguments)` will take.
+
+    Raises what `select` would raise for the budget or an unknown method; inputs that are wrong inside are not looked for.
+    Cost: about 0.3 s at most.
+    """
+    from svp.select import find_method
+
+    _, row = find_method(method)
+    shape = _shape(budget, arguments)
+    if row.cost is None:
+        return Forecast(None, None)
+    own = _BYTES_COVER if isinstance(row, Cover) else _BYTES_RANK
+    n_bytes = int(own * shape.n + min(_BYTES_CHUNK, 80 * _numbers(arguments)) + row.cost.bytes(shape))
+    trials: list[tuple[float, float]] = []  # operations, seconds
+    begin = time.perf_counter()
+    n = min(_FIRST, shape.n)
+    try:
+        _seconds(method, *_part(arguments, shape, n))  # whatever is imported and compiled but once
+        while True:
+            part, size = _part(arguments, shape, n)
+            trials.append((row.cost.operations(size), min(_seconds(method, part, size) for _ in range(2))))
+            # Four times the examples are sixteen times the work at most.
+            if n == shape.n or (n > _FIRST and time.perf_counter() - begin + 8 * trials[-1][1] > _SECONDS):
+                break
+            n = min(4 * n, shape.n)
+    except SvpError:  # too few examples for an option, or wrong inputs: select itself will say
+        return Forecast(None, n_bytes)
+    return Forecast(_extended(trials, row.cost.operations(shape)), n_bytes)
+
+
+def _seconds(method: str | Callable[..., Any], part: dict[str, Any], size: Shape) -> float:
+    from svp.select import select
+
+    begin = time.perf_counter()
+    select(method, size.budget, **part)
+    return time.perf_counter() - begin
+
+
+def _extended(trials: list[tuple[float, float]], operations: float) -> float:
+    """Seconds for so many operations. What every call takes is no part of the growth: two trials tell them apart."""
+    work, seconds = trials[-1]
+    slope = seconds / max(work, 1.0)
+    if len(trials) > 1 and (less := trials[-2])[1] < seconds and less[0] < work:
+        slope = (seconds - less[1]) / (work - less[0])
+    return seconds + slope * (operations - work)
+
+
+def _shape(budget: Budget, arguments: Mapping[str, Any]) -> Shape:
+    """The sizes of a call of `select`."""
+    signals = [np.shape(values) for values in (arguments.get("signals") or {}).values()]
+    shapes = {name: np.shape(arguments[name]) for name in _ARRAYS if arguments.get(name) is not None}
+    lengths = [shape[0] for shape in shapes.values()] + [shape[-1] for shape in signals]
+    lengths += [np.shape(arguments[name])[0] for name in ("similarity", "ids") if arguments.get(name) is not None]
+    n = lengths[0] if lengths else 0
+    already = len(np.asarray(arguments.get("already", ())))
+    there = max(0, n - already - len(np.asarray(arguments.get("exclude", ()))))
+    if arguments.get("costs") is None:
+        size = resolve_budget(budget, there)
+    else:
+        costs = np.asarray(arguments["costs"], np.float64)
+        size = int(min(there, resolve_spend(budget, costs) / max(float(costs.mean()) if len(costs) else 1.0, 1e-300)))
+    return Shape(
+        n,
+        c=shapes.get("probs", (n, 1))[-1],
+        d=shapes.get("embeddings", (n, 1))[-1],
+        n_epochs=signals[0][0] if signals else 1,
+        budget=size,
+        already=already,
+        memory=resolve_memory(arguments.get("memory")),
+    )
+
+
+def _numbers(arguments: Mapping[str, Any]) -> int:
+    """How many numbers the arrays hold."""
+    arrays = [arguments.get(name) for name in _ARRAYS] + list((arguments.get("signals") or {}).values())
+    return sum(int(np.prod(np.shape(array))) for array in arrays if array is not None)
+
+
+def _part(arguments: Mapping[str, Any], shape: Shape, n: int) -> tuple[dict[str, Any], Shape]:
+    """The same call for n of the examples, everything else in proportion; limits and costs of examples are left out."""
+    rows = _rows(shape.n, n)
+    part = {
+        name: value
+        for name, value in arguments.items()
+        if name not in ("ids", "exclude", "per_class", "costs", "already", "signals", "similarity")
+    }
+    for name in _ARRAYS:
+        if part.get(name) is not None:
+            part[name] = np.asarray(part[name])[rows]
+    if arguments.get("signals"):
+        part["signals"] = {kind: np.asarray(values)[:, rows] for kind, values in arguments["signals"].items()}
+    if (similarity := arguments.get("similarity")) is not None:
+        part["similarity"] = similarity[rows][:, rows]
+    already = min(n, shape.already * n // max(shape.n, 1))
+    size = Shape(
+        n,
+        shape.c,
+        shape.d,
+        shape.n_epochs,
+        min(n - already, -(-shape.budget * n // max(shape.n, 1))),
+        already,
+        shape.memory,
+    )
+    return {**part, "ids": np.arange(n), "already": np.arange(already)}, size
+
+
+def _rows(n: int, size: int) -> NDArray[np.int64]:
+    """`size` of n rows, in a few pieces spread over them: single rows of a mapped file would each read a page."""
+    if size >= n or size % _PIECES:
+        return np.arange(size)
+    piece = size // _PIECES
+    return np.concatenate([np.arange(piece) + k * (n - piece) // (_PIECES - 1) for k in range(_PIECES)])

@@ -1,0 +1,138 @@
+"""The tables: every method and every sampler, what it reads, and what it costs."""
+
+from collections.abc import Callable
+from typing import Any
+
+from svp.errors import UnknownName
+from svp.names import resolve
+from svp.select import (
+    badge,
+    d2,
+    herding,
+    k_center,
+    probcover,
+    samplers,
+    scores,
+    seals,
+    stratified,
+    submodular,
+    typiclust,
+)
+from svp.select.table import Cost, Cover, Method, Rank, Sampler, Shape, method_of, path_of
+
+SAMPLERS: dict[str, Sampler] = {
+    "temperature": Sampler(samplers.temperature),
+    "strata": Sampler(samplers.strata),
+    "round_robin": Sampler(samplers.round_robin, needs=("embeddings",)),
+}
+
+_PER_CLASS = Cost(lambda s: s.n * s.c)
+_PER_EPOCH = Cost(lambda s: s.n * s.n_epochs)
+
+
+def _pairs(s: Shape) -> float:
+    """Products of every example with every other."""
+    return float(s.n) * s.n * s.d
+
+
+METHODS: dict[str, Method] = {
+    "random": Rank(scores.random, needs=(), cost=Cost(lambda s: s.n, lambda s: 24 * s.n)),
+    "stratified_random": Cover(
+        stratified.stratified_random, needs=("labels",), cost=Cost(lambda s: s.n, lambda s: 48 * s.n)
+    ),
+    "least_confidence": Rank(scores.least_confidence, needs=("probs",), cost=_PER_CLASS),
+    "margin": Rank(scores.margin, needs=("probs",), cost=_PER_CLASS),
+    "entropy": Rank(scores.entropy, needs=("probs",), cost=_PER_CLASS),
+    "forgetting": Rank(scores.forgetting, needs=("correct",), cost=_PER_EPOCH),
+    "el2n": Rank(scores.el2n, needs=("el2n",), cost=_PER_EPOCH),
+    "grand": Rank(scores.grand, needs=("probs", "embeddings", "labels"), cost=Cost(lambda s: s.n * (s.c + s.d))),
+    "aum": Rank(scores.aum, needs=("logit_margin",), cost=_PER_EPOCH),
+    "data_map": Rank(scores.data_map, needs=("p_true", "correct"), cost=_PER_EPOCH),
+    "moderate": Rank(
+        scores.moderate,
+        needs=("embeddings", "labels"),
+        per_example=False,
+        cost=Cost(lambda s: s.n * s.d, lambda s: 40 * s.n + 8 * s.c * s.d),
+    ),
+    "given": Rank(scores.given, needs=("scores",), cost=Cost(lambda s: s.n)),
+    "ccs": Rank(scores.aum, needs=("logit_margin",), sampler=SAMPLERS["strata"], cost=_PER_EPOCH),
+    "cluster_margin": Rank(
+        scores.margin,
+        needs=("probs",),
+        sampler=SAMPLERS["round_robin"],
+        cost=Cost(
+            lambda s: s.n * s.c + min(s.n, 10 * s.budget, 10_000) ** 2 * s.d,
+            lambda s: 8 * min(s.n, 10 * s.budget, 10_000) ** 2,
+        ),
+    ),
+    "k_center": Cover(
+        k_center.k_center,
+        needs=("embeddings",),
+        cost=Cost(
+            # At worst n d (already + budget). Bounds spare most of it: measured on normal rows, n 2,000 to 400,000.
+            lambda s: s.d * ((s.n * s.budget) ** 0.7 + 2e-4 * s.n * s.already),
+            lambda s: 50 * s.n + 4 * (s.already + s.budget) * (s.d + 30) + 8 * s.already * s.d,
+        ),
+    ),
+    "typiclust": Cover(
+        typiclust.typiclust,
+        needs=("embeddings",),
+        # 30 passes of k-means over at most 500 clusters, then neighbours within clusters alike in size.
+        cost=Cost(
+            lambda s: (
+                30 * s.n * min(s.already + s.budget, 500) * s.d + _pairs(s) / max(1, min(s.already + s.budget, 500))
+            ),
+            lambda s: 100 * s.n + s.memory,
+        ),
+    ),
+    "probcover": Cover(
+        probcover.probcover, needs=("embeddings",), cost=Cost(_pairs, lambda s: 40 * s.n + 1.5 * s.memory)
+    ),
+    "seals": Cover(
+        seals.seals,
+        needs=("probs", "embeddings"),
+        cost=Cost(lambda s: s.n * (s.c + s.already * s.d), lambda s: 30 * s.n + 16 * 100 * s.already + s.memory),
+    ),
+    "d2": Cover(
+        d2.d2,
+        needs=("scores", "embeddings"),
+        scored_by=Rank(scores.forgetting, needs=("correct",)),
+        cost=Cost(_pairs, lambda s: (200 + 32 * 10) * s.n + s.memory),
+    ),
+    "facility_location": Cover(
+        submodular.facility_location,
+        needs=("similarity",),
+        cost=Cost(lambda s: 6 * _pairs(s), lambda s: 16 * s.n * s.d + 60 * s.n + s.memory),
+    ),
+    "graph_cut": Cover(
+        submodular.graph_cut,
+        needs=("similarity",),
+        cost=Cost(
+            lambda s: _pairs(s) + (s.already + s.budget) * s.n * s.d, lambda s: 16 * s.n * s.d + 30 * s.n + s.memory
+        ),
+    ),
+    "herding": Cover(
+        herding.herding,
+        needs=("embeddings",),
+        cost=Cost(lambda s: s.budget * s.n * s.d, lambda s: min(8 * s.n * s.d, s.memory) + 60 * s.n),
+    ),
+    "badge": Cover(
+        badge.badge,
+        needs=("probs", "embeddings"),
+        cost=Cost(
+            lambda s: s.budget * s.n * (s.c + s.d),
+            lambda s: 110 * s.n + 8 * (s.already + s.budget) * (s.c + s.d) + 8000 * (s.c + s.d + 3000),
+        ),
+    ),
+}
+
+
+def find_method(method: str | Callable[..., Any]) -> tuple[str, Method]:
+    """The name that records use, and the row: from the table, from "package.module:function", or made of a function."""
+    if callable(method):
+        return path_of(method), method_of(method)
+    if method in METHODS:
+        return method, METHODS[method]
+    if ":" in method:
+        return method, method_of(resolve(method))
+    raise UnknownName("method", method, METHODS, hint="svp list methods")

@@ -1,0 +1,198 @@
+"""What the numbers of a run say, in words: made when somebody reads them, on a terminal or in a report; stored nowhere."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Name:
+    """What an arm is called in tables and charts, and in a sentence about either workflow."""
+
+    short: str
+    coreset: str = ""
+    active: str = ""
+
+
+ARMS = {
+    "proxy": Name("proxy", "the part the proxy chose", "what the proxy asked for"),
+    "random": Name("random", "a random part", "what chance asked for"),
+    "full": Name("everything", "everything"),
+    "target": Name("target", active="what the target asked for"),
+    "selection": Name("earlier selection", "the part of an earlier selection"),
+    "proxy model": Name("proxy itself", "the proxy itself"),
+}
+PAYMENTS = {"pays": "It pays", "does not pay": "It does not pay", "not shown": "Not shown whether it pays"}
+
+COMPARISONS = {
+    ("better", "shown"): "better",
+    ("better", "not shown"): "not shown to be better",
+    ("better", "refuted"): "worse",
+    ("no worse", "shown"): "no worse",
+    ("no worse", "not shown"): "not shown to be no worse",
+    ("no worse", "refuted"): "worse",
+}
+
+
+# --- numbers as people read them --------------------------------------------------------------------------------------
+
+
+def seconds(value: float) -> str:
+    """A time to two or three digits, in the unit that suits it."""
+    if value < 0.0995:
+        return f"{1000 * value:.2g} ms"
+    if value < 0.995:
+        return f"{value:.2f} s"
+    for limit, unit in ((120.0, "s"), (120.0, "min")):
+        if value < limit:
+            return f"{value:.0f} {unit}" if value >= 19.95 else f"{value:.1f} {unit}"
+        value /= 60
+    return f"{value:.1f} h"
+
+
+def times(n: float) -> str:
+    """A ratio: 0.66, 1.04, 2.5, 10.1."""
+    return f"{n:.2f}" if n < 1.995 else f"{n:.1f}" if n < 99.5 else f"{n:,.0f}"
+
+
+def points(n: float) -> str:
+    """A margin: 1 point, 0.5 points."""
+    return f"{n:g} point" if n == 1 else f"{n:g} points"
+
+
+# --- the verdict ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What can be said from across the room, and what it rests on."""
+
+    line: str
+    because: str
+
+
+def verdict(metrics: dict[str, Any]) -> list[str]:
+    """The verdict of a run in sentences, from its metrics: the claims first."""
+    return [f"{claim.line}: {claim.because}." for claim in claims(metrics)] + details(metrics)
+
+
+def claims(metrics: dict[str, Any]) -> list[Claim]:
+    """Does it pay? Or, of active learning, how much faster was it? A claim for each way that was measured."""
+    return _speed_ups(metrics) if metrics["workflow"] == "active" else _payments(metrics)
+
+
+def details(metrics: dict[str, Any]) -> list[str]:
+    """What was reached, compared and agreed on, in sentences; what was not measured is not mentioned."""
+    said = [_outcome(metrics)]
+    said += [_comparison(metrics, found) for found in metrics["comparisons"] if found["arm"] != "proxy model"]
+    said += _ranking(metrics["agreement"])
+    for found in metrics["comparisons"]:
+        if found["arm"] == "proxy model" and found["verdict"] == "shown":
+            said.append("The proxy itself is no less accurate than the target: you may not need the target at all.")
+    return said
+
+
+def _speed_ups(metrics: dict[str, Any]) -> list[Claim]:
+    if metrics["same_model"]:
+        because = "proxy and target are the same model, there is no speed-up to measure"
+        return [Claim("The target chose for itself", because)]
+    if not metrics["speed_up"]:
+        return [Claim("How much faster the proxy chose was not measured", "add --control target")]
+    found = []
+    for speed in reversed(metrics["speed_up"]):
+        line = f"To {speed['n_labelled']:,} labels, the proxy chose "
+        took = f"{seconds(speed['seconds'])} against {seconds(speed['target_seconds'])}"
+        if speed["ratio"] > 1:
+            found.append(Claim(f"{line}{times(speed['ratio'])} times as fast as the target", took))
+        else:
+            found.append(Claim(f"{line}no faster than the target", f"{times(speed['ratio'])} times as fast, {took}"))
+    return found
+
+
+def _payments(metrics: dict[str, Any]) -> list[Claim]:
+    if not metrics["payments"]:
+        if any(arm["arm"] == "selection" for arm in metrics["arms"]):
+            because = "what the earlier selection had cost is not part of this run"
+            return [Claim("Whether it pays is not known", because)]
+        return [Claim("Whether it pays was not measured", "add --control full")]
+    several = len(metrics["payments"]) > 1
+    return [
+        Claim(
+            PAYMENTS[paid["verdict"]] + (f", at equal {paid['equal']}" if several or paid["equal"] == "steps" else ""),
+            _why(paid, points(metrics["margin"])),
+        )
+        for paid in metrics["payments"]
+    ]
+
+
+def _why(paid: dict[str, Any], margin: str) -> str:
+    """What speaks for a payment or against it: the time, and the loss that it may have cost."""
+    took = f"{seconds(paid['seconds'])} against {seconds(paid['full_seconds'])}"
+    said = f"{times(paid['ratio'])} times as fast end to end as training on everything ({took})"
+    if paid["ratio"] <= 1:
+        return f"choosing and training take longer; {said}"
+    if paid["n_faster"] < paid["n_seeds"]:
+        said += f", faster in {paid['n_faster']} of {paid['n_seeds']} seeds only"
+    loss = {
+        "shown": f"and a loss above {margin} is excluded",
+        "not shown": f"but a loss above {margin} is not excluded",
+        "refuted": f"but more than {margin} is lost",
+    }
+    return f"{said}, {loss[paid['no_worse']]}"
+
+
+def _outcome(metrics: dict[str, Any]) -> str:
+    """Accuracies by arm, averaged over seeds."""
+    reached: dict[tuple[str, str, int], list[float]] = {}
+    for arm in metrics["arms"]:
+        reached.setdefault((arm["arm"], arm["equal"], arm["n"]), []).append(100 * arm["accuracy"])
+    parts = []
+    for (arm, equal, n), accuracies in reached.items():
+        who = getattr(ARMS[arm], metrics["workflow"]) + (", equal steps" if equal == "steps" else "")
+        parts.append(f"{np.mean(accuracies):.2f} % on {n:,} examples ({who})")
+    n_seeds = max(len(values) for values in reached.values())
+    model = metrics["arms"][0]["model"]
+    return f"Accuracy of {model}, mean of {n_seeds} seed{'s' if n_seeds > 1 else ''}: {'; '.join(parts)}."
+
+
+def _comparison(metrics: dict[str, Any], found: dict[str, Any]) -> str:
+    """One difference, what it can carry, and the claim."""
+    one, other = (getattr(ARMS[found[side]], metrics["workflow"]) for side in ("arm", "against"))
+    at = (
+        f" at {found['n_labelled']:,} labels"
+        if "n_labelled" in found
+        else " at equal steps"
+        if found["equal"] == "steps"
+        else ""
+    )
+    if found["low"] is None:
+        spread = (
+            f"one seed; other test rows could make it {found['rows_low']:+.2f} to {found['rows_high']:+.2f}, "
+            "what other seeds could do is unknown: repeat with --seeds 3"
+        )
+    else:
+        spread = (
+            f"95 % interval {found['low']:+.2f} to {found['high']:+.2f}; "
+            f"{found['n_seeds']} seeds and {found['n_test']:,} test rows could show {found['smallest']:.2f}"
+        )
+    margin = f" (margin {points(metrics['margin'])})" if found["question"] == "no worse" else ""
+    claim = f"{found['question'].capitalize()}{margin}: {found['verdict']}."
+    return f"{one[0].upper()}{one[1:]} against {other}{at}: {found['mean']:+.2f} points ({spread}). {claim}"
+
+
+def _ranking(agreements: list[dict[str, Any]]) -> list[str]:
+    """The proxy's agreement with the target, beside that of two targets."""
+    said = []
+    for between in ("proxy and target", "target and target"):
+        found = [a for a in agreements if a["between"] == between]
+        if not found:
+            continue
+        overlap = np.mean([a["overlap"] for a in found])
+        rhos = [a["spearman"] for a in found if a["spearman"] is not None]
+        rank = f"Spearman {np.mean(rhos):.2f}, " if rhos else ""
+        who = "Proxy and target rank" if between == "proxy and target" else "Two seeds of the target rank"
+        said.append(
+            f"{who} alike to this degree: {rank}{overlap:.0%} of the choice in common (chance: {found[0]['chance']:.0%})."
+        )
+    return said

@@ -1,0 +1,279 @@
+"""svp select and svp score: files in, the same ids as from arrays, in every format; forecast, origin, one line an error."""
+
+import hashlib
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import scipy.sparse
+
+import svp
+from svp import cli
+from svp.columns import write_table
+from svp.select import Selection
+
+N = 60
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def examples() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {
+        "probs": rng.dirichlet(np.ones(3), N),
+        "embeddings": rng.normal(size=(N, 4)),
+        "labels": np.arange(N) % 3,
+        "correct": rng.integers(0, 2, (5, N)).astype(np.uint8),
+        "scores": rng.normal(size=N),
+        "costs": rng.uniform(1, 2, N),
+    }
+
+
+def files() -> dict[str, Any]:
+    """NAME.npy for each array, and all in one table of every format."""
+    arrays = examples()
+    for name, values in arrays.items():
+        np.save(f"{name}.npy", values)
+    table = pa.table(
+        {
+            "id": np.arange(N) + 100,
+            "key": [f"k{i:02}" for i in range(N)],
+            **{f"p{c}": arrays["probs"][:, c] for c in range(3)},
+            **{f"e{c}": arrays["embeddings"][:, c] for c in range(4)},
+            **{f"epoch{c}": row for c, row in enumerate(arrays["correct"])},
+            **{name: arrays[name] for name in ("labels", "scores", "costs")},
+        }
+    )
+    for suffix in ("parquet", "csv", "tsv", "jsonl", "feather"):
+        write_table(Path(f"t.{suffix}"), table)
+    return arrays
+
+
+def run(capsys: pytest.CaptureFixture[str], line: str) -> dict[str, Any]:
+    cli.main([*line.split(), "--json", "--quiet"])
+    return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+
+def fails(capsys: pytest.CaptureFixture[str], line: str) -> str:
+    with pytest.raises(SystemExit) as left:
+        cli.main(line.split())
+    assert left.value.code == 1
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    return str(said)
+
+
+@pytest.mark.parametrize("suffix", ["npy", "parquet", "csv", "tsv", "jsonl", "feather"])
+def test_files_of_every_kind_choose_as_arrays_do(suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = files()
+    p, e, c, s, y = (
+        ("probs.npy", "embeddings.npy", "correct.npy", "scores.npy", "labels.npy")
+        if suffix == "npy"
+        else (f"t.{suffix}:p*", f"t.{suffix}:e0,e1,e2,e3", f"t.{suffix}:epoch*", f"t.{suffix}", f"t.{suffix}:labels")
+    )
+    for line, expected in (
+        (f"margin --probs {p}", svp.select("margin", 9, probs=arrays["probs"])),
+        (f"k_center --embeddings {e}", svp.select("k_center", 9, embeddings=arrays["embeddings"])),
+        (f"forgetting --signals.correct {c}", svp.select("forgetting", 9, signals={"correct": arrays["correct"]})),
+        (f"margin --scores {s}", svp.select("margin", 9, scores=arrays["scores"])),
+        (
+            f"margin --probs {p} --labels {y} --per-class.share equal --seed 3",
+            svp.select("margin", 9, probs=arrays["probs"], labels=arrays["labels"], per_class={"share": "equal"}, seed=3),
+        ),
+    ):  # fmt: skip
+        assert run(capsys, f"select {line} --budget 15%")["ids"] == expected.ids.tolist(), line
+    cli.main(["score", "entropy", "--probs", p, "--out", "scores-out.npy", "--quiet"])
+    np.testing.assert_array_equal(np.load("scores-out.npy"), svp.score("entropy", probs=arrays["probs"]))
+
+
+def test_every_argument_has_its_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = files()
+    np.save("first.npy", [4, 5])
+    write_table(Path("out.csv"), pa.table({"id": [6, 7, 8]}))
+    done = run(
+        capsys,
+        "select k_center --embeddings embeddings.npy --labels labels.npy --already first.npy --exclude out.csv "
+        "--per-class.max {0=5,1=6} --costs costs.npy --budget 20.5 --seed 7 --memory 200MB --tie-break id "
+        "--options.start 3 --out picks.parquet",
+    )
+    expected = svp.select(
+        "k_center",
+        20.5,
+        embeddings=arrays["embeddings"],
+        labels=arrays["labels"],
+        already=[4, 5],
+        exclude=[6, 7, 8],
+        per_class={"max": {0: 5, 1: 6}},
+        costs=arrays["costs"],
+        seed=7,
+        tie_break="id",
+        start=3,
+    )
+    saved = Selection.load("picks.parquet")
+    assert saved.ids.tolist() == expected.ids.tolist()
+    assert (saved.options, saved.seed, saved.tie_break) == ({"start": 3}, 7, "id")
+    assert (saved.per_class, saved.with_costs) == ({"max": {0: 5, 1: 6}}, True)
+    assert (done["n"], done["out"]) == (len(expected), "picks.parquet")
+    sampled = run(capsys, "select margin --probs probs.npy --budget 9 --sampler temperature --options.temperature 0.5")
+    expected = svp.select("margin", 9, probs=arrays["probs"], sampler="temperature", temperature=0.5)
+    assert sampled["ids"] == expected.ids.tolist()
+
+
+def test_numbers_and_keys_name_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = files()
+    by_id = run(capsys, "select margin --probs t.csv:p* --ids t.csv:id --budget 5")
+    assert by_id["ids"] == svp.select("margin", 5, probs=arrays["probs"], ids=np.arange(N) + 100).ids.tolist()
+    cli.main(
+        [
+            "select",
+            "margin",
+            "--probs",
+            "probs.npy",
+            "--ids",
+            "t.csv:key",
+            "--budget",
+            "5",
+            "--out",
+            "a.parquet",
+            "--quiet",
+        ]
+    )
+    chosen = Selection.load("a.parquet")
+    assert chosen.keys == tuple(f"k{i:02}" for i in chosen.ids)
+    # The same examples in another order: keys still say which are chosen already.
+    pq.write_table(pq.read_table("t.parquet").take(np.arange(N)[::-1]), "r.parquet")
+    cli.main(
+        [
+            "select",
+            "margin",
+            "--probs",
+            "r.parquet:p*",
+            "--ids",
+            "r.parquet:key",
+            "--already",
+            "a.parquet",
+            "--budget",
+            "5",
+            "--quiet",
+        ]
+    )
+    more = capsys.readouterr().out.split()
+    both = svp.select("margin", 10, probs=arrays["probs"]).ids
+    assert {*chosen.keys, *more} == {f"k{i:02}" for i in both}
+    write_table(Path("b.csv"), pa.table({"key": list("abcd")}))
+    assert "4 keys are not" in fails(capsys, "select random --ids r.parquet:key --already b.csv --budget 5")
+
+
+def test_a_similarity_dense_or_sparse(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.py").write_text(
+        "import numpy as np\n\n\ndef central(similarity, already, candidates, budget):\n"
+        "    return candidates[:budget]\n\n\ncentral.kind, central.needs = 'cover', 'similarity'\n"
+    )
+    np.save("s.npy", np.eye(5))
+    scipy.sparse.save_npz("s.npz", scipy.sparse.csr_array(np.eye(5)))
+    dense = run(capsys, "select mine:central --similarity s.npy --budget 2")
+    assert run(capsys, "select mine:central --similarity s.npz --budget 2")["ids"] == dense["ids"]
+    assert dense["forecast"] == {"seconds": None, "bytes": None}  # nobody gave a formula
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "feather", "npy", "parquet"])
+def test_what_is_written_can_be_chosen_from(suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    files()
+    first = run(capsys, "select margin --probs probs.npy --budget 5")["ids"]
+    run(capsys, f"select margin --probs probs.npy --budget 5 --out picks.{suffix}")
+    run(capsys, f"score margin --probs probs.npy --out values.{suffix}")
+    ten = run(capsys, f"select margin --scores values.{suffix} --budget 10")["ids"]
+    assert ten[:5] == first
+    assert run(capsys, f"select margin --probs probs.npy --budget 5 --already picks.{suffix}")["ids"] == ten[5:]
+
+
+def test_the_origin_names_the_files(capsys: pytest.CaptureFixture[str]) -> None:
+    files()
+    run(capsys, "select margin --probs probs.npy --labels t.csv:labels --budget 5 --out picks.parquet")
+    inputs = json.loads(Path("picks.parquet.json").read_text())["inputs"]
+    sha = hashlib.sha256(Path("probs.npy").read_bytes()).hexdigest()
+    assert inputs["probs"] == [{"name": "probs.npy", "size": Path("probs.npy").stat().st_size, "sha256": sha}]
+    assert inputs["labels"][0]["columns"] == "labels"
+    assert Selection.load("picks.parquet").inputs == inputs
+    run(capsys, "select margin --probs probs.npy --budget 5 --out quick.parquet --no-hash")
+    assert "sha256" not in Selection.load("quick.parquet").inputs["probs"][0]
+
+
+def test_forecast_and_fact_stand_one_above_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+    files()
+    cli.main(["select", "margin", "--probs", "probs.npy", "--budget", "5"])
+    said = capsys.readouterr()
+    assert len(said.out.split()) == 5
+    foreseen, took = said.err.splitlines()
+    assert foreseen.startswith("forecast: ")
+    assert took.startswith("took:     ")
+    facts = run(capsys, "select margin --probs probs.npy --budget 5")
+    assert facts["forecast"]["seconds"] > 0
+    assert facts["forecast"]["bytes"] > 0
+    assert facts["took"]["seconds"] > 0
+
+
+def test_what_does_not_fit_into_the_memory_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    np.lib.format.open_memmap("e.npy", "w+", np.float32, (2_000_000, 1))
+    line = fails(capsys, "select k_center --embeddings e.npy --budget 10 --memory 100MB --quiet --out p.parquet")
+    assert "method 'k_center' takes about" in line
+    assert "memory=100MB" in line
+    assert not Path("p.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("select margin --probs nowhere.npy --budget 5", "nowhere.npy does not exist"),
+        ("select margin --probs t.csv:q --budget 5", "Unknown column of t.csv 'q'"),
+        ("select margin --probs labels.npy --budget 5", "probs: shape (60,); give (n, classes)"),
+        ("select margin --probs probs.npy --labels few.npy --budget 5", "probs.npy 60, few.npy 3"),
+        ("select margin --probs probs.npy --ids few.npy --budget 5", "probs.npy 60, few.npy 3"),
+        ("select margin --probs t.csv:key --budget 5", "row 0 has 'k00'"),
+        ("select margin --probs t.parquet:key --budget 5", "column 'key' holds string, in row 0 k00"),
+        ("select margin --budget 5", "pass ids="),
+        ("select margin --probs embeddings.npy --budget 5", "no probabilities"),
+        ("select margn --probs probs.npy --budget 5", "did you mean 'margin'"),
+        ("select margin --probs probs.npy --budget 500", "60 candidates"),
+        ("select margin --probs probs.npy --budget 5 --memory lots", "memory='lots'"),
+        ("select margin --probs probs.npy --budget 5 --options.start 3", "has no option 'start'"),
+        ("select margin --probs probs.npy --budget 5 --options.seed 3", "give --seed"),
+        ("select margin --probs probs.npy --budget 5 --out picks.txt", "ends in .parquet"),
+        ("select margin --probs probs.npy --budget 5 --out probs.npy", "one of the inputs"),
+        ("select margin --probs probs.npy --budget 5 --out no/p.csv", "make it first"),
+        ("select margin --probs probs.npy --budget 5 --already t.csv:key", "--ids FILE:COLUMN"),
+        ("select margin --probs probs.npy --budget 5 --ids t.csv:kind", "2 keys are repeated, the first: ['a', 'b']"),
+        ("select margin --probs probs.npy --budget 5 --per-class.min 5", "per_class needs labels"),
+        ("score k_center --embeddings embeddings.npy", "chooses sets"),
+        ("score margin --probs probs.npy --scores scores.npy", "--scores means nothing"),
+    ],
+)
+def test_what_is_wrong_is_one_line(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    files()
+    np.save("few.npy", [0, 1, 2])
+    table = pq.read_table("t.parquet")
+    write_table(Path("t.csv"), table.append_column("kind", pa.array(list("ab") * (N // 2))))
+    before = sorted(Path().iterdir())
+    assert words in fails(capsys, line)
+    assert sorted(Path().iterdir()) == before
+
+
+def test_scores_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    """32 MB of probabilities: a mapped array is never held whole."""
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(20), 400_000).astype(np.float32)
+    np.save("p.npy", p)
+    cli.main(["score", "margin", "--probs", "p.npy", "--out", "warm.npy", "--memory", "16MB", "--quiet"])
+    tracemalloc.start()
+    cli.main(["score", "margin", "--probs", "p.npy", "--out", "s.npy", "--memory", "16MB", "--quiet", "--no-hash"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < p.nbytes / 2
+    np.testing.assert_array_equal(np.load("s.npy"), svp.score("margin", probs=p))

@@ -1,0 +1,81 @@
+"""What a choice will take: from formulas and a few examples, never by making the choice."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import svp
+from svp.errors import BudgetError, UnknownName
+from svp.select import METHODS, Cost, Rank
+from svp.select import forecast as forecasts
+
+RNG = np.random.default_rng(0)
+N = 3000
+ARRAYS: dict[str, Any] = {
+    "probs": RNG.dirichlet(np.ones(3), N),
+    "embeddings": RNG.normal(size=(N, 4)),
+    "labels": np.arange(N) % 3,
+    "signals": {"correct": RNG.integers(0, 2, (5, N)).astype(np.uint8)},
+}
+
+
+@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.cost is not None])
+def test_every_formula_gives_numbers(name: str) -> None:
+    expected = svp.forecast(name, "10%", **ARRAYS)
+    assert expected.seconds is not None
+    assert expected.seconds > 0
+    assert expected.bytes is not None
+    assert expected.bytes > N
+
+
+def test_a_forecast_looks_at_few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def slow(probs: Any) -> Any:
+        seen.append(len(probs))
+        return probs[:, 0]
+
+    clock = iter(range(1000))
+    # Every look at the clock takes a second.
+    monkeypatch.setattr(forecasts, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    monkeypatch.setitem(METHODS, "slow", Rank(slow, cost=Cost(lambda s: s.n)))
+    expected = svp.forecast("slow", 10, probs=np.full((100_000, 2), 0.5))
+    assert max(seen) < 2000
+    assert expected.seconds is not None
+
+
+def test_time_grows_with_the_formula_not_with_what_every_call_takes() -> None:
+    assert forecasts._extended([(100, 2.0), (200, 3.0)], 1000) == pytest.approx(11.0)
+    assert forecasts._extended([(100, 2.0)], 1000) == pytest.approx(20.0)
+    assert forecasts._extended([(100, 2.0), (200, 1.5)], 1000) == pytest.approx(7.5)  # luck: the larger one was faster
+
+
+def test_pieces_are_distinct_rows_of_the_whole_array() -> None:
+    for n in (256, 257, 300, 1000, 12345):
+        rows = forecasts._rows(n, 256)
+        assert len(np.unique(rows)) == 256
+        assert rows.min() == 0
+        assert rows.max() == n - 1
+
+
+def test_what_makes_a_choice_impossible_makes_a_forecast_so() -> None:
+    with pytest.raises(UnknownName):
+        svp.forecast("margn", 10, **ARRAYS)
+    with pytest.raises(BudgetError):
+        svp.forecast("margin", N + 1, **ARRAYS)
+    assert svp.forecast("forgetting", 10, probs=ARRAYS["probs"]).seconds is None  # select says what is missing
+
+
+def test_memory_is_foreseen_within_a_factor() -> None:
+    import tracemalloc
+
+    big = {"embeddings": RNG.normal(size=(60_000, 4)).astype(np.float32)}
+    expected = svp.forecast("k_center", 100, **big).bytes
+    tracemalloc.start()
+    svp.select("k_center", 100, **big)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert expected is not None
+    assert peak / 3 < expected < peak * 10

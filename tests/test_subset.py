@@ -1,0 +1,311 @@
+"""The chosen part of a data set: exactly the chosen rows, as they stood, whole or not at all."""
+
+import csv
+import errno
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from svp import cli
+from svp.columns import Source, write_table
+from svp.data import load_dataset
+from svp.errors import DataError, SettingError, StorageError
+from svp.select import Selection
+from svp.subset import apply
+
+N = 20
+PICKS = [7, 3, 19, 0, 11]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def picks(ids: Any = PICKS, **more: Any) -> Selection:
+    return Selection(np.array(ids, np.int64), np.ones(len(ids)), np.ones(len(ids)), "own", **more)
+
+
+def rows_of(path: str | Path) -> list[dict[str, Any]]:
+    """All rows, by another reader than the one under test."""
+    path = Path(path)
+    if path.suffix == ".parquet":
+        return list(pq.read_table(path).to_pylist())
+    if path.suffix in (".arrow", ".feather"):
+        return list(pa.ipc.open_file(path.read_bytes()).read_all().to_pylist())
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", ".arrow", ".feather"])
+def test_rows_of_a_table(suffix: str) -> None:
+    table = pa.table({"number": np.arange(N) * 10, "text": [f'{i}, "quoted"\n{i}' for i in range(N)]})
+    if suffix == ".parquet":
+        pq.write_table(table, "t.parquet", row_group_size=6)
+    else:
+        write_table(Path(f"t{suffix}"), table)
+    before, rows = Path(f"t{suffix}").read_bytes(), rows_of(f"t{suffix}")
+    done = apply(picks(), f"t{suffix}", f"part{suffix}")
+    assert (done.n, done.n_source) == (5, N)
+    assert rows_of(f"part{suffix}") == [rows[i] for i in sorted(PICKS)]
+    apply(picks(), f"t{suffix}", f"chosen{suffix}", order="chosen")
+    assert rows_of(f"chosen{suffix}") == [rows[i] for i in PICKS]
+    apply(picks(), f"t{suffix}", f"rest{suffix}", rest=True)
+    assert rows_of(f"rest{suffix}") == [rows[i] for i in range(N) if i not in PICKS]
+    apply(picks([]), f"t{suffix}", f"none{suffix}")
+    assert rows_of(f"none{suffix}") == []
+    apply(picks(), f"t{suffix}", "folder")
+    assert rows_of(f"folder/t{suffix}") == [rows[i] for i in sorted(PICKS)]
+    assert Path(f"t{suffix}").read_bytes() == before
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(data=st.data())
+def test_records_of_text_are_kept_to_the_byte(data: st.DataObject) -> None:
+    field = st.text(st.sampled_from('ab,";\t é'), max_size=6) | st.just("two\nlines") | st.just("two\r\nlines")
+    records = data.draw(st.lists(st.tuples(field, field), min_size=1, max_size=8))
+    buffer = io.StringIO(newline="")
+    end = data.draw(st.sampled_from(["\n", "\r\n"]))
+    writer = csv.writer(buffer, lineterminator=end, quoting=data.draw(st.sampled_from([0, 1])))
+    lines = []
+    for record in [("a", "b"), *records]:
+        start = buffer.tell()
+        writer.writerow(record)
+        lines.append(buffer.getvalue()[start:])
+    Path("t.csv").write_text("".join(lines), encoding="utf-8-sig", newline="")
+    chosen = data.draw(st.lists(st.integers(0, len(records) - 1), unique=True))
+    shutil.rmtree("out", ignore_errors=True)
+    apply(picks(chosen), "t.csv", "out", order="chosen")
+    expected = "".join([lines[0], *(lines[1 + i] for i in chosen)])
+    assert Path("out/t.csv").read_bytes() == expected.encode("utf-8-sig")
+
+
+def test_rows_are_the_rows_that_select_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Empty lines and quoted ones: who reads and who cuts count alike."""
+    Path("t.csv").write_text('p0,p1,name\n0.9,0.1,"a\nb"\n\n0.5,0.5,"c,d"\n0.8,0.2,e')
+    cli.main(["select", "margin", "--probs", "t.csv:p*", "--budget", "1", "--out", "picks.parquet", "--quiet"])
+    cli.main(["apply", "picks.parquet", "--data", "t.csv", "--out", "part.csv"])
+    assert [row["name"] for row in rows_of("part.csv")] == ["c,d"]
+    assert capsys.readouterr().out == "part.csv: 1 of 3 examples\n"
+
+
+def test_parquet_keeps_its_schema() -> None:
+    schema = pa.schema(
+        [
+            pa.field("d", pa.dictionary(pa.int8(), pa.string()), metadata={"k": "v"}),
+            pa.field("l", pa.list_(pa.float32()), nullable=False),
+            pa.field("t", pa.timestamp("us", "UTC")),
+        ],
+        metadata={"mine": "yes"},
+    )
+    rows = [{"d": "ab"[i % 2], "l": [float(i)], "t": None} for i in range(N)]
+    pq.write_table(pa.Table.from_pylist(rows, schema), "t.parquet", row_group_size=7, compression="zstd")
+    for order in ("source", "chosen"):
+        apply(picks(), "t.parquet", f"{order}.parquet", order=order)  # type: ignore[arg-type]
+        part = pq.ParquetFile(f"{order}.parquet")
+        assert part.schema_arrow.equals(schema, check_metadata=True)
+        assert part.metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_arrays() -> None:
+    x = np.random.default_rng(0).normal(size=(N, 2, 3)).astype(np.float32)
+    np.save("x.npy", np.asfortranarray(x))
+    apply(picks(), "x.npy", "part.npy", order="chosen")
+    np.testing.assert_array_equal(np.load("part.npy"), x[PICKS])
+    assert np.load("part.npy").dtype == np.float32
+    classes = np.array(["a", "b", "c"])
+    for save in (np.savez, np.savez_compressed):
+        save("d.npz", x=x, y=np.arange(N), x_test=x[:4], y_test=np.arange(4), classes=classes)
+        shutil.rmtree("out", ignore_errors=True)
+        apply(picks(), "d.npz", "out")
+        with np.load("out/d.npz") as part:
+            np.testing.assert_array_equal(part["x"], x[sorted(PICKS)])
+            np.testing.assert_array_equal(part["y"], sorted(PICKS))
+            np.testing.assert_array_equal(part["x_test"], x[:4])
+            assert part["classes"].tolist() == ["a", "b", "c"]
+    np.savez("odd.npz", x=x, weights=np.ones(3))
+    with pytest.raises(DataError, match="weights of shape"):
+        apply(picks(), "odd.npz", "odd-part.npz")
+    np.savez("uneven.npz", a=x, b=np.ones(3))
+    with pytest.raises(DataError, match="differ in length"):
+        apply(picks(), "uneven.npz", "uneven-part.npz")
+    assert not [path for path in Path().iterdir() if "-part" in path.name]
+
+
+def test_ids_of_an_npz_are_its_own() -> None:
+    np.savez("d.npz", x=np.arange(4.0)[:, None], ids=np.array([40, 10, 30, 20]), keys=np.array(list("dacb")))
+    apply(picks([30, 40], keys=("c", "d")), "d.npz", "part.npz", order="chosen")
+    assert np.load("part.npz")["x"].ravel().tolist() == [2, 0]
+    with pytest.raises(DataError, match="other keys"):
+        apply(picks([30], keys=("b",)), "d.npz", "wrong.npz")
+
+
+def photos(root: str = "photos", n: int = 6) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        Path(root, name, "deep").mkdir(parents=True)
+        for i in range(n):
+            place = Path(root, name, "deep" if i % 2 else "", f"{i}.png")
+            Image.fromarray(rng.integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(place)
+    Path(root, "readme.txt").write_text("no image")
+    return Path(root)
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_photos_are_copied_with_their_folders() -> None:
+    root = photos()
+    data = load_dataset(root, image_size=8, test_share=0)
+    before = files_of(root)
+    chosen = picks(data.ids[[5, 0, 9]]).of(data)
+    assert apply(chosen, root, "kept").n == 3
+    assert files_of(Path("kept")) == {key: before[key] for key in chosen.keys or ()}
+    apply(chosen, root, "rest", rest=True)
+    assert files_of(Path("kept")) | files_of(Path("rest")) == {k: v for k, v in before.items() if k.endswith("png")}
+    assert files_of(root) == before
+    held_out = load_dataset(root, image_size=8)  # ids are the same whether or not some are held out
+    assert apply(picks(held_out.ids[:2]).of(held_out), root, "again").n == 2
+
+
+def test_photos_are_linked_where_that_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = photos()
+    assert apply(picks([0, 3]), root, "linked", link=True).copied == 0
+    for key in files_of(Path("linked")):
+        assert Path("linked", key).samefile(root / key)
+
+    def elsewhere(*_: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", elsewhere)
+    assert apply(picks([0, 3]), root, "copied", link=True).copied == 2
+    assert files_of(Path("copied")) == files_of(Path("linked"))
+    assert not any(Path("copied", key).samefile(root / key) for key in files_of(Path("copied")))
+
+
+def test_a_folder_without_classes_and_one_with_parts() -> None:
+    photos("parts/train")
+    photos("parts/test")
+    apply(picks([0]), "parts", "part")
+    assert list(files_of(Path("part"))) == ["train/cat/0.png"]
+    flat = photos() / "cat" / "deep"
+    apply(picks([1]), flat, "flat")
+    assert list(files_of(Path("flat"))) == ["3.png"]
+
+
+def test_photos_that_moved_are_noticed() -> None:
+    root = photos()
+    chosen = picks([5, 0]).of(load_dataset(root, image_size=8, test_share=0))
+    shutil.copy(root / "cat/0.png", root / "cat/1.png")
+    with pytest.raises(DataError, match="other keys"):
+        apply(chosen, root, "kept")
+    assert not Path("kept").exists()
+
+
+def test_keys_and_ids_in_a_column() -> None:
+    table = pa.table({"id": [5, 3, 9], "name": ["e", "c", "i"], "x": [0.0, 1.0, 2.0]})
+    for suffix in (".csv", ".parquet"):
+        write_table(Path(f"t{suffix}"), table)
+        apply(picks([9, 5]), f"t{suffix}", f"ids{suffix}", ids="id", order="chosen")
+        assert [float(row["x"]) for row in rows_of(f"ids{suffix}")] == [2, 0]
+        apply(picks([0, 1], keys=("i", "c")), f"t{suffix}", f"keys{suffix}", ids="name", order="chosen")
+        assert [float(row["x"]) for row in rows_of(f"keys{suffix}")] == [2, 1]
+    for chosen, column, words in (
+        (picks([4]), "id", "not in the dataset"),
+        (picks([0], keys=("z",)), "name", r"1 chosen keys are not in it, the first: \['z'\]"),
+        (picks([0]), "name", "the selection knows no keys"),
+        (picks([0]), "nam", "did you mean 'name'"),
+    ):
+        with pytest.raises(Exception, match=words):
+            apply(chosen, "t.csv", "no.csv", ids=column)
+
+
+def test_a_file_that_changed_is_noticed() -> None:
+    np.save("e.npy", np.eye(4))
+    chosen = picks([1], inputs={"embeddings": Source.of("e.npy").describe(digests=True)})
+    apply(chosen, "e.npy", "part.npy")
+    np.save("e.npy", np.eye(4) + 1)
+    with pytest.raises(DataError, match="has changed since"):
+        apply(chosen, "e.npy", "again.npy")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"source": "nowhere.csv"}, "does not exist"),
+        ({"source": "t.txt"}, "unknown kind of file '.txt'"),
+        ({"source": "bare"}, "has no images"),
+        ({"out": "there"}, "exists and is not overwritten"),
+        ({"out": "no/where.csv"}, "make it first"),
+        ({"out": "part.parquet"}, "ends in .csv"),
+        ({"source": "photos", "out": "photos/kept"}, "lies inside"),
+        ({"source": "photos", "order": "chosen", "out": "kept"}, "have no such order"),
+        ({"rest": True, "order": "chosen"}, "have no such order"),
+        ({"order": "up"}, "give 'source' or 'chosen'"),
+        ({"link": True}, "only those of a folder"),
+        ({"source": "photos", "ids": "id", "out": "kept"}, "no table"),
+        ({"selection": picks([99])}, "1 ids are not in the dataset"),
+        ({"selection": picks([-1])}, "1 ids are not in the dataset"),
+        ({"source": "broken.parquet", "out": "p.parquet"}, "cannot be read"),
+        ({"source": "broken.npz", "out": "p.npz"}, "cannot be read"),
+        ({"source": "broken.feather", "out": "p.feather"}, "cannot be read"),
+        ({"source": "one.npy", "out": "p.npy"}, "holds one number"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(change: dict[str, Any], words: str) -> None:
+    photos()
+    Path("t.csv").write_text("a\n" + "1\n" * N)
+    Path("t.txt").touch()
+    Path("bare").mkdir()
+    Path("there").mkdir()
+    np.save("one.npy", np.float64(1))
+    for suffix in ("parquet", "npz", "feather"):
+        Path(f"broken.{suffix}").write_bytes(b"nothing")
+    before = sorted(Path().rglob("*"))
+    arguments = {"selection": picks(), "source": "t.csv", "out": "part.csv", **change}
+    with pytest.raises((DataError, SettingError), match=words) as caught:
+        apply(**arguments)
+    assert "\n" not in str(caught.value)
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_cut_off_in_the_middle_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = photos()
+    copy, done = shutil.copy2, []
+
+    def full(source: Any, place: Any) -> Any:
+        if len(done) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        done.append(place)
+        return copy(source, place)
+
+    before = sorted(Path().iterdir())
+    monkeypatch.setattr(shutil, "copy2", full)
+    with pytest.raises(StorageError, match="disk is full"):
+        apply(picks([0, 1, 2, 3]), root, "kept")
+    assert sorted(Path().iterdir()) == before
+
+
+def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    root = photos()
+    picks([0, 3]).save("picks.parquet")
+    cli.main(["apply", "picks.parquet", "--data", str(root), "--out", "rest", "--rest", "--link", "--json"])
+    assert json.loads(capsys.readouterr().out) == {"out": "rest", "n": 10, "n_source": 12, "copied": 0}
+    with pytest.raises(SystemExit) as left:
+        cli.main(["apply", "picks.parquet", "--data", str(root), "--out", "rest"])
+    assert left.value.code == 1
+    assert "exists and is not overwritten" in capsys.readouterr().err

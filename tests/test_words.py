@@ -1,0 +1,210 @@
+"""A run's numbers in words: the claims first, each sentence saying what the numbers say."""
+
+import itertools
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from svp.audit import payment
+from svp.evaluate import better, difference, no_worse
+from svp.words import claims, points, seconds, times, verdict
+
+
+def arm(name: str, seed: int, accuracy: float, n: int = 50, equal: str = "epochs") -> dict[str, Any]:
+    return {"arm": name, "equal": equal, "seed": seed, "n": n, "accuracy": accuracy, "model": "preact20"}
+
+
+def coreset_metrics(own: np.ndarray, random: np.ndarray, full: np.ndarray, margin: float = 1.0) -> dict[str, Any]:
+    """As the workflow makes them, from (seeds, n_test) answers."""
+    vs_random, vs_full = difference(own, random), difference(own, full)
+    arms = [
+        arm(name, seed, float(row.mean()), 100 if name == "full" else 50)
+        for name, rows in (("proxy", own), ("random", random), ("full", full))
+        for seed, row in enumerate(rows)
+    ]
+    shown = no_worse(vs_full, margin)
+    return {
+        "workflow": "coreset",
+        "margin": margin,
+        "arms": arms,
+        "comparisons": [
+            {
+                "arm": "proxy",
+                "against": "random",
+                "equal": "epochs",
+                "question": "better",
+                "verdict": better(vs_random),
+                **vs_random.facts(),
+            },
+            {
+                "arm": "proxy",
+                "against": "full",
+                "equal": "epochs",
+                "question": "no worse",
+                "verdict": shown,
+                **vs_full.facts(),
+            },
+        ],
+        "agreement": [],
+        "payments": [{"arm": "proxy", "equal": "epochs", **payment([40] * len(own), [100] * len(own), shown).facts()}],
+    }
+
+
+def answers(share: float, n_seeds: int, n: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).random((n_seeds, n)) < share
+
+
+@pytest.mark.parametrize(
+    ("n_seeds", "shares"), itertools.product([1, 3], [(0.9, 0.5, 0.9), (0.5, 0.9, 0.9), (0.7, 0.7, 0.7)])
+)
+def test_words_say_what_the_numbers_say(n_seeds: int, shares: tuple[float, float, float]) -> None:
+    metrics = coreset_metrics(*(answers(share, n_seeds, 3000, i) for i, share in enumerate(shares)), margin=3)
+    said = verdict(metrics)
+    assert all("\n" not in sentence for sentence in said)
+    lead, outcome, *rest = said
+    for found, sentence in zip(metrics["comparisons"], rest[:2], strict=True):
+        assert f"{found['mean']:+.2f} points" in sentence
+        claim = "Better" if found["question"] == "better" else "No worse (margin 3 points)"
+        assert sentence.endswith(f" {claim}: {found['verdict']}.")
+        if n_seeds == 1:
+            assert found["verdict"] == "not shown"
+            assert "--seeds 3" in sentence
+        else:
+            assert f"{found['low']:+.2f} to {found['high']:+.2f}" in sentence
+            assert f"could show {found['smallest']:.2f}" in sentence
+    assert "the part the proxy chose" in outcome
+    for share, part in zip(shares, outcome.split(";"), strict=True):
+        assert float(part.split("%")[0].split()[-1]) == pytest.approx(100 * share, abs=3)
+    begins = {"pays": "It pays: ", "does not pay": "It does not pay: ", "not shown": "Not shown whether it pays: "}
+    assert lead.startswith(begins[metrics["payments"][0]["verdict"]])
+    assert "2.5 times as fast" in lead
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_clear_cases_are_called_clear() -> None:
+    metrics = coreset_metrics(answers(0.9, 5, 4000, 0), answers(0.5, 5, 4000, 1), answers(0.8, 5, 4000, 2))
+    assert [c["verdict"] for c in metrics["comparisons"]] == ["shown", "shown"]
+    assert metrics["payments"][0]["verdict"] == "pays"
+    metrics = coreset_metrics(answers(0.5, 5, 4000, 0), answers(0.9, 5, 4000, 1), answers(0.9, 5, 4000, 2))
+    assert [c["verdict"] for c in metrics["comparisons"]] == ["refuted", "refuted"]
+    assert metrics["payments"][0]["verdict"] == "does not pay"
+
+
+def test_what_was_not_measured_is_not_mentioned() -> None:
+    metrics = coreset_metrics(*(answers(0.8, 3, 100, i) for i in range(3)))
+    bare = {**metrics, "comparisons": [], "payments": [], "arms": metrics["arms"][:3]}
+    lead, outcome = verdict(bare)
+    assert lead == "Whether it pays was not measured: add --control full."
+    for word in ("random", "everything", "alike"):
+        assert word not in outcome
+
+
+def test_agreement_is_told_with_what_two_targets_reach() -> None:
+    metrics = coreset_metrics(*(answers(0.8, 2, 100, i) for i in range(3)))
+    own = {"overlap": 0.75, "spearman": 0.5, "chance": 0.5, "between": "proxy and target"}
+    metrics["agreement"] = [
+        own,
+        {**own, "overlap": 0.85, "spearman": 0.7},
+        {**own, "between": "target and target", "spearman": None},
+    ]
+    said = verdict(metrics)
+    assert (
+        "Proxy and target rank alike to this degree: Spearman 0.60, 80% of the choice in common (chance: 50%)." in said
+    )
+    assert "Two seeds of the target rank alike to this degree: 75% of the choice in common (chance: 50%)." in said
+
+
+def test_a_proxy_as_good_as_the_target_is_said_so() -> None:
+    metrics = coreset_metrics(*(answers(0.8, 3, 100, i) for i in range(3)))
+    last = "The proxy itself is no less accurate than the target: you may not need the target at all."
+    for judged, expected in (("shown", True), ("not shown", False), ("refuted", False)):
+        found = {**metrics["comparisons"][1], "arm": "proxy model", "verdict": judged}
+        said = verdict({**metrics, "comparisons": [*metrics["comparisons"], found]})
+        assert (said[-1] == last) == expected
+        assert not any("proxy model" in sentence for sentence in said)
+
+
+ACTIVE = {
+    "workflow": "active",
+    "margin": 1,
+    "arms": [arm("proxy", 0, 0.5)],
+    "comparisons": [],
+    "agreement": [],
+    "same_model": False,
+}
+
+
+def test_speed_up_of_selection_is_told_at_each_total() -> None:
+    speed_up = [
+        {"n_labelled": 100, "seconds": 0.002, "target_seconds": 0.001, "ratio": 0.5},
+        {"n_labelled": 200, "seconds": 10.0, "target_seconds": 45.0, "ratio": 4.5},
+    ]
+    assert verdict({**ACTIVE, "speed_up": speed_up})[:2] == [
+        "To 200 labels, the proxy chose 4.5 times as fast as the target: 10.0 s against 45 s.",
+        "To 100 labels, the proxy chose no faster than the target: 0.50 times as fast, 2 ms against 1 ms.",
+    ]
+
+
+def test_without_a_speed_up_the_reason_is_told() -> None:
+    (claim,) = claims({**ACTIVE, "speed_up": []})
+    assert (claim.line, claim.because) == (
+        "How much faster the proxy chose was not measured",
+        "add --control target",
+    )
+    (claim,) = claims({**ACTIVE, "speed_up": [], "same_model": True})
+    assert claim.line == "The target chose for itself"
+
+
+def test_each_way_of_training_is_judged_in_a_line_of_its_own() -> None:
+    metrics = coreset_metrics(*(answers(0.8, 3, 100, i) for i in range(3)))
+    metrics["payments"] = [
+        {"arm": "proxy", "equal": "epochs", **payment([0.2, 0.3], [0.4, 0.6], "shown").facts()},
+        {"arm": "proxy", "equal": "steps", **payment([0.3, 0.7], [0.5, 0.6], "refuted").facts()},
+        {"arm": "proxy", "equal": "steps", **payment([0.3, 0.7], [0.5, 0.6], "shown").facts()},
+        {"arm": "proxy", "equal": "steps", **payment([0.5, 0.7], [0.5, 0.6], "shown").facts()},
+    ]
+    ends = "end to end as training on everything"
+    assert verdict(metrics)[:4] == [
+        f"It pays, at equal epochs: 2.0 times as fast {ends} (0.25 s against 0.50 s), and a loss above 1 point is excluded.",
+        f"It does not pay, at equal steps: 1.10 times as fast {ends} (0.50 s against 0.55 s), faster in 1 of 2 seeds only, "
+        "but more than 1 point is lost.",
+        f"Not shown whether it pays, at equal steps: 1.10 times as fast {ends} (0.50 s against 0.55 s), "
+        "faster in 1 of 2 seeds only, and a loss above 1 point is excluded.",
+        f"It does not pay, at equal steps: choosing and training take longer; 0.92 times as fast {ends} (0.60 s against 0.55 s).",
+    ]
+
+
+def test_numbers_are_written_as_people_read_them() -> None:
+    written = {
+        0.0: "0 ms",
+        0.00004: "0.04 ms",
+        0.0004: "0.4 ms",
+        0.0123: "12 ms",
+        0.0994: "99 ms",
+        0.0996: "0.10 s",
+        0.5: "0.50 s",
+        0.996: "1.0 s",
+        6.54: "6.5 s",
+        19.94: "19.9 s",
+        19.96: "20 s",
+        42.4: "42 s",
+        119: "119 s",
+        600: "10.0 min",
+        7260: "2.0 h",
+        90000: "25.0 h",
+    }
+    assert {value: seconds(value) for value in written} == written
+    assert [times(r) for r in (0.664, 1.04, 1.5, 2.5, 10.07, 1234)] == ["0.66", "1.04", "1.50", "2.5", "10.1", "1,234"]
+    assert [points(p) for p in (1, 0.5, 2.0)] == ["1 point", "0.5 points", "2 points"]
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.floats(1e-6, 1e6))
+def test_no_time_is_written_as_nothing(value: float) -> None:
+    unit = {"ms": 0.001, "s": 1, "min": 60, "h": 3600}
+    number, name = seconds(value).split()
+    assert float(number) * unit[name] == pytest.approx(value, rel=0.5)
