@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from svp.errors import DataError, MissingInput, SettingError, UnknownName
 from svp.select import compared, select, submodular
+from svp.select.similarity import KERNELS
 from tests import reference
 from tests.test_k_center import KINDS, made
 
@@ -194,6 +196,17 @@ def test_a_matrix_on_disk_or_given_chooses_like_embeddings(method: str, tmp_path
             assert again.gains.tolist() == first.gains.tolist()
     assert isinstance(mapped, np.memmap)
     np.testing.assert_array_equal(mapped, similarity)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("size", [1, 1e12, 1e-12])
+def test_products_are_exact_however_many_dimensions(kernel: str, size: float) -> None:
+    # All of one sign: the largest sums there are. Exact means that no order of additions matters.
+    embeddings = np.abs(np.random.default_rng(0).normal(size=(3, 2000))) * size
+    product = KERNELS[kernel](embeddings, np.arange(3))
+    left, right = product.left(slice(None)), product.right(np.arange(3))
+    exact = [[sum(Fraction(a) * Fraction(b) for a, b in zip(x, y, strict=True)) for y in right] for x in left]
+    assert [[Fraction(value) for value in row] for row in (left @ right.T).tolist()] == exact
 
 
 def truncated(similarity: NDArray[np.float64], k: int) -> NDArray[np.float64]:
