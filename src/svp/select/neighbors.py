@@ -57,6 +57,13 @@ def within(
     """
     space = Space(embeddings, queries, base)
     others = Columns(space, lambda places: space.rows(base[places]), len(base), memory)
+    yield from tiles_within(space, queries, others, radius)
+
+
+def tiles_within(
+    space: Space, queries: Ints, others: "Columns", radius: float
+) -> Iterator[tuple[slice, slice, NDArray[np.bool_]]]:
+    """`within` for one who asks again and again of the same others: they are prepared once."""
     for first in range(0, len(queries), others.n_rows):
         rows = space.rows(queries[first : first + others.n_rows])
         left = space.left(rows)

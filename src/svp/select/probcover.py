@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from svp.errors import SettingError
 from svp.select.clusters import k_means
+from svp.select.geometry import Space
 from svp.select.k_center import k_center
-from svp.select.neighbors import nearest, within
+from svp.select.neighbors import Columns, nearest, tiles_within
 from svp.select.table import Ints, Picks
 
 # One ball in so many may mix clusters: the paper's purity of 95 %.
@@ -96,21 +97,23 @@ class _Balls:
 
     gains  (g,) counts. When a point is covered, each ball that holds it loses one. Every point is covered once, so all
            updates together look at every pair once, be it stored or found again
-    tiles  for the first of each run of rows what `within` found: first place in each row's part, and the places; or None
+    tiles  for the first of each run of rows what the radius holds: first place in each row's part, and the places; or None
            where the pairs are too many to be kept
     """
 
     def __init__(self, embeddings: NDArray[np.generic], ground: Ints, radius: float, memory: int) -> None:
-        self.embeddings, self.ground, self.radius, self.memory = embeddings, ground, radius, memory // 2
+        self.space = Space(embeddings, ground[:0], ground)
+        self.points = Columns(self.space, lambda places: self.space.rows(ground[places]), len(ground), memory // 2)
+        self.ground, self.radius = ground, radius
         self.uncovered = np.ones(len(ground), bool)
         self.gains = np.zeros(len(ground), np.int64)
         self.first = np.zeros(len(ground), np.int64)  # of the run of rows that each is in
         tiles: dict[int, list[tuple[Ints, NDArray[np.int32]]]] | None = {}
-        for rows, columns, mask in within(embeddings, ground, ground, radius, memory=self.memory):
+        for rows, columns, mask in tiles_within(self.space, ground, self.points, radius):
             counts = mask.sum(axis=1)
             self.gains[rows] += counts
             self.first[rows] = rows.start
-            if 4 * self.gains.sum() > self.memory:
+            if 4 * self.gains.sum() > memory // 2:
                 tiles = None
             if tiles is not None:
                 places = (np.flatnonzero(mask) % mask.shape[1] + columns.start).astype(np.int32)
@@ -119,11 +122,12 @@ class _Balls:
 
     def cover(self, places: Ints) -> None:
         """These are chosen: what their balls hold is covered from now on."""
+        new: list[NDArray[np.integer]] = []
         for held in self._balls(places):
-            new = held[self.uncovered[held]]
-            self.uncovered[new] = False
-            for around in self._balls(new):
-                self.gains[around] -= 1
+            new.append(held[self.uncovered[held]])
+            self.uncovered[new[-1]] = False
+        for around in self._balls(np.concatenate(new)) if new else ():
+            self.gains[around] -= 1
 
     def _balls(self, places: NDArray[np.integer]) -> Iterator[NDArray[np.integer]]:
         """The places that the balls around these hold: each ball in one or more parts."""
@@ -133,8 +137,6 @@ class _Balls:
                 for starts, held in self.tiles[first]:
                     yield held[starts[place - first] : starts[place - first + 1]]
         elif len(places):
-            for _, columns, mask in within(
-                self.embeddings, self.ground[places], self.ground, self.radius, memory=self.memory
-            ):
+            for _, columns, mask in tiles_within(self.space, self.ground[places], self.points, self.radius):
                 for row in mask:
                     yield np.flatnonzero(row) + columns.start
