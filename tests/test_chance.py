@@ -1,11 +1,12 @@
 """Where chance comes from: hashes of ids and streams by name."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from svp.chance import generator, hash_ids, shuffled, spawn_seed
+from svp.chance import generator, hash_ids, shuffled, spawn_seed, uniform
 
 TRY = settings(derandomize=True, deadline=None, max_examples=30)
 SEEDS = st.integers(0, 2**63 - 1)
@@ -112,3 +113,16 @@ def test_any_whole_number_is_a_seed() -> None:
     assert spawn_seed(-1) != spawn_seed(1)
     assert spawn_seed(2**64 - 1) == spawn_seed(-1)
     assert generator(-5, "x").random() == generator(-5, "x").random()
+
+
+def test_uniform_numbers_belong_to_ids_and_are_never_0_or_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.arange(10_000)
+    values = uniform(ids, 3, "x")
+    assert uniform(ids[::-1], 3, "x").tolist() == values[::-1].tolist()
+    assert uniform(ids, 3, "y").tolist() != values.tolist()
+    # Kolmogorov-Smirnov: above 2.2 / sqrt(n) once in 10,000.
+    assert abs(np.sort(values) - (ids + 0.5) / len(ids)).max() < 2.2 / 100
+    extremes = np.array([0, 2**64 - 1], np.uint64)
+    monkeypatch.setattr("svp.chance.hash_ids", lambda *_: extremes)
+    low, high = uniform([0, 1], 0)
+    assert 0 < low < high < 1

@@ -120,6 +120,15 @@ def test_the_hardest_stay_out_when_limits_ask_again() -> None:
         assert chosen.ids.max() < 80
 
 
+def test_excluded_examples_are_not_in_the_share_dropped() -> None:
+    scores = np.random.default_rng(0).normal(size=60)
+    hard = np.argsort(scores)[-10:]
+    chosen = select("given", 45, scores=scores, exclude=hard, sampler="strata", drop=0.1)
+    rest = np.setdiff1d(np.arange(60), hard)
+    alone = select("given", 45, scores=scores[rest], ids=rest, sampler="strata", drop=0.1)
+    assert chosen.ids.tolist() == alone.ids.tolist()
+
+
 # --- round robin ---------------------------------------------------------------------------------------------------------
 
 

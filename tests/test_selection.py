@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from svp import runs
 from svp.data.base import Dataset
 from svp.errors import BudgetError, DataError, MissingExtra
-from svp.select import Selection, resolve_budget, select
+from svp.select import METHODS, Selection, resolve_budget, select
 from svp.select.selection import origin_path
 
 
@@ -248,3 +248,14 @@ def test_a_subset_without_torch_says_what_to_install(monkeypatch: pytest.MonkeyP
 def test_columns_of_other_lengths_are_refused() -> None:
     with pytest.raises(DataError, match="2 ids has 3 gains"):
         Selection(np.arange(2), np.ones(3), np.ones(2), "own")
+
+
+def test_the_code_of_a_choice_is_all_that_it_runs() -> None:
+    def files(method: str) -> set[str]:
+        return {module.removeprefix("svp.select.") for module in METHODS[method].modules}
+
+    assert files("margin") == {"scores"}
+    assert {"samplers", "scores", "geometry"} <= files("ccs")
+    assert {"d2", "scores", "neighbors", "geometry"} <= files("d2")  # the scores that its row names, too
+    assert {"typiclust", "clusters", "neighbors", "geometry"} <= files("typiclust")
+    assert "badge" not in files("herding")
