@@ -36,7 +36,18 @@ if TYPE_CHECKING:
     from svp.learners.compute import Compute
 
 # What every choice runs beside the function of its method.
-CHOOSING_CODE = ("svp.chance", "svp.select.__init__", "svp.select.table", "svp.select.inputs", "svp.select.budget")
+CHOOSING_CODE = tuple(
+    f"svp.{name}"
+    for name in (
+        "chance",
+        "select.__init__",
+        "select.choose",
+        "select.limits",
+        "select.table",
+        "select.inputs",
+        "select.budget",
+    )
+)
 
 # What a proxy has to give for a need of another name.
 KIND_OF = {**dict.fromkeys(KINDS, "signals"), "similarity": "embeddings"}
