@@ -4,6 +4,7 @@ Equally near ones go by their place in `base`: a caller who lists `base` in an o
 candidates of a method come so) gets an answer that does not either. Blocks, threads and memory decide the speed alone.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import cache
 
@@ -85,7 +86,8 @@ class Columns:
         self.rows = rows
         self.n = n
         d = len(space.mean)
-        self.n_rows = int(np.clip(memory // (128 * (d + 8)), 1, _ROWS))
+        # Tiles stay wider than high where memory is short: whoever goes through them row by row meets fewer.
+        self.n_rows = int(np.clip(min(memory // (128 * (d + 8)), math.isqrt(memory // 512)), 1, _ROWS))
         # In the worst case every pair of a tile is looked at: its mask, its numbers, its distance, and their order.
         self.width = int(np.clip(memory // (128 * self.n_rows), 1, _COLUMNS))
         self.n_numbers = max(d, min(_PAIR_NUMBERS, memory // 64))
