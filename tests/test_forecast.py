@@ -17,13 +17,17 @@ ARRAYS: dict[str, Any] = {
     "probs": RNG.dirichlet(np.ones(3), N),
     "embeddings": RNG.normal(size=(N, 4)),
     "labels": np.arange(N) % 3,
-    "signals": {"correct": RNG.integers(0, 2, (5, N)).astype(np.uint8)},
+    "signals": {
+        "correct": RNG.integers(0, 2, (5, N)).astype(np.uint8),
+        **{kind: RNG.random((5, N)) for kind in ("p_true", "logit_margin", "el2n")},
+    },
 }
 
 
-@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.cost is not None])
+@pytest.mark.parametrize("name", METHODS)
 def test_every_formula_gives_numbers(name: str) -> None:
-    expected = svp.forecast(name, "10%", **ARRAYS)
+    scores = {"scores": RNG.random(N)} if "scores" in METHODS[name].reads else {}
+    expected = svp.forecast(name, "10%", **ARRAYS, **scores)
     assert expected.seconds is not None
     assert expected.seconds > 0
     assert expected.bytes is not None

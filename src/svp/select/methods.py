@@ -76,8 +76,8 @@ METHODS: dict[str, Method] = {
         k_center.k_center,
         needs=("embeddings",),
         cost=Cost(
-            # At worst n d (already + budget). Bounds spare most of it: measured on normal rows, n 2,000 to 400,000.
-            lambda s: s.d * ((s.n * s.budget) ** 0.7 + 2e-4 * s.n * s.already),
+            # At worst n d (already + budget). Bounds spare most of it: measured on normal rows, n 4,000 to 400,000.
+            lambda s: s.d * (2 * s.n + (s.n * s.budget) ** 0.7 + 4e-4 * s.n * s.already),
             lambda s: 50 * s.n + 4 * (s.already + s.budget) * (s.d + 30) + 8 * s.already * s.d,
         ),
     ),
