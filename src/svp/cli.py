@@ -5,7 +5,6 @@ At import there is next to nothing, so that an interruption while the rest is be
 
 import os
 import sys
-import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -73,8 +72,6 @@ def main(arguments: list[str] | None = None) -> None:
     # "package.module:function" of the user's own code is looked for where the command is given, as python -m does.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    # A warning is a line, as an error is.
-    warnings.formatwarning = lambda message, *_, **__: f"svp: {' '.join(str(message).split())}\n"
     try:
         _app()([a for a in arguments if a != "--debug"], exit_on_error=False, print_error=False)
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, create_model
 
 from svp.config import ActiveConfig, Config, CoresetConfig, merge, read_toml
-from svp.errors import MissingExtra, SettingError, UnknownName, require
+from svp.errors import MissingExtra, SettingError, SvpWarning, UnknownName, require
 from svp.runs import Run, code_digest
 from svp.words import seconds
 
@@ -364,14 +364,24 @@ def _recipes() -> dict[str, Path]:
 
 @contextmanager
 def progress(common: Common) -> Iterator[Any]:
-    """Who is told what is going on: nobody when quiet, else whoever reads stderr. Warnings wait, and become one line."""
-    with warnings.catch_warnings(record=True) as caught, _shown(common.quiet) as show:
+    """Who is told what is going on: nobody when quiet, else whoever reads stderr.
+
+    What svp itself warns of is a line at once, also when quiet; warnings of libraries wait, and become one line.
+    """
+    others: list[str] = []
+
+    def heard(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        line = " ".join(str(message).split())
+        if issubclass(category, SvpWarning):
+            print(f"svp: {line}", file=sys.stderr)
+        else:
+            others.append(f"warning: {category.__name__}: {line}")
+
+    with warnings.catch_warnings(), _shown(common.quiet) as show:
+        warnings.showwarning = heard
         yield show
-    if caught and not common.quiet:
-        more = f" (and {len(caught) - 1} more)" if len(caught) > 1 else ""
-        print(
-            f"warning: {caught[0].category.__name__}: {' '.join(str(caught[0].message).split())}{more}", file=sys.stderr
-        )
+    if others and not common.quiet:
+        print(others[0] + (f" (and {len(others) - 1} more)" if len(others) > 1 else ""), file=sys.stderr)
 
 
 @contextmanager

@@ -351,7 +351,9 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
     test_part(dataset)
     _, method = find_method(config.method)
     method.settle(config.method, config.options)
-    check_device(config.compute.device, [config.proxy, config.target] if chooses and method.asks_model else [config.target])
+    check_device(
+        config.compute.device, [config.proxy, config.target] if chooses and method.asks_model else [config.target]
+    )
     trial(config.target, dataset)
     if not chooses:
         return
