@@ -263,6 +263,7 @@ def test_times_are_never_written_as_nothing(capsys: pytest.CaptureFixture[str]) 
     assert min(map(float, times.groups())) > 0
 
 
+@pytest.mark.filterwarnings("always::svp.errors.SvpWarning")
 def test_photos_with_a_broken_one(capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
 
