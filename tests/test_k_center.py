@@ -55,7 +55,7 @@ KINDS = [
 ]  # fmt: skip
 
 
-SMALL = {"_BLOCK": 5, "_ROWS": 3, "_COLUMNS": 4, "_PAIR_NUMBERS": 6, "_TIDY": 2}
+SMALL = {"_BLOCK": 5, "_ROWS": 3, "_COLUMNS": 4, "_PAIR_NUMBERS": 6}
 TRUE = {name: getattr(k_center, name) for name in SMALL}
 
 

@@ -1,6 +1,5 @@
 """Where tensors live and in what precision products are taken: decided once a run, by measurement, and remembered."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from svp.config import ComputeConfig
 from svp.errors import SettingError
+from svp.machine import n_cores
 
 # bf16 must beat fp32 by this much on a small convolution to be worth its rounding.
 WORTHWHILE = 1.3
@@ -67,11 +67,7 @@ def decide(config: ComputeConfig) -> Compute:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     require_device(device)
-    threads = (
-        config.threads or len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else config.threads or os.cpu_count() or 1
-    )
+    threads = config.threads or n_cores()
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if _bf16_is_faster(device, threads) else "fp32"

@@ -138,7 +138,7 @@ def select(
 
     candidates = np.flatnonzero(~(given | barred))
     limits, amount = limits_and_amount(inputs, budget, per_class, costs, given, candidates)
-    choose, fixed_order = choose_by(name, row, inputs, seed, options, order, np.flatnonzero(~barred))
+    choose, fixed_order = choose_by(name, row, inputs, seed, options, order, barred)
     chosen = np.flatnonzero(given)
     chosen = chosen[np.argsort(order(chosen))]
     if limits is None:

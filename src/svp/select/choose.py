@@ -1,6 +1,8 @@
 """From a row of the table and checked inputs to positions: what `select` and `score` do once the arguments are in order."""
 
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from svp.errors import DataError, MissingInput
+from svp.machine import n_cores
 from svp.select.budget import Budget, resolve_budget
 from svp.select.inputs import NO_SIGNAL, Inputs
 from svp.select.limits import Choose, Limits, PerClass, as_costs, limits_of, resolve_spend
@@ -24,7 +27,7 @@ def choose_by(
     seed: int,
     options: dict[str, Any],
     order: Callable[[Ints], Ints],
-    ground: Ints,
+    barred: NDArray[np.bool_],
 ) -> tuple[Choose, bool]:
     """What turns (already, candidates, size) into picks, and whether it is a fixed order, whatever was taken before."""
 
@@ -33,7 +36,7 @@ def choose_by(
 
     def given_to(function: Method) -> dict[str, Any]:
         """What it names of GIVEN."""
-        return function.given(ids=inputs.ids, seed=seed, memory=inputs.memory, ground=by_order(ground))
+        return function.given(ids=inputs.ids, seed=seed, memory=inputs.memory, ground=by_order(np.flatnonzero(~barred)))
 
     if not isinstance(row, Rank):
         arrays = [
@@ -74,16 +77,28 @@ def scores_of(name: str, row: Rank, inputs: Inputs, seed: int, options: Mapping[
     """(n,) scores, in chunks of examples where the method allows."""
     n = len(inputs)
     values = np.empty(n)
-    for rows in inputs.chunks(row.needs) if row.per_example else [slice(0, n)]:
+    chance = row.given(ids=inputs.ids, seed=seed, memory=inputs.memory)
+
+    def fill(rows: slice) -> None:
         arrays = [inputs.part(need, rows) if row.per_example else inputs.whole(need) for need in row.needs]
-        chance = row.given(ids=inputs.ids[rows], seed=seed, memory=inputs.memory)
-        result = np.asarray(row.function(*arrays, **chance, **options))
+        own = {**chance, "ids": inputs.ids[rows]} if "ids" in chance else chance
+        result = np.asarray(row.function(*arrays, **own, **options))
         if result.shape != (rows.stop - rows.start,) or result.dtype.kind not in "fiub":
             raise DataError(
-                f"Method {name!r} gave shape {result.shape}, type {result.dtype} for {len(inputs.ids[rows])} examples; "
+                f"Method {name!r} gave shape {result.shape}, type {result.dtype} for {rows.stop - rows.start} examples; "
                 "it has to give one number for each"
             )
         values[rows] = result
+
+    chunks = list(inputs.chunks(row.needs)) if row.per_example else [slice(0, n)]
+    # Chunks are independent. Functions of somebody's own may not be made for threads.
+    n_threads = min(n_cores(), len(chunks)) if row.function.__module__.startswith("svp.") else 1
+    if n_threads > 1:
+        with ThreadPoolExecutor(n_threads) as pool:
+            deque(pool.map(fill, chunks), maxlen=0)
+    else:
+        for rows in chunks:
+            fill(rows)
     if len(bad := inputs.ids[~np.isfinite(values)]):
         hint = "; leave out what training never showed" if any(need not in NO_SIGNAL for need in row.needs) else ""
         raise DataError(

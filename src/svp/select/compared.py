@@ -3,7 +3,6 @@
 Sums of whole numbers are exact: no order of rows, size of blocks or number of threads changes one, and equals tie exactly.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from svp.machine import n_cores
 from svp.select.table import Floats, Ints
 
 Units = NDArray[np.int32]
@@ -190,7 +190,7 @@ class DenseColumns:
 
     def _each(self, work: Callable[[slice], T], parts: Iterable[slice], n_rows: int) -> Iterator[T]:
         """The results for parts that have nothing to do with each other; products have threads of their own."""
-        n_threads = 1 if self.kept is None or n_rows < _ROWS else _n_processors()
+        n_threads = 1 if self.kept is None or n_rows < _ROWS else n_cores()
         if n_threads == 1:
             yield from map(work, parts)
             return
@@ -281,8 +281,3 @@ def csr(*given: Any, **how: Any) -> Csr:
 
 def _split(array: Ints, size: int) -> list[Ints]:
     return [array[i : i + size] for i in range(0, len(array), size)]
-
-
-def _n_processors() -> int:
-    """Those this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

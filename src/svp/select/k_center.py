@@ -14,10 +14,8 @@ from svp.select.table import Floats, Ints, Picks
 # Points refreshed together, and sizes of one matrix product. They decide the speed, never the answer.
 _BLOCK = 1024
 _ROWS = 512
-_COLUMNS = 1024
+_COLUMNS = 4096
 _PAIR_NUMBERS = 1 << 20
-# After so many picks from a block, those of its points that are out of the race are dropped.
-_TIDY = 32
 
 
 def k_center(
@@ -126,69 +124,60 @@ class _Minima:
         """Let k points see the centres first .. stop - 1."""
         bounds = left @ self.factors[first:stop].T
         best = bounds.argmin(axis=1)
-        least = bounds[np.arange(len(points)), best].astype(np.float64)
-        able = np.flatnonzero(least < self.lowest[points])
-        if not len(able):
+        place = np.arange(len(points))
+        least = bounds[place, best].astype(np.float64)
+        able = least < self.lowest[points]
+        if not able.any():
             return
         # The nearest centre has a lower bound no higher than an upper bound of the one that looks best. A lower bound
         # is at most 2 slack (|x|^2 + |c|^2) under its value; 4 covers that the squares at hand are lowered and rounded
         # themselves.
-        squares = left[able, -2].astype(np.float64) + self.factors[first + best[able], -1]
-        ceiling = least[able] + 4 * self.space.slack * squares + 2.0**-96
-        ceiling = np.minimum(ceiling, self.lowest[points[able]])
-        row, centre = np.nonzero(bounds[able] <= np.nextafter(ceiling.astype(np.float32), np.float32(np.inf))[:, None])
-        point, centre = able[row], first + centre
+        squares = left[:, -2].astype(np.float64) + self.factors[first + best, -1]
+        ceiling = np.minimum(least + 4 * self.space.slack * squares + 2.0**-96, self.lowest[points])
+        ceiling = np.nextafter(ceiling.astype(np.float32), np.float32(np.inf))
+        # Nearly always the one that looks best is the only one below the ceiling; looking for others row by row costs more.
+        bounds[place, best] = np.inf
+        several = able & (bounds.min(axis=1) <= ceiling)
+        bounds[place, best] = least
+        alone = np.flatnonzero(able & ~several)
+        point, centre = alone, best[alone]
+        if len(crowded := np.flatnonzero(several)):
+            row, other = np.nonzero(bounds[crowded] <= ceiling[crowded, None])
+            point, centre = np.concatenate([alone, crowded[row]]), np.concatenate([centre, other])
+        centre += first
         exact = np.empty(len(point))
         for pairs in split(np.arange(len(point)), max(1, _PAIR_NUMBERS // rows.shape[1])):
             exact[pairs] = squared(rows[point[pairs]], self.space.rows(self.centres[centre[pairs]]))
-        order = np.lexsort((centre, exact, point))  # of equally near centres the first
-        order = order[np.flatnonzero(np.diff(point[order], prepend=-1))]
-        order = order[exact[order] < self.lowest[points[point[order]]]]
-        self.lowest[points[point[order]]] = exact[order]
-        self.nearest[points[point[order]]] = centre[order]
+        if len(crowded):
+            order = np.lexsort((centre, exact, point))  # of equally near centres the first
+            order = order[np.flatnonzero(np.diff(point[order], prepend=-1))]
+            point, centre, exact = point[order], centre[order], exact[order]
+        nearer = exact < self.lowest[points[point]]
+        self.lowest[points[point[nearer]]] = exact[nearer]
+        self.nearest[points[point[nearer]]] = centre[nearer]
 
     def take(self, points: Ints) -> None:
         """Pick these points in this order, whatever their distances."""
         self.refresh(points, fence=-np.inf)
-        rows = self.space.rows(self.candidates[points])
+        block = _Block(self, points)
         for i in range(len(points)):
-            self._pick(points, rows, i)
+            block.pick(i)
+        block.close()
 
     def take_farthest(self, budget: int) -> None:
         """Bring the block of the highest minima up to date, and pick what is surely farthest."""
-        block, rival = _top(self.lowest, _BLOCK)
+        points, rival = _top(self.lowest, _BLOCK)
         fence = -np.inf if rival is None else float(self.lowest[rival])
-        self.refresh(block, fence)
-        block = block[self.lowest[block] >= fence]
-        rows = self.space.rows(self.candidates[block])
-        while budget and len(block):
-            i = int(self.lowest[block].argmax())  # the first of equals
-            highest = self.lowest[block[i]]
-            if highest < fence:
-                return
-            if highest == fence and rival is not None and rival < block[i]:
-                return
-            self._pick(block, rows, i)
+        self.refresh(points, fence)
+        block = _Block(self, points[self.lowest[points] >= fence])
+        while budget and len(block.points):
+            i = int(block.lowest.argmax())  # the first of equals
+            highest = block.lowest[i]
+            if highest < fence or (highest == fence and rival is not None and rival < block.points[i]):
+                break
+            block.pick(i)
             budget -= 1
-            if budget % _TIDY == 0:
-                keep = self.lowest[block] >= fence
-                block, rows = block[keep], rows[keep]
-
-    def _pick(self, block: Ints, rows: Floats, i: int) -> None:
-        """Pick the i-th point of a block that is up to date, and keep the block so."""
-        point = block[i]
-        gain = self.lowest[point]
-        self.picks.append(int(point))
-        self.gains.append(float(gain))
-        self.lowest[point] = -1
-        if gain == 0:
-            return  # an equal centre is there already
-        new = squared(rows, rows[i])
-        better = new < self.lowest[block]
-        self.lowest[block[better]] = new[better]
-        self.nearest[block[better]] = self.n_centres
-        self.add_centres(self.candidates[point : point + 1])
-        self.seen[block] = self.n_centres
+        block.close()
 
     def result(self) -> Picks:
         picks = np.array(self.picks, np.int64)
@@ -196,6 +185,39 @@ class _Minima:
         gains = np.where(np.isfinite(squares), np.sqrt(np.maximum(squares, 0)), np.nan) / self.space.scale
         nearest = self.nearest[picks]
         return Picks(self.candidates[picks], gains, np.where(nearest < 0, -1, self.centres[nearest]), gains)
+
+
+class _Block:
+    """Points whose minima are up to date, and stay so while some of them are picked."""
+
+    def __init__(self, minima: _Minima, points: Ints) -> None:
+        self.minima, self.points = minima, points
+        self.lowest, self.nearest = minima.lowest[points], minima.nearest[points]
+        space = minima.space
+        self.rows = space.rows(minima.candidates[points])
+        # (k, k) lower bounds of the distances from each point, as a centre, to all: most picks come nearer to few.
+        self.bounds = space.right(self.rows) @ space.left(self.rows).T
+
+    def pick(self, i: int) -> None:
+        minima, gain = self.minima, self.lowest[i]
+        minima.picks.append(int(self.points[i]))
+        minima.gains.append(float(gain))
+        self.lowest[i] = -1
+        if gain == 0:
+            return  # an equal centre is there already
+        able = np.flatnonzero(self.bounds[i] < self.lowest)
+        exact = squared(self.rows[able], self.rows[i])
+        nearer = exact < self.lowest[able]
+        able = able[nearer]
+        self.lowest[able] = exact[nearer]
+        self.nearest[able] = minima.n_centres
+        minima.add_centres(minima.candidates[self.points[i] : self.points[i] + 1])
+
+    def close(self) -> None:
+        """Hand what was learned back."""
+        self.minima.lowest[self.points] = self.lowest
+        self.minima.nearest[self.points] = self.nearest
+        self.minima.seen[self.points] = self.minima.n_centres
 
 
 def _top(values: Floats, size: int) -> tuple[Ints, int | None]:
