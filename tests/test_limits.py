@@ -71,7 +71,7 @@ def test_minimum_and_maximum_are_kept_by_every_method(method: str, n: int, seed:
     mine = np.isin(ids, [*chosen.ids, *already])
     counts = np.bincount(labels[mine], minlength=labels.max() + 1)
     given_already = np.bincount(labels[np.isin(ids, already)], minlength=labels.max() + 1)
-    assert (counts >= low).all()
+    assert (counts[np.unique(labels)] >= low).all()
     assert (counts <= np.maximum(low + spread, given_already)).all()
 
 
@@ -141,10 +141,66 @@ def test_no_method_spends_more_or_leaves_what_it_could_buy(method: str, n: int, 
 def test_minimums_are_bought_first_and_with_money_kept_for_the_dear_ones() -> None:
     labels, costs = [0, 0, 0, 1, 1], [1, 1, 1, 5, 9]
     scores = [5, 4, 3, 1, 2]
-    chosen = select("forgetting", 8, scores=scores, labels=labels, costs=costs, per_class={"min": {0: 1, 1: 1}})
+    chosen = select("given", 8, scores=scores, labels=labels, costs=costs, per_class={"min": {0: 1, 1: 1}})
     assert chosen.ids.tolist() == [0, 3, 1, 2]  # not 4: after it there is nothing left for class 0
     with pytest.raises(BudgetError, match="minimums cost 6 at least, the budget is 5"):
-        select("forgetting", 5, scores=scores, labels=labels, costs=costs, per_class={"min": 1})
+        select("given", 5, scores=scores, labels=labels, costs=costs, per_class={"min": 1})
+
+
+@fixed
+@given(data=st.data(), scores=st.lists(st.integers(0, 9), min_size=1, max_size=12, unique=True))
+def test_once_the_minimums_are_met_the_order_begins_again(data: st.DataObject, scores: Any) -> None:
+    n = len(scores)
+    labels = np.array(data.draw(st.lists(st.integers(-1, 2), min_size=n, max_size=n)))
+    costs = data.draw(st.lists(st.integers(1, 4), min_size=n, max_size=n))
+    budget = data.draw(st.integers(0, 20))
+    low = {c: data.draw(st.integers(0, int((labels == c).sum()))) for c in range(labels.max() + 1)}
+
+    def dues(chosen: list[int]) -> int:
+        rest = [sorted(costs[i] for i in range(n) if labels[i] == c and i not in chosen) for c in low]
+        return sum(
+            sum(r[: max(0, low[c] - sum(labels[i] == c for i in chosen))]) for c, r in zip(low, rest, strict=True)
+        )
+
+    if dues([]) > budget:
+        with pytest.raises(BudgetError, match="minimums cost"):
+            select("given", budget, scores=scores, labels=labels, costs=costs, per_class={"min": low})
+        return
+    expected: list[int] = []
+    order = sorted(range(n), key=lambda i: -scores[i])
+    for minimums in (True, False):
+        for i in order:
+            lacks = labels[i] >= 0 and sum(labels[j] == labels[i] for j in expected) < low[labels[i]]
+            fits = sum(costs[j] for j in [*expected, i]) + dues([*expected, i]) <= budget
+            if i not in expected and fits and (lacks or not minimums):
+                expected.append(i)
+    chosen = select("given", budget, scores=scores, labels=labels, costs=costs, per_class={"min": low})
+    assert chosen.ids.tolist() == expected
+
+
+def test_money_is_not_lost_to_rounding() -> None:
+    costs = [0.1, 0.1, 0.1]
+    assert len(select("random", 0.3, ids=[0, 1, 2], costs=costs)) == 3
+    assert len(select("random", "100%", ids=[0, 1, 2], costs=costs)) == 3
+    for method in ("random", "stratified_random"):
+        assert len(select(method, float("inf"), ids=[0, 1, 2], labels=[0, 1, 1], costs=costs)) == 3
+
+
+def test_sums_of_costs_do_not_depend_on_the_order_of_rows() -> None:
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(60, 2))
+    for seed in range(20):
+        costs, order = np.exp(np.random.default_rng(seed).normal(size=60)), np.random.default_rng(seed).permutation(60)
+        first = select("typiclust", "10%", embeddings=embeddings, costs=costs)
+        again = select("typiclust", "10%", embeddings=embeddings[order], costs=costs[order], ids=order)
+        assert again.ids.tolist() == first.ids.tolist()
+
+
+def test_one_minimum_for_all_means_the_classes_that_occur() -> None:
+    chosen = select("random", 4, labels=[0, 0, 1, 1, 3, 3], per_class={"min": 1})
+    assert set(chosen.labels.tolist()) == {0, 1, 3}
+    many = np.arange(3000) % 1500  # a budget far above the number of classes
+    assert len(select("random", 2500, labels=many, per_class={"share": "equal"})) == 2500
 
 
 def test_a_greedy_method_goes_on_as_if_the_closed_class_were_not_there() -> None:

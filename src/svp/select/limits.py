@@ -6,9 +6,11 @@ ranking that is the best choice there is under minimums and maximums (they form 
 from what it has chosen whenever something closes, as a greedy algorithm does that skips what it may not take.
 """
 
+import bisect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +21,9 @@ from svp.select.table import Floats, Ints, Picks
 
 PerClass = Mapping[str, Any]
 Choose = Callable[[Ints, Ints, int], Picks]  # (already, candidates, size) -> picks
+
+_ROUNDING = 1e-9  # of an amount of money: sums of prices are not exact
+_AT_ONCE = 1 << 16  # examples looked at as plain numbers at a time
 
 _FORMS = '{"min": 5}, {"max": {0: 10, 1: 20}}, {"share": "equal"}, {"share": "natural"} or {"share": {0: 0.7, 1: 0.3}}'
 
@@ -60,7 +65,7 @@ def resolve_spend(budget: Any, costs: Floats) -> float:
     An amount above the total buys everything. Raises BudgetError for less than nothing or what is no number.
     """
     text = str(budget).strip()
-    total = float(costs.sum())
+    total = math.fsum(costs)  # exact, so that the order of the rows does not decide the last bit
     try:
         if isinstance(budget, (bool, np.bool_)):
             raise ValueError
@@ -76,7 +81,7 @@ def resolve_spend(budget: Any, costs: Floats) -> float:
         amount *= total / 100
     if not amount >= 0:
         raise BudgetError(f"Budget {text} is less than nothing; everything costs {total:g}")
-    return amount
+    return min(amount, total)
 
 
 def limits_of(
@@ -113,8 +118,8 @@ def limits_of(
             )
         quota = _quotas(per_class["share"], size, have, there)
         return Limits(labels, quota, quota)
-    low = _counts("min", per_class.get("min", 0), n_classes)
-    high = _counts("max", per_class.get("max", np.iinfo(np.int64).max), n_classes)
+    low = _counts("min", per_class.get("min", 0), have + there > 0)
+    high = _counts("max", per_class.get("max", np.iinfo(np.int64).max), have + there > 0)
     if len(bad := np.flatnonzero(low > high)):
         raise SettingError(f"per_class: class {bad[0]} has min {low[bad[0]]} above max {high[bad[0]]}")
     least, most = np.maximum(low - have, 0), np.maximum(high - have, 0)
@@ -145,9 +150,8 @@ def choose_within(
     """
     tally = _Tally(limits, candidates, budget)
     parts: list[Picks] = []
-    while len(candidates := candidates[tally.is_open(candidates)]):
-        size = len(candidates) if fixed_order else tally.n_likely(candidates)
-        picks = choose(already, candidates, size)
+    while len(open_ := candidates[tally.is_open(candidates)]):
+        picks = choose(already, open_, len(open_) if fixed_order else tally.n_likely(open_))
         taken = tally.take(picks.pos, skip=fixed_order)
         parts.append(_at(picks, taken))
         if fixed_order and not len(taken):  # what was passed over is too dear for good
@@ -164,9 +168,15 @@ class _Tally:
     def __init__(self, limits: Limits, candidates: Ints, budget: float) -> None:
         self.limits = limits
         self.least, self.most = limits.least.copy(), limits.most.copy()
-        self.left = budget
-        self.untaken = np.zeros(len(limits.classes), bool)
-        self.untaken[candidates] = True
+        # Sums of prices round: what is over by so little is not over.
+        self.left = budget if limits.costs is None else budget * (1 + _ROUNDING)
+        # Of each class that lacks, where costs count: the prices of its candidates in order, and what its minimum costs.
+        self.prices: dict[int, list[float]] = {}
+        self.dues: dict[int, float] = {}
+        if limits.costs is not None:
+            for c in np.flatnonzero(limits.least).tolist():
+                self.prices[c] = sorted(limits.costs[candidates[limits.classes[candidates] == c]].tolist())
+                self.dues[c] = math.fsum(self.prices[c][: limits.least[c]])
 
     def is_open(self, pos: Ints) -> NDArray[np.bool_]:
         """(k,) which of these may come next."""
@@ -185,49 +195,63 @@ class _Tally:
         if costs is None:
             wanted = int(self.least.sum()) if self._must() else int(self.left)
         else:
-            mean = float(costs[candidates].mean())
-            wanted = math.ceil(self.left / mean) if mean else len(candidates)
+            mean = math.fsum(costs[candidates]) / len(candidates)
+            wanted = math.ceil(self.left / mean * (1 - 2 * _ROUNDING)) if mean else len(candidates)
         return max(1, min(wanted, len(candidates)))
 
     def take(self, pos: Ints, *, skip: bool) -> Ints:
-        """Places in `pos` of those taken, in order; what may not be taken ends it, or is passed over with `skip`."""
-        classes = self.limits.classes[pos].tolist()
-        prices = np.ones(len(pos)).tolist() if self.limits.costs is None else self.limits.costs[pos].tolist()
+        """Places in `pos` of those taken, in order; what may not be taken ends it, or is passed over with `skip`.
+
+        It ends, too, when the minimums are met: then others are open again.
+        """
         taken: list[int] = []
         must = self._must()
-        for place, (i, c, price) in enumerate(zip(pos.tolist(), classes, prices, strict=True)):
-            closed = self.most[c] <= 0 or (must and self.least[c] <= 0) if c >= 0 else must
-            if closed or price > self.left or not self._affordable(i):
-                if not skip:
-                    break
-                continue
-            if c >= 0:
-                self.least[c] = max(0, self.least[c] - 1)
-                self.most[c] -= 1
-            self.left -= price
-            self.untaken[i] = False
-            must = self._must()
-            taken.append(place)
-            if self.limits.costs is None and self.left < 1:
-                break
+        for start in range(0, len(pos), _AT_ONCE):
+            block = pos[start : start + _AT_ONCE]
+            classes = self.limits.classes[block].tolist()
+            prices = [1.0] * len(block) if self.limits.costs is None else self.limits.costs[block].tolist()
+            for place, (c, price) in enumerate(zip(classes, prices, strict=True), start):
+                if not self._may(c, price, must):
+                    if skip:
+                        continue
+                    return np.array(taken, np.int64)
+                taken.append(place)
+                self._pay(c, price)
+                if must != (must := self._must()) and not must:
+                    return np.array(taken, np.int64)
+                if self.limits.costs is None and self.left < 1:
+                    return np.array(taken, np.int64)
         return np.array(taken, np.int64)
+
+    def _may(self, c: int, price: float, must: bool) -> bool:
+        """Whether one of this class and price can be taken, so that the cheapest way to meet the minimums still fits."""
+        if must and (c < 0 or self.least[c] <= 0):
+            return False
+        if c >= 0 and self.most[c] <= 0:
+            return False
+        return price + sum(self.dues.values()) - self._saved(c, price) <= self.left
+
+    def _saved(self, c: int, price: float) -> float:
+        """By how much the dues fall with one of this class and price."""
+        return (
+            min(price, self.prices[c][self.least[c] - 1]) if self.dues.get(c) is not None and self.least[c] > 0 else 0.0
+        )
+
+    def _pay(self, c: int, price: float) -> None:
+        if self.dues.get(c) is not None and self.least[c] > 0:
+            self.dues[c] -= self._saved(c, price)
+            self.prices[c].pop(bisect.bisect_left(self.prices[c], price))
+            if self.least[c] == 1:
+                del self.dues[c]
+        if c >= 0:
+            self.least[c] = max(0, self.least[c] - 1)
+            self.most[c] -= 1
+        self.left -= price
 
     def _must(self) -> bool:
         """Whether only classes below their minimum are open: at once where costs count, else when the rest is theirs."""
         owed = int(self.least.sum()) if len(self.least) else 0
         return owed > 0 and (self.limits.costs is not None or owed >= self.left)
-
-    def _affordable(self, i: int) -> bool:
-        """Whether the cheapest way to meet the minimums still fits after this one."""
-        costs = self.limits.costs
-        if costs is None or not len(self.least) or not self.least.any():
-            return True
-        least = self.least.copy()
-        c = self.limits.classes[i]
-        least[c] = max(0, least[c] - 1)
-        others = self.untaken.copy()
-        others[i] = False
-        return bool(costs[i] + _dues(self.limits, least, np.flatnonzero(others)) <= self.left)
 
 
 def _dues(limits: Limits, least: Ints, candidates: Ints) -> float:
@@ -239,10 +263,11 @@ def _dues(limits: Limits, least: Ints, candidates: Ints) -> float:
     )
 
 
-def _counts(name: Literal["min", "max"], given: Any, n_classes: int) -> Ints:
-    """(c,) the number for each class: one for all, or those named (the rest unlimited)."""
+def _counts(name: Literal["min", "max"], given: Any, occurs: NDArray[np.bool_]) -> Ints:
+    """(c,) the number for each class: one for all that occur, or those named (the rest unlimited)."""
+    n_classes = len(occurs)
     counts = np.full(n_classes, 0 if name == "min" else np.iinfo(np.int64).max)
-    pairs = given.items() if isinstance(given, Mapping) else [(c, given) for c in range(n_classes)]
+    pairs = given.items() if isinstance(given, Mapping) else [(c, given) for c in np.flatnonzero(occurs).tolist()]
     for c, count in pairs:
         if not _whole(count) or count < 0:
             raise SettingError(f"per_class: {name} {count!r}; give a whole number of examples, 0 or more")
@@ -286,6 +311,8 @@ def _apportion(total: int, weights: Floats, low: Ints, high: Ints) -> Ints:
 
     Rounded down; what is left goes one each to the largest remainders, of equal ones to the lower class.
     """
+    if (most := np.where(weights > 0, high, low)).sum() <= total:
+        return most
     below, above = 0.0, (total + 1.0) / max(weights[weights > 0].min(initial=np.inf), 1e-300) if total else 1.0
     for _ in range(200):
         middle = (below + above) / 2
@@ -293,7 +320,7 @@ def _apportion(total: int, weights: Floats, low: Ints, high: Ints) -> Ints:
     exact = np.clip(above * weights, low, high)
     counts = np.floor(exact + 1e-9).astype(np.int64)
     order = np.lexsort((np.arange(len(counts)), -np.round(exact - counts, 9)))
-    for c in [*order, *order] * max(1, total):
+    for c in cycle(order.tolist()):
         if counts.sum() >= total:
             break
         counts[c] += counts[c] < high[c] and weights[c] > 0
