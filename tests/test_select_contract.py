@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from svp.errors import BudgetError, DataError, MissingInput, SettingError, UnknownName
-from svp.select import METHODS, Cover, Rank, find_method, inputs, score, select
+from svp.select import METHODS, Cover, Rank, Shape, find_method, inputs, score, select
 
 fixed = settings(deadline=None, derandomize=True, max_examples=25)
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -499,3 +499,34 @@ def test_the_package_can_be_called() -> None:
     import svp.select
 
     assert svp.select("random", 2, ids=[1, 2, 3]).ids.tolist() == select("random", 2, ids=[1, 2, 3]).ids.tolist()
+
+
+def test_what_is_excluded_takes_no_part() -> None:
+    # Never shown, far off, without a label: none of it matters for what is excluded.
+    unseen = np.array([[0.1, np.nan, 0.3], [0.2, np.nan, 0.1]])
+    assert select("el2n", 1, signals={"el2n": unseen}, exclude=[1]).ids.tolist() == [2]
+    rng = np.random.default_rng(0)
+    embeddings, labels = rng.normal(size=(30, 3)), rng.integers(2, size=30)
+    for method in ("moderate", "ssl_prototypes"):
+        first = select(method, 5, embeddings=embeddings[:-1], labels=labels[:-1])
+        far = np.vstack([embeddings[:-1], np.full(3, 1e6)])
+        again = select(method, 5, embeddings=far, labels=[*labels[:-1], -1], exclude=[29])
+        assert again.ids.tolist() == first.ids.tolist()
+
+
+def test_a_function_of_an_unknown_module_can_choose() -> None:
+    def first(probs: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(probs[:, 0])
+
+    first.__module__ = "made.of.nothing"
+    assert find_method(first)[1].modules == {"made.of.nothing"}
+
+
+@every_method
+def test_memory_is_shared_between_what_a_method_holds_and_what_it_likes(method: str) -> None:
+    cost = METHODS[method].cost
+    assert cost is not None
+    for memory in (1 << 22, 1 << 28, 1 << 34):
+        small = Shape(n=200, c=3, d=4, n_epochs=5, budget=20, memory=memory)
+        assert cost.bytes(small) < 1 << 25
+        assert cost.peak(small) <= cost.bytes(small) + cost.left(small) <= max(memory, cost.bytes(small) + (1 << 22))

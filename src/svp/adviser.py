@@ -503,7 +503,7 @@ def cost_of(method: str, facts: Facts) -> Cost:
     if row.cost is None:
         return Cost(words)
     shape = Shape(facts.n, facts.classes or _CLASSES, facts.d, facts.epochs, facts.budget)
-    return Cost(words, float(row.cost.operations(shape)), float(row.cost.bytes(shape)))
+    return Cost(words, float(row.cost.operations(shape)), float(row.cost.peak(shape)))
 
 
 def _cost_line(cost: Cost) -> str:

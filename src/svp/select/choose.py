@@ -40,12 +40,15 @@ def choose_by(
 
     if not isinstance(row, Rank):
         arrays = [
-            _scores_for(name, row, inputs, seed) if need == "scores" else inputs.whole(need) for need in row.needs
+            _scores_for(name, row, inputs, seed, barred) if need == "scores" else inputs.whole(need)
+            for need in row.needs
         ]
         theirs = given_to(row)
 
         def cover(already: Ints, candidates: Ints, size: int) -> Picks:
             candidates = by_order(candidates)
+            if "memory" in theirs and row.cost is not None:
+                theirs["memory"] = row.cost.left(inputs.shape(size, len(already)))
             picks = row.function(*arrays, already, candidates, size, **theirs, **options)
             return _as_picks(name, picks, candidates, size)
 
@@ -54,7 +57,7 @@ def choose_by(
     if "scores" in inputs.arrays:
         values = inputs.whole("scores").astype(np.float64)
     else:
-        values = scores_of(name, row, inputs, seed, row.own(options))
+        values = scores_of(name, row, inputs, seed, row.own(options), barred)
     if sampler is None:
 
         def top(already: Ints, candidates: Ints, size: int) -> Picks:
@@ -73,22 +76,31 @@ def choose_by(
     return sample, False
 
 
-def scores_of(name: str, row: Rank, inputs: Inputs, seed: int, options: Mapping[str, Any]) -> Floats:
-    """(n,) scores, in chunks of examples where the method allows."""
+def scores_of(
+    name: str,
+    row: Rank,
+    inputs: Inputs,
+    seed: int,
+    options: Mapping[str, Any],
+    barred: NDArray[np.bool_] | None = None,
+) -> Floats:
+    """(n,) scores, in chunks of examples where the method allows. What is barred takes no part, and has 0."""
     n = len(inputs)
-    values = np.empty(n)
+    values = np.zeros(n)
     chance = row.given(ids=inputs.ids, seed=seed, memory=inputs.memory)
+    all_take_part = barred is None or not barred.any()
 
     def fill(rows: slice) -> None:
-        arrays = [inputs.part(need, rows) if row.per_example else inputs.whole(need) for need in row.needs]
-        own = {**chance, "ids": inputs.ids[rows]} if "ids" in chance else chance
-        result = np.asarray(row.function(*arrays, **own, **options))
-        if result.shape != (rows.stop - rows.start,) or result.dtype.kind not in "fiub":
+        keep = None if all_take_part else ~barred[rows]  # type: ignore[index]
+        arrays = [inputs.part(need, rows, keep) for need in row.needs]
+        ids = inputs.ids[rows] if keep is None else inputs.ids[rows][keep]
+        result = np.asarray(row.function(*arrays, **({**chance, "ids": ids} if "ids" in chance else chance), **options))
+        if result.shape != ids.shape or result.dtype.kind not in "fiub":
             raise DataError(
-                f"Method {name!r} gave shape {result.shape}, type {result.dtype} for {rows.stop - rows.start} examples; "
+                f"Method {name!r} gave shape {result.shape}, type {result.dtype} for {len(ids)} examples; "
                 "it has to give one number for each"
             )
-        values[rows] = result
+        values[rows if keep is None else np.flatnonzero(keep) + rows.start] = result
 
     chunks = list(inputs.chunks(row.needs)) if row.per_example else [slice(0, n)]
     # Chunks are independent. Functions of somebody's own may not be made for threads.
@@ -107,11 +119,11 @@ def scores_of(name: str, row: Rank, inputs: Inputs, seed: int, options: Mapping[
     return values
 
 
-def _scores_for(name: str, row: Method, inputs: Inputs, seed: int) -> Floats:
+def _scores_for(name: str, row: Method, inputs: Inputs, seed: int, barred: NDArray[np.bool_]) -> Floats:
     """(n,) the scores that a method of sets starts from: those given, or those of the ranking that its row names."""
     if "scores" in inputs.arrays or not isinstance(row, Cover) or row.scored_by is None:
         return np.asarray(inputs.whole("scores"), np.float64)
-    return scores_of(name, row.scored_by, inputs, seed, row.scored_by.options)
+    return scores_of(name, row.scored_by, inputs, seed, row.scored_by.options, barred)
 
 
 def _top(values: Floats, candidates: Ints, size: int, order: Callable[[Ints], Ints]) -> Ints:

@@ -48,7 +48,7 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
         return Forecast(None, None)
     own = _BYTES_COVER if isinstance(row, Cover) else _BYTES_RANK
     in_chunk = min(CHUNK_NUMBERS, shape.memory // 64, _numbers(arguments))
-    n_bytes = int(own * shape.n + _BYTES_NUMBER * in_chunk + row.cost.bytes(shape))
+    n_bytes = int(own * shape.n + _BYTES_NUMBER * in_chunk + row.cost.peak(shape))
     trials: list[tuple[float, float]] = []  # operations, seconds
     begin = time.perf_counter()
     n = min(_FIRST, shape.n)

@@ -11,7 +11,7 @@ from svp.errors import DataError, MissingInput, SettingError
 from svp.select.budget import DEFAULT_MEMORY, Memory, resolve_memory
 from svp.select.scores import UNSEEN
 from svp.select.similarity import Similarity, as_matrix
-from svp.select.table import Ints
+from svp.select.table import Ints, Shape
 
 # Producers in half precision give rows that sum to 1 within a few thousandths.
 SUM_TOLERANCE = 1e-2
@@ -97,12 +97,12 @@ class Inputs:
                 f"pass signals={{{need!r}: an (n_epochs, n) array}} (signals given: {kinds})"
             )
 
-    def part(self, need: str, rows: slice) -> NDArray[Any]:
-        """The examples `rows` of one array, checked."""
+    def part(self, need: str, rows: slice, keep: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+        """The examples `rows` of one array, checked; of them those to `keep`."""
         part = self.arrays[need][(slice(None),) * _axis(need) + (rows,)]
         if not _is_sound(need, part).all():
             self.check(need)
-        return part
+        return part if keep is None else part[(slice(None),) * _axis(need) + (keep,)]
 
     def whole(self, need: str) -> Any:
         """All examples of one array, checked; of "similarity" a `Similarity`."""
@@ -139,6 +139,12 @@ class Inputs:
         width = sum(self.arrays[need].size // max(len(self), 1) for need in needs)
         size = max(1, min(CHUNK_NUMBERS, self.memory // 64) // max(width, 1))
         return (slice(start, min(start + size, len(self))) for start in range(0, len(self), size))
+
+    def shape(self, budget: int, already: int) -> Shape:
+        """The sizes that the cost of a choice depends on."""
+        signals = [array.shape[0] for need, array in self.arrays.items() if _axis(need)]
+        c, d = (self.arrays[need].shape[1] if need in self.arrays else 1 for need in ("probs", "embeddings"))
+        return Shape(len(self), c, d, max(signals, default=1), budget, already, self.memory)
 
     def mask(self, ids: ArrayLike, name: str) -> NDArray[np.bool_]:
         """(n,) True where an example is among `ids`, all of which must be there."""

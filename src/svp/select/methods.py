@@ -36,6 +36,11 @@ def _pairs(s: Shape) -> float:
     return float(s.n) * s.n * s.d
 
 
+def _rows(s: Shape) -> float:
+    """All rows as products want them, and a few tiles of products."""
+    return 8.0 * s.n * (s.d + 2) + (64 << 20)
+
+
 METHODS: dict[str, Method] = {
     "random": Rank(scores.random, needs=(), cost=Cost(lambda s: s.n, lambda s: 24 * s.n)),
     "stratified_random": Cover(
@@ -59,7 +64,7 @@ METHODS: dict[str, Method] = {
         centres.ssl_prototypes,
         needs=("embeddings",),
         per_example=False,
-        cost=Cost(lambda s: 30 * s.n * s.d, lambda s: 100 * s.n + s.memory),
+        cost=Cost(lambda s: 30 * s.n * s.d, lambda s: 100 * s.n, _rows),
     ),
     "given": Rank(scores.given, needs=("scores",), cost=Cost(lambda s: s.n)),
     "ccs": Rank(scores.aum, needs=("logit_margin",), sampler=SAMPLERS["strata"], cost=_PER_EPOCH),
@@ -89,39 +94,44 @@ METHODS: dict[str, Method] = {
             lambda s: (
                 30 * s.n * min(s.already + s.budget, 500) * s.d + _pairs(s) / max(1, min(s.already + s.budget, 500))
             ),
-            lambda s: 100 * s.n + s.memory,
+            lambda s: 100 * s.n,
+            _rows,
         ),
     ),
     "probcover": Cover(
-        probcover.probcover, needs=("embeddings",), cost=Cost(_pairs, lambda s: 40 * s.n + 1.5 * s.memory)
+        probcover.probcover,
+        needs=("embeddings",),
+        cost=Cost(_pairs, lambda s: 40 * s.n, lambda s: _rows(s) + 4.0 * s.n * s.n),
     ),
     "seals": Cover(
         seals.seals,
         needs=("probs", "embeddings"),
-        cost=Cost(lambda s: s.n * (s.c + s.already * s.d), lambda s: 30 * s.n + 16 * 100 * s.already + s.memory),
+        cost=Cost(lambda s: s.n * (s.c + s.already * s.d), lambda s: 30 * s.n + 16 * 100 * s.already, _rows),
     ),
     "d2": Cover(
         d2.d2,
         needs=("scores", "embeddings"),
         scored_by=Rank(scores.forgetting, needs=("correct",)),
-        cost=Cost(_pairs, lambda s: (200 + 32 * 10) * s.n + s.memory),
+        cost=Cost(_pairs, lambda s: (200 + 32 * 10) * s.n, _rows),
     ),
     "facility_location": Cover(
         submodular.facility_location,
         needs=("similarity",),
-        cost=Cost(lambda s: 6 * _pairs(s), lambda s: 16 * s.n * s.d + 60 * s.n + s.memory),
+        cost=Cost(lambda s: 6 * _pairs(s), lambda s: 16 * s.n * s.d + 60 * s.n, lambda s: 5.0 * s.n * s.n + (64 << 20)),
     ),
     "graph_cut": Cover(
         submodular.graph_cut,
         needs=("similarity",),
         cost=Cost(
-            lambda s: _pairs(s) + (s.already + s.budget) * s.n * s.d, lambda s: 16 * s.n * s.d + 30 * s.n + s.memory
+            lambda s: _pairs(s) + (s.already + s.budget) * s.n * s.d,
+            lambda s: 16 * s.n * s.d + 30 * s.n,
+            lambda s: 4.0 * s.n * s.n + (64 << 20),
         ),
     ),
     "herding": Cover(
         herding.herding,
         needs=("embeddings",),
-        cost=Cost(lambda s: s.budget * s.n * s.d, lambda s: min(8 * s.n * s.d, s.memory) + 60 * s.n),
+        cost=Cost(lambda s: s.budget * s.n * s.d, lambda s: 60 * s.n, lambda s: max(8.0 * s.n * s.d, 32 << 20)),
     ),
     "badge": Cover(
         badge.badge,

@@ -19,6 +19,9 @@ Ints = NDArray[np.int64]
 GIVEN = ("ids", "seed", "memory", "ground")
 
 
+LEAST_ROOM = 1 << 22  # bytes that every method works with
+
+
 @dataclass(frozen=True)
 class Shape:
     """The sizes that the cost of a method is a formula of.
@@ -41,11 +44,21 @@ class Cost:
     """What a method takes, for a forecast.
 
     operations  in a unit of the method's own: time is measured on a few examples and grows in proportion
-    bytes       what the function holds beside its arrays and what it returns, at the highest
+    bytes       what the function holds beside its arrays and what it returns, at the highest, whatever memory it may take
+    room        what it takes beside that where it may, because it is faster so
     """
 
     operations: Callable[[Shape], float]
     bytes: Callable[[Shape], float] = lambda s: 0.0
+    room: Callable[[Shape], float] = lambda s: 0.0
+
+    def peak(self, s: Shape) -> float:
+        """Bytes at the highest when `s.memory` may be taken."""
+        return self.bytes(s) + min(self.room(s), self.left(s))
+
+    def left(self, s: Shape) -> int:
+        """What of `s.memory` the function may take beside what it holds in any case."""
+        return max(s.memory - int(self.bytes(s)), LEAST_ROOM)
 
 
 @dataclass(frozen=True)
@@ -218,7 +231,8 @@ def _modules_of(name: str) -> set[str]:
     found, left = {name}, [name]
     package = __name__.rpartition(".")[0] + "."
     while left:
-        values = vars(sys.modules[left.pop()]).values() if left[-1] in sys.modules else ()
+        module = sys.modules.get(left.pop())
+        values = vars(module).values() if module is not None else ()
         used = {str(getattr(value, "__module__", "")) for value in values}
         new = {module for module in used if module.startswith(package)} - found
         found |= new
