@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from svp.audit import Agreement, agreement
 from svp.chance import spawn_seed
 from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
@@ -29,7 +30,8 @@ from svp.runs import (
     write_array,
     write_json,
 )
-from svp.select import Method, Rank, Selection, find_method, score, select
+from svp.select import Cover, Method, Rank, Selection, find_method, score, select
+from svp.select.table import path_of
 from svp.signals import KINDS, Signals
 
 if TYPE_CHECKING:
@@ -101,12 +103,37 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Ranked:
-    """What a model made of a pool: the selection, and for each of the pool's ids a value, higher the earlier it is taken."""
+    """What a model made of a pool: the selection, and for each of the pool's ids a value: its score, higher = more wanted, or
+    for a method that covers minus the order of choice.
+    """
 
     selection: Selection
     ids: NDArray[np.int64]
     scores: NDArray[np.float64]
     seconds: float  # scoring and choosing; training not counted
+
+    @classmethod
+    def read(cls, folder: Path, seconds: float) -> Self:
+        """Of a choosing stage's folder."""
+        selection = Selection.load(folder / "selection.parquet")
+        return cls(
+            selection,
+            np.asarray(read_array(folder / "ids.npy")),
+            np.asarray(read_array(folder / "scores.npy")),
+            seconds,
+        )
+
+    def agreement(self, other: "Ranked", method: str) -> Agreement:
+        """How alike two models rank and choose the same pool."""
+        chosen = np.isin(self.ids, self.selection.ids), np.isin(other.ids, other.selection.ids)
+        by_score = kind_of(method) == "rank"
+        return agreement(self.scores, other.scores, len(self.selection), None if by_score else chosen)
+
+
+def kind_of(method: str) -> str:
+    """ "rank" where the highest scores are what is chosen; "cover" where the choice is more than its scores."""
+    _, row = find_method(method)
+    return "rank" if isinstance(row, Rank) and row.sampler is None else "cover"
 
 
 @dataclass(frozen=True)
@@ -189,6 +216,7 @@ class Work:
         made_from = {
             "models": [f.origin for f in fitted],
             "method": method,
+            "functions": _functions_of(row),
             **{f"options.{key}": value for key, value in options.items()},
             **({} if labels is None or "labels" not in row.reads else {"labels": digest(labels)}),
             "ids": digest(ids),
@@ -222,12 +250,7 @@ class Work:
             write_array(stage.folder / "ids.npy", ids[candidates])
             stage.finish(inference_seconds=inference, ranking_seconds=ranking, n=len(ids))
         facts = stage.facts
-        return Ranked(
-            Selection.load(stage.folder / "selection.parquet"),
-            np.asarray(read_array(stage.folder / "ids.npy")),
-            np.asarray(read_array(stage.folder / "scores.npy")),
-            facts["inference_seconds"] + facts["ranking_seconds"],
-        )
+        return Ranked.read(stage.folder, facts["inference_seconds"] + facts["ranking_seconds"])
 
     def test(self, name: str, fitted: Fitted) -> Tested:
         """Stage: the one look at the test part."""
@@ -249,7 +272,7 @@ class Work:
             "format": METRICS_FORMAT,
             "workflow": config.workflow,
             "method": config.method,
-            "kind": "rank" if isinstance(find_method(config.method)[1], Rank) else "cover",
+            "kind": kind_of(config.method),
             "n": len(self.dataset),
             "margin": config.margin,
             **measured,
@@ -275,6 +298,12 @@ class Work:
                 )
             given["signals"] = fitted.signals().kinds()
         return given
+
+
+def _functions_of(row: Method) -> list[str]:
+    """Where everything that the row binds stands: the table itself is no counted code."""
+    bound = row.sampler if isinstance(row, Rank) else row.scored_by if isinstance(row, Cover) else None
+    return [path_of(method.function) for method in (row, bound) if method is not None]
 
 
 def _select(
