@@ -4,8 +4,9 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from inspect import Parameter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -318,12 +319,17 @@ def _select(
 ) -> tuple[Selection, NDArray[np.float64]]:
     """The selection, and (n,) values that rank the whole pool: scores, or for a method that covers minus the order of choice."""
     if isinstance(row, Rank):
-        own = row.own(row.settle(method, options))
+        settled = row.settle(method, options)
+        own = row.own(settled)
         scores = np.mean([score(method, ids=ids, seed=seed, **given, **own) for given in arrays], axis=0)
-        # What a sampler reads (clusters of embeddings) is that of the first model.
-        return select(
-            method, budget, scores=scores, ids=ids, already=already, seed=seed, **arrays[0], **options
-        ), scores
+        # The options of the scores have been used: `select` is given their defaults. What a sampler reads (clusters of
+        # embeddings) is that of the first model.
+        left = {
+            **settled,
+            **{key: default for key, default in row.own(row.options).items() if default is not Parameter.empty},
+        }
+        selection = select(method, budget, scores=scores, ids=ids, already=already, seed=seed, **arrays[0], **left)
+        return replace(selection, options=settled), scores
     if len(arrays) > 1:
         raise SettingError(f"{method} gives no scores to average over several proxies; set proxy.seeds to 1")
     selection = select(method, budget, ids=ids, already=already, seed=seed, **arrays[0], **options)
