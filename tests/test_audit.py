@@ -69,6 +69,12 @@ def test_sharing_a_rule_for_ties_is_no_agreement() -> None:
     assert found.overlap == pytest.approx(found.chance)
 
 
+def test_what_was_chosen_counts_where_it_is_not_the_highest() -> None:
+    scores, low = np.arange(6.0), np.arange(6) < 2
+    found = agreement(scores, scores, 2, (low, np.arange(6) == 1))
+    assert (found.overlap, found.spearman) == (0.5, pytest.approx(1))
+
+
 def test_rankings_of_other_examples_are_refused() -> None:
     with pytest.raises(ValueError, match="same examples"):
         agreement([1, 2], [1, 2, 3], 1)

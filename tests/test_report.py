@@ -224,8 +224,20 @@ def test_images_are_shown_with_class_and_score(written, folders, data):
 
 def test_a_set_method_leaves_no_scores_of_the_rest(written):
     page = Page(written("set method"))
-    assert "drawn by lot: there are no scores of what was not chosen" in page.text
+    assert "drawn by lot: the method does not choose by score alone" in page.text
     assert len(page.all("img")) == 60
+
+
+def test_of_a_method_that_samples_the_page_says_nothing_of_equal_scores(tmp_path, data):
+    net = {"model": "preact8", "width": 0.25, "epochs": 2, "batch_size": 16}
+    cpu = {"device": "cpu", "precision": "fp32", "threads": 1}
+    coreset(tmp_path / "sampled", data, method="ccs", proxy=net, compute=cpu, control=("full",))
+    found = facts.read(tmp_path / "sampled", data)
+    assert (found.metrics["kind"], found.shown.ranked, found.shown.by_lot) == ("cover", False, 0)
+    text = Page(report.write(tmp_path / "sampled", data).read_text(encoding="utf-8")).text
+    assert "between equal scores" not in text
+    assert "between equals" not in text
+    assert "drawn by lot: the method does not choose by score alone" in text
 
 
 def test_other_inputs_than_images_are_listed(written, folders):

@@ -442,6 +442,25 @@ def test_a_function_that_gives_nonsense_is_named() -> None:
             select(choose, 2, embeddings=np.zeros((4, 1)), exclude=[3])
 
 
+def test_options_of_scores_that_are_there_already_are_refused() -> None:
+    scores = np.arange(12.0)
+    with pytest.raises(SettingError, match="keep='easy' is for the scores of method 'aum'"):
+        select("aum", 5, scores=scores, keep="easy")
+    assert select("aum", 5, scores=scores, keep="hard").ids.tolist() == [11, 10, 9, 8, 7]
+    assert select("ccs", 5, scores=scores, drop=0.5).ids.max() < 6  # the sampler uses its own
+
+    def power(probs: Any, *, p: int) -> Any:
+        return (probs**p).sum(axis=1)
+
+    assert select(power, 2, scores=scores, p=3).ids.tolist() == [11, 10]  # it has to be named
+
+
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if "similarity" not in row.reads])
+def test_a_similarity_that_nobody_reads_is_refused(method: str) -> None:
+    with pytest.raises(SettingError, match=f"similarity: method '{method}' compares no examples"):
+        select(method, 2, **given_to(method, 5), similarity=np.eye(5))
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [

@@ -30,7 +30,7 @@ from svp.errors import (
 from svp.labels import LabelStore
 from svp.learners import loop
 from svp.runs import Run, code_digest, digest, read_array, read_json
-from svp.select import Selection, select
+from svp.select import METHODS, SAMPLERS, Selection, select
 from svp.signals import Signals
 from svp.workflows import active as active_module
 from svp.workflows.active import active
@@ -511,6 +511,26 @@ def test_averaged_scores_go_through_the_sampler(data: Dataset, tmp_path: Path) -
     assert not set(run.selection.ids) & set(data.ids[np.argsort(scores)[-16:]])
 
 
+@pytest.mark.parametrize("method", ["ccs", "cluster_margin"])
+def test_methods_that_sample_agree_by_what_they_choose(data: Dataset, tmp_path: Path, method: str) -> None:
+    run = coreset(core(method=method, control=["full"], seeds=2), data, out=tmp_path / "run")
+    assert run.metrics["kind"] == "cover"
+    stages = [run.folder / f"{of}" for of in ("selection/seed-0", "target/full/seed-0/ranking")]
+    own, target = (set(Selection.load(stage / "selection.parquet").ids.tolist()) for stage in stages)
+    scores = [read_array(stage / "scores.npy") for stage in stages]
+    agreed = run.metrics["agreement"][0]
+    assert agreed["overlap"] == pytest.approx(len(own & target) / 24)
+    assert agreed["spearman"] == agreement(*scores, 24).spearman  # of the scores, not of the order of choice
+    assert run.metrics["agreement"][-1]["between"] == "target and target"
+
+
+def test_methods_that_sample_agree_by_what_they_ask_for(data: Dataset, tmp_path: Path) -> None:
+    given = act(method="cluster_margin", control=["target"], labelled=[24, 32])
+    run = active(given, data, out=tmp_path / "run")
+    asked = [set(questions(run, arm)[1]) for arm in ("proxy", "target")]
+    assert run.metrics["agreement"][0]["overlap"] == pytest.approx(len(asked[0] & asked[1]) / 8)
+
+
 def test_classifiers_and_nets_go_together(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
     run = coreset(core(proxy=LOGISTIC, method="margin", control=["full"]), data, out=tmp_path / "one")
     assert [t.n for t in trained] == [24, 64]
@@ -675,6 +695,21 @@ def test_a_method_that_is_no_plain_function_counts_by_where_it_is_named(
     with refused(RunChanged, "the code of stage selection/seed-0", "my_partial_ranks"):
         coreset(config, data, out=tmp_path / "run")
     code_digest.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("method", "bound"),
+    [("cluster_margin", {"sampler": SAMPLERS["temperature"]}), ("d2", {"scored_by": METHODS["el2n"]})],
+)
+def test_what_a_row_of_the_table_binds_is_part_of_its_choice(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, bound: dict[str, Any]
+) -> None:
+    coreset(core(method=method), data, out=tmp_path / "run")
+    # The same modules count before and after: those of the other row's are counted with them.
+    monkeypatch.setitem(METHODS, method, replace(METHODS[method], **bound))
+    other = coreset(core(method=method), data, out=tmp_path / "other", reuse=tmp_path / "run")
+    assert reused(other) >= {"proxy/seed-0/model-0"}
+    assert "selection/seed-0" not in reused(other)
 
 
 def test_a_pipeline_of_ones_own_is_a_model(data: Dataset, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ class Agreement:
     """How alike two models rank the same examples.
 
     spearman  rank correlation, ties sharing their mean rank; None where one side ranks all alike
-    overlap   share of one side's first `budget` that the other side's first `budget` holds too, as expected where each side
-              breaks its own ties by lot: two rankings that tie everything agree by chance, whatever rule they share
+    overlap   share of one side's choice of `budget` that the other side's holds too. Where the highest scores are chosen, as
+              expected when each side breaks its own ties by lot: two rankings that tie everything agree by chance,
+              whatever rule they share
     chance    the overlap that two unrelated rankings would have
     """
 
@@ -30,8 +31,14 @@ class Agreement:
         return asdict(self)
 
 
-def agreement(scores: ArrayLike, other: ArrayLike, budget: int) -> Agreement:
-    """Compare two (n,) rankings of the same examples, higher = taken first. Cost: n log n operations, a few rows of n floats."""
+def agreement(
+    scores: ArrayLike, other: ArrayLike, budget: int, chosen: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
+) -> Agreement:
+    """Compare two (n,) rankings of the same examples, higher = taken first. Cost: n log n operations, a few rows of n floats.
+
+    chosen  which each side took, (n,) twice, where that is not its highest scores: then these are what is in common. Two
+            sides that draw by the same seed draw alike, so that they may share more than their scores do.
+    """
     a, b = np.asarray(scores, float), np.asarray(other, float)
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"both rankings must be of the same examples; got shapes {a.shape} and {b.shape}")
@@ -39,7 +46,10 @@ def agreement(scores: ArrayLike, other: ArrayLike, budget: int) -> Agreement:
     spearman = None
     if n > 1 and np.ptp(a) > 0 and np.ptp(b) > 0:
         spearman = float(stats.spearmanr(a, b).statistic)
-    overlap = float(_taken(a, budget) @ _taken(b, budget)) / budget if budget else 1.0
+    overlap = 1.0
+    if budget:
+        one, two = (_taken(a, budget), _taken(b, budget)) if chosen is None else (side.astype(float) for side in chosen)
+        overlap = float(one @ two) / budget
     return Agreement(spearman, overlap, budget / n if n else 1.0, n, budget)
 
 

@@ -36,7 +36,7 @@ class Shown:
     pool    how many there were to choose from
     taken   how many of them were chosen
     round   of an active run: the last one, to which all of this belongs; else None
-    ranked  whether the rest has scores of its own, lowest first; else it is drawn at random
+    ranked  whether the scores alone decided: then the rest is shown lowest first, with them; else it is drawn at random
     by_lot  how many of the chosen score no higher than some of the rest, so that a draw decided between them
     """
 
@@ -133,8 +133,10 @@ def _shown(stage: Path | None, selection: Selection, dataset: Dataset | None, ab
         ids = np.arange(0) if dataset is None else dataset.ids
         scores = np.zeros(len(ids))
     of_taken = scores[np.searchsorted(ids, taken.ids)] if len(ids) else scores
-    # A method that covers leaves minus the order of choice in place of scores: it says nothing of the rest.
+    # Where the choice is more than its scores (by a sampler, or of sets, with minus the order of choice in place of scores),
+    # these say nothing of why the rest was left out.
     ranked = stage is not None and kind == "rank"
+    scores = scores if ranked else np.zeros(len(ids))
     is_rest = ~np.isin(ids, selection.ids)
     ids, scores = ids[is_rest], scores[is_rest]
     by_lot = int((of_taken <= scores.max()).sum()) if ranked and len(ids) else 0

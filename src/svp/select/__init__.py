@@ -8,6 +8,7 @@ import operator
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from inspect import Parameter
 from types import ModuleType
 from typing import Any, Literal
 
@@ -73,9 +74,10 @@ def select(
     embeddings  (n, d) features
     signals     by kind, (n_epochs, n) what training recorded: {"correct": uint8, 255 where not shown}
     labels      (n,) class numbers, -1 where unknown
-    similarity  (n, n) dense or scipy-sparse, higher = more alike, for the methods that compare examples; default: made of
+    similarity  (n, n) dense or scipy-sparse, higher = more alike, only for methods that compare examples by it; default: made of
                 embeddings (cosine)
-    scores      (n,) scores that exist already, in place of those that the method would compute (one that ranks, or "d2")
+    scores      (n,) scores that exist already, in place of those that the method would compute (one that ranks, or "d2");
+                options of the scores that would not be used are refused
     ids         (n,) distinct whole numbers that name the examples; default: the row numbers
     already     ids that count as chosen (distances, coverage, classes), and are never returned
     exclude     ids that are neither chosen nor returned
@@ -114,6 +116,7 @@ def select(
     if scores is None:
         inputs.require(name, row.reads)
     elif isinstance(row, Rank):
+        _refuse_unused(name, row, options)
         inputs.require(name, row.reads[len(row.needs) :])
     elif "scores" in row.needs:
         inputs.require(name, row.needs)
@@ -121,8 +124,9 @@ def select(
         raise SettingError(
             f"scores: method {name!r} chooses sets and uses no scores; leave them out, or choose one that ranks"
         )
-    if neighbors is not None and "similarity" not in row.reads:
-        raise SettingError(f"neighbors={neighbors!r}: method {name!r} compares no examples by similarity; leave it out")
+    if "similarity" not in row.reads and (similarity is not None or neighbors is not None):
+        given_one = "similarity" if neighbors is None else f"neighbors={neighbors!r}"
+        raise SettingError(f"{given_one}: method {name!r} compares no examples by similarity; leave it out")
     if labels is not None:
         inputs.check("labels")
     given, barred = inputs.mask(already, "already"), inputs.mask(exclude, "exclude")
@@ -203,6 +207,16 @@ def _with_sampler(name: str, row: Method, sampler: str | None) -> Method:
     if row.sampler is not None:
         raise SettingError(f"sampler={sampler!r}: method {name!r} has its own; choose a method that only ranks")
     return row if sampler == "top" else replace(row, sampler=SAMPLERS[sampler])
+
+
+def _refuse_unused(name: str, row: Rank, options: Mapping[str, Any]) -> None:
+    """SettingError for an option of the scores, where these are there already. One without a default must be named anyway."""
+    defaults = {key: default for key, default in row.own(row.options).items() if default is not Parameter.empty}
+    if unused := [key for key, default in defaults.items() if not np.array_equal(options[key], default)]:
+        raise SettingError(
+            f"{unused[0]}={options[unused[0]]!r} is for the scores of method {name!r}, and scores= has them already; "
+            "leave one of the two out"
+        )
 
 
 def _as_seed(seed: int) -> int:

@@ -12,18 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from svp import audit
 from svp.config import ActiveConfig, RunConfig
 from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import BudgetError, SettingError
 from svp.evaluate import better, no_worse
 from svp.labels import Batch
-from svp.runs import SIMULATED, Json, Run, check_files, read_array
+from svp.runs import SIMULATED, Json, Run, check_files
 from svp.select import resolve_budget
 from svp.workflows.arms import Arm, answers, arm_facts, compare
 from svp.workflows.session import Session
-from svp.workflows.work import Show, Work, begin, check, check_needs, labels_of, silent
+from svp.workflows.work import Ranked, Show, Work, begin, check, check_needs, labels_of, silent
 
 
 class Oracle:
@@ -103,7 +102,7 @@ def active(
             ],
             comparisons=_comparisons(config, arms, at),
             drawn_at_random=drawn,
-            agreement=_agreements(run, config, totals),
+            agreement=_agreements(run, config),
             speed_up=_speed_up(config, seconds, at),
         )
 
@@ -157,7 +156,7 @@ def _comparisons(config: ActiveConfig, arms: list[Arm], at: list[int]) -> list[J
     return found
 
 
-def _agreements(run: Run, config: ActiveConfig, totals: list[int]) -> list[Json]:
+def _agreements(run: Run, config: ActiveConfig) -> list[Json]:
     """In the first round that is no draw proxy and target have seen the same labels: do they ask for the same examples?"""
     found = []
     if "target" in config.control and config.target != config.proxy:
@@ -171,9 +170,8 @@ def _agreements(run: Run, config: ActiveConfig, totals: list[int]) -> list[Json]
             stages = [stage for (stage,) in rankings]
             for stage in stages:  # of a run taken up again, perhaps not looked at so far
                 check_files(stage)
-            own, target = (np.asarray(read_array(stage / "scores.npy")) for stage in stages)
-            round_ = int(stages[0].parent.name.partition("-")[0])
-            agreed = audit.agreement(own, target, totals[round_] - totals[round_ - 1])
+            own, target = (Ranked.read(stage, 0.0) for stage in stages)
+            agreed = own.agreement(target, config.method)
             found.append({"between": "proxy and target", "seeds": [seed, seed], **agreed.facts()})
     return found
 

@@ -189,10 +189,10 @@ def _agreements(
     found = []
     if config.proxy != config.target:
         for seed, ranking in rankings.items():
-            agreed = audit.agreement(chosen[seed].ranked.scores, ranking.scores, budget)
+            agreed = chosen[seed].ranked.agreement(ranking, config.method)
             found.append({"between": "proxy and target", "seeds": [seed, seed], **agreed.facts()})
     for (seed, ranking), (other, another) in combinations(rankings.items(), 2):
-        agreed = audit.agreement(ranking.scores, another.scores, budget)
+        agreed = ranking.agreement(another, config.method)
         found.append({"between": "target and target", "seeds": [seed, other], **agreed.facts()})
     return found
 

@@ -4,14 +4,16 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from svp.audit import Agreement, agreement
 from svp.chance import spawn_seed
 from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
@@ -29,7 +31,8 @@ from svp.runs import (
     write_array,
     write_json,
 )
-from svp.select import Method, Rank, Selection, find_method, score, select
+from svp.select import Cover, Method, Rank, Selection, find_method, score, select
+from svp.select.table import path_of
 from svp.signals import KINDS, Signals
 
 if TYPE_CHECKING:
@@ -101,12 +104,37 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Ranked:
-    """What a model made of a pool: the selection, and for each of the pool's ids a value, higher the earlier it is taken."""
+    """What a model made of a pool: the selection, and for each of the pool's ids a value: its score, higher = more wanted, or
+    for a method that covers minus the order of choice.
+    """
 
     selection: Selection
     ids: NDArray[np.int64]
     scores: NDArray[np.float64]
     seconds: float  # scoring and choosing; training not counted
+
+    @classmethod
+    def read(cls, folder: Path, seconds: float) -> Self:
+        """Of a choosing stage's folder."""
+        selection = Selection.load(folder / "selection.parquet")
+        return cls(
+            selection,
+            np.asarray(read_array(folder / "ids.npy")),
+            np.asarray(read_array(folder / "scores.npy")),
+            seconds,
+        )
+
+    def agreement(self, other: "Ranked", method: str) -> Agreement:
+        """How alike two models rank and choose the same pool."""
+        chosen = np.isin(self.ids, self.selection.ids), np.isin(other.ids, other.selection.ids)
+        by_score = kind_of(method) == "rank"
+        return agreement(self.scores, other.scores, len(self.selection), None if by_score else chosen)
+
+
+def kind_of(method: str) -> str:
+    """ "rank" where the highest scores are what is chosen; "cover" where the choice is more than its scores."""
+    _, row = find_method(method)
+    return "rank" if isinstance(row, Rank) and row.sampler is None else "cover"
 
 
 @dataclass(frozen=True)
@@ -189,6 +217,7 @@ class Work:
         made_from = {
             "models": [f.origin for f in fitted],
             "method": method,
+            "functions": _functions_of(row),
             **{f"options.{key}": value for key, value in options.items()},
             **({} if labels is None or "labels" not in row.reads else {"labels": digest(labels)}),
             "ids": digest(ids),
@@ -222,12 +251,7 @@ class Work:
             write_array(stage.folder / "ids.npy", ids[candidates])
             stage.finish(inference_seconds=inference, ranking_seconds=ranking, n=len(ids))
         facts = stage.facts
-        return Ranked(
-            Selection.load(stage.folder / "selection.parquet"),
-            np.asarray(read_array(stage.folder / "ids.npy")),
-            np.asarray(read_array(stage.folder / "scores.npy")),
-            facts["inference_seconds"] + facts["ranking_seconds"],
-        )
+        return Ranked.read(stage.folder, facts["inference_seconds"] + facts["ranking_seconds"])
 
     def test(self, name: str, fitted: Fitted) -> Tested:
         """Stage: the one look at the test part."""
@@ -249,7 +273,7 @@ class Work:
             "format": METRICS_FORMAT,
             "workflow": config.workflow,
             "method": config.method,
-            "kind": "rank" if isinstance(find_method(config.method)[1], Rank) else "cover",
+            "kind": kind_of(config.method),
             "n": len(self.dataset),
             "margin": config.margin,
             **measured,
@@ -277,6 +301,12 @@ class Work:
         return given
 
 
+def _functions_of(row: Method) -> list[str]:
+    """Where everything that the row binds stands: the table itself is no counted code."""
+    bound = row.sampler if isinstance(row, Rank) else row.scored_by if isinstance(row, Cover) else None
+    return [path_of(method.function) for method in (row, bound) if method is not None]
+
+
 def _select(
     method: str,
     row: Method,
@@ -289,12 +319,17 @@ def _select(
 ) -> tuple[Selection, NDArray[np.float64]]:
     """The selection, and (n,) values that rank the whole pool: scores, or for a method that covers minus the order of choice."""
     if isinstance(row, Rank):
-        own = row.own(row.settle(method, options))
+        settled = row.settle(method, options)
+        own = row.own(settled)
         scores = np.mean([score(method, ids=ids, seed=seed, **given, **own) for given in arrays], axis=0)
-        # What a sampler reads (clusters of embeddings) is that of the first model.
-        return select(
-            method, budget, scores=scores, ids=ids, already=already, seed=seed, **arrays[0], **options
-        ), scores
+        # The options of the scores have been used: `select` is given their defaults. What a sampler reads (clusters of
+        # embeddings) is that of the first model.
+        left = {
+            **settled,
+            **{key: default for key, default in row.own(row.options).items() if default is not Parameter.empty},
+        }
+        selection = select(method, budget, scores=scores, ids=ids, already=already, seed=seed, **arrays[0], **left)
+        return replace(selection, options=settled), scores
     if len(arrays) > 1:
         raise SettingError(f"{method} gives no scores to average over several proxies; set proxy.seeds to 1")
     selection = select(method, budget, ids=ids, already=already, seed=seed, **arrays[0], **options)
