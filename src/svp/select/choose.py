@@ -104,7 +104,7 @@ def scores_of(
 
     chunks = list(inputs.chunks(row.needs)) if row.per_example else [slice(0, n)]
     # Chunks are independent. Functions of somebody's own may not be made for threads.
-    n_threads = min(n_cores(), len(chunks)) if row.function.__module__.startswith("svp.") else 1
+    n_threads = min(n_cores(), len(chunks)) if str(row.function.__module__).startswith("svp.") else 1
     if n_threads > 1:
         with ThreadPoolExecutor(n_threads) as pool:
             deque(pool.map(fill, chunks), maxlen=0)
