@@ -73,8 +73,16 @@ def growth() -> str:
 
 def method(name: str) -> str:
     row = METHODS[name]
-    return facts(
-        row, "ranks: the highest score goes first" if isinstance(row, Rank) else "chooses a set, one after another"
+    return facts(row, way(row))
+
+
+def way(row: Method) -> str:
+    if not isinstance(row, Rank):
+        return "chooses a set, one after another"
+    if row.sampler is None:
+        return "ranks: the highest score goes first"
+    return (
+        f"samples: scores every example, then chooses by the scores with the sampler `{row.sampler.function.__name__}`"
     )
 
 

@@ -173,7 +173,7 @@ def test_nothing_but_the_data_and_the_seed_decides(
         assert chosen(order) == first
         assert chosen(memory="1MiB") == first
     for n_threads in (1, 3):
-        monkeypatch.setattr(compared, "_n_processors", lambda n_threads=n_threads: n_threads)
+        monkeypatch.setattr(compared, "n_cores", lambda n_threads=n_threads: n_threads)
         assert chosen() == first
 
 

@@ -26,8 +26,8 @@ def d2(
 ) -> Picks:
     """Difficult but unlike what is chosen: scores gathered over neighbours, then lowered around each pick.
 
-    scores       (n,) difficulty, higher = harder. Where any is below 0 all are raised so that the lowest is 0: what a pick
-                 takes from its neighbours is never a gift
+    scores       (n,) difficulty, higher = harder. Where any is below 0 all are raised so that the lowest is 0. A score that
+                 picks have lowered below 0 raises those of its neighbours when it is picked itself
     embeddings   (n, d) one row per example, finite
     already      positions that count as chosen: they take from their neighbours before anything is chosen
     candidates   positions to choose from; of equals the earlier in this list goes first

@@ -49,7 +49,8 @@ class Similarity:
     def given(cls, matrix: Any, ids: Ints, neighbors: int | None, memory: int) -> Self:
         """Of an (n, n) matrix, dense (on disk too) or scipy-sparse, whose entry (i, j) says how well j stands for i.
 
-        Any finite numbers, higher = more alike; they are rounded to 2^-22 of the largest. It need not be symmetric. What a
+        Any finite numbers, higher = more alike; they are rounded to 2^-22 of the power of two at or above the largest,
+        so that what is below half of that counts as 0. It need not be symmetric. What a
         sparse matrix does not hold is 0. Raises DataError for another shape or type, and with the number of examples
         and the first ids for values that are not finite.
         """
@@ -69,7 +70,7 @@ class Similarity:
         """The examples at these m positions compared with each other, by their places in `ground`.
 
         Of equally similar neighbours the earlier in `ground` is kept. The last answer is remembered. Cost of `neighbors`:
-        m^2 d operations and about 40 k m bytes.
+        m^2 d operations (the nearest are found exactly) and about 40 k m bytes.
         """
         if self._last is None or self._last[0] != kernel or not np.array_equal(self._last[1], ground):
             compared = self.source.among(ground, kernel)

@@ -175,12 +175,13 @@ def graph_cut(
     budget      how many, at most all candidates
     ground      v runs over these positions: all that are not excluded, chosen or not
     lambda_     what representing counts beside repeating, 0 or more: v runs over all, s and s' over the chosen, each over
-                every pair twice and over itself. From 2 on no gain is below 0 where no similarity is (the objective is
-                monotone). Other libraries put lambda on the second term: theirs is 1 / lambda_
+                every pair twice and over itself. From 2 on no gain is below 0 where the similarity is symmetric and
+                nowhere below 0 (the objective is monotone). Other libraries put lambda on the second term: theirs is 1 / lambda_
     kernel      how embeddings are compared: "cosine", "dot", or "rbf", exp(-d^2 / the mean d^2)
     returns     positions in order of choice; the first k are the answer for budget k. The gain of a pick is by how much
                 the objective grew, which may be less than nothing
-    guarantee   for lambda_ of 2 or more and no similarity below 0: at least 1 - 1/e of the greatest value there is
+    guarantee   for lambda_ of 2 or more and a symmetric similarity, none below 0: at least 1 - 1/e of the greatest value
+                there is
     cost        m examples, c candidates, a already: m c d + (a + budget) c d operations; about 30 c bytes, at most `memory`
                 bytes of similarities, and 16 m d for embeddings
     Iyer and Bilmes 2013, "Submodular optimization with submodular cover and submodular knapsack constraints"; Iyer,
