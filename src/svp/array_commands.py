@@ -27,6 +27,7 @@ from svp.select.forecast import Forecast, forecast
 
 Switch = Annotated[bool, Parameter(negative=())]
 _LIBRARIES = 24 << 20  # bytes that reading and writing files load
+_SAVED = {"rank", "id", "gain", "weight"}  # columns of every saved selection
 _ARRAYS = ("probs", "embeddings", "labels", "similarity", "scores", "costs")
 
 
@@ -267,10 +268,7 @@ class Given:
             self._check_lengths(arguments)
         for name in ("already", "exclude"):
             if name in self.sources:
-                source = self.sources[name]
-                if keys is not None and source.columns is None and "key" in source.column_names():
-                    source = replace(source, columns="key")  # a saved selection: its keys mean more than its rows
-                arguments[name] = _ids(read_names(source, memory), keys, source)
+                arguments[name] = _ids(self.sources[name], keys, memory)
         return keys, arguments
 
     def origin(self) -> dict[str, Any]:
@@ -313,14 +311,21 @@ def _distinct(keys: Any, source: Source) -> NDArray[np.int64]:
     return np.arange(len(keys))
 
 
-def _ids(names: Any, keys: Any, source: Source) -> NDArray[np.int64]:
-    """Ids from ids, or from keys by the keys of all examples."""
-    if isinstance(names, np.ndarray):
-        return names
+def _ids(source: Source, keys: Any, memory: int) -> NDArray[np.int64]:
+    """Ids from ids; or, where all examples have `keys`, from keys, and from ids only of a saved selection."""
     if keys is None:
+        names = read_names(source, memory)
+        if isinstance(names, np.ndarray):
+            return names
         raise DataError(f"{source.path} holds keys; say which example has which: --ids FILE:COLUMN")
+    columns = source.column_names()
+    if source.columns is None and "key" in columns:
+        source = replace(source, columns="key")
+    elif source.columns in (None, "id") and _SAVED.issubset(columns):
+        return np.asarray(read_names(source, memory))
     import pyarrow.compute as pc
 
+    names = read_names(source, memory, "keys")
     found = pc.index_in(names, value_set=keys.combine_chunks())
     if found.null_count:
         missing = names.filter(pc.is_null(found))

@@ -15,10 +15,10 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,8 +112,11 @@ def read_array(source: Source, role: str, memory: int) -> NDArray[Any]:
     return whole.T if flip else whole
 
 
-def read_names(source: Source, memory: int) -> Any:
-    """Ids, or the users' own keys: (n,) int64, or a pyarrow array of strings."""
+def read_names(source: Source, memory: int, role: Literal["ids", "keys"] = "ids") -> Any:
+    """Ids, or the users' own keys: (n,) int64, or a pyarrow array of strings.
+
+    role    "ids": numbers where all are whole numbers, else text; "keys": always text, "100" is a key like any other
+    """
     import pyarrow as pa
 
     if source.kind in (".npy", ".npz"):
@@ -122,25 +125,35 @@ def read_names(source: Source, memory: int) -> Any:
             raise DataError(
                 f"{source.path}: {array.dtype} of shape {array.shape}; give a flat array of whole numbers or of strings"
             )
+        if array.dtype.kind in "iu" and role == "keys":  # of a selection or of a column? The file does not say.
+            raise DataError(
+                f"{source.path} holds numbers, the examples have keys; give keys, or a selection saved as .parquet"
+            )
         return array if array.dtype.kind in "iu" else pa.chunked_array([pa.array(array.astype(str).tolist())])
-    parts: list[Any] = []
-    for text in (False, True):
-        try:
-            for file in source.files:
-                names = _choose(file, source.columns, "ids")
-                parts += [batch.column(0) for batch in batches(file, names, "keys" if text else "ids")]
-            break
-        except _NotNumbers:
-            parts = []
+    parts = _names(source, ("ids", "keys") if role == "ids" else ("keys", "ids"))
     column = pa.chunked_array(parts) if parts else pa.chunked_array([pa.array([], pa.int64())])
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     _refuse_missing(source.path, np.flatnonzero(_is_null(column)))
     if pa.types.is_integer(column.type):
-        return column.to_numpy()
+        return column.to_numpy() if role == "ids" else column.cast(pa.string())
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return column.cast(pa.string())
     raise DataError(f"{source.path}: {column.type} cannot name examples; give a column of whole numbers or of strings")
+
+
+def _names(source: Source, roles: Sequence[str]) -> list[Any]:
+    """The chunks of the column, read as the first of these roles that fits every row."""
+    try:
+        return [
+            batch.column(0)
+            for file in source.files
+            for batch in batches(file, _choose(file, source.columns, "ids"), roles[0])
+        ]
+    except _NotNumbers:
+        if len(roles) == 1:
+            raise
+        return _names(source, roles[1:])
 
 
 def write_table(path: Path, table: Any) -> None:
@@ -314,7 +327,8 @@ def _csv(file: Path, names: list[str] | None, role: str) -> Any:
     kind = pa.string() if role == "keys" else pa.int64() if role == "ids" else pa.float64()
     return csv.open_csv(
         file,
-        read_options=csv.ReadOptions(block_size=_BLOCK_BYTES),
+        # With threads pyarrow does not say which row is wrong.
+        read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
         parse_options=csv.ParseOptions(delimiter="\t" if _suffix(file) == ".tsv" else ",", newlines_in_values=True),
         convert_options=csv.ConvertOptions(include_columns=names or [], column_types=dict.fromkeys(names or [], kind)),
     )
