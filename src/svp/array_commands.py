@@ -15,8 +15,8 @@ import numpy as np
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from svp.columns import Source, check_out, read_array, read_names, write_table
-from svp.commands import _value
+from svp.columns import ARGUMENTS, Source, check_out, read_array, read_names, write_table
+from svp.commands import value_of
 from svp.errors import DataError, SettingError
 from svp.runs import write_array
 from svp.select import Rank, Selection, find_method
@@ -27,8 +27,8 @@ from svp.select.forecast import Forecast, forecast
 
 Switch = Annotated[bool, Parameter(negative=())]
 _LIBRARIES = 24 << 20  # bytes that reading and writing files load
+_SPARSE = ("data", "indices", "indptr", "row", "col", "offsets")  # arrays of the kinds that load_npz knows
 _SAVED = {"rank", "id", "gain", "weight"}  # columns of every saved selection
-_ARRAYS = ("probs", "embeddings", "labels", "similarity", "scores", "costs")
 
 
 @Parameter(name="*")
@@ -138,7 +138,7 @@ def select(
         keys, arguments = given.arrays()
         arguments |= {"sampler": sampler, "neighbors": neighbors, "tie_break": tie_break}
         if per_class is not None:
-            arguments["per_class"] = {name: _by_class(_value(text)) for name, text in per_class.items()}
+            arguments["per_class"] = {name: _by_class(value_of(text)) for name, text in per_class.items()}
         expected = foresee(method, budget, arguments, how)
         took.start()
         chosen = select_arrays(method, budget, **arguments)
@@ -248,11 +248,11 @@ class Given:
         """The users' keys, or None; and arguments for `svp.select`."""
         memory = resolve_memory(self.how.memory)
         arguments: dict[str, Any] = {"seed": self.how.seed, "memory": memory}
-        options = {name: _value(text) for name, text in self.how.options.items()}
+        options = {name: value_of(text) for name, text in self.how.options.items()}
         if taken := [name for name in options if name in inspect.signature(select_arrays).parameters]:
             raise SettingError(f"--options.{taken[0]}: {taken[0]} is no option of a method; give --{taken[0]}")
         arguments |= options
-        for name in _ARRAYS:
+        for name in ARGUMENTS:
             if name in self.sources:
                 arguments[name] = _read(self.sources[name], name, memory)
         signals = {name: source for name, source in self.sources.items() if name.startswith("signals.")}
@@ -367,7 +367,14 @@ def _say(what: str, seconds: float | None, n_bytes: int | None, how: How) -> Non
 def _held(arguments: Mapping[str, Any]) -> int:
     """Bytes of the arrays that are in memory, not mapped from a file."""
     arrays = (*arguments.values(), *arguments.get("signals", {}).values())
-    return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray) and not _mapped(array))
+    parts = [part for array in arrays for part in _parts(array)]
+    return sum(part.nbytes for part in parts if not _mapped(part))
+
+
+def _parts(array: Any) -> list[NDArray[Any]]:
+    """An array itself; of a matrix of scipy.sparse the arrays it is made of."""
+    own = [getattr(array, name, None) for name in _SPARSE] if hasattr(array, "tocsr") else [array]
+    return [part for part in own if isinstance(part, np.ndarray)]
 
 
 def _mapped(array: Any) -> bool:
