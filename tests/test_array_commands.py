@@ -147,6 +147,33 @@ def test_numbers_and_keys_name_examples(capsys: pytest.CaptureFixture[str]) -> N
     assert "4 keys are not" in fails(capsys, "select random --ids r.parquet:key --already b.csv --budget 5")
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "feather"])
+def test_keys_that_look_like_numbers_are_keys(suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(pa.table({"name": [str(100 * (i + 1)) for i in range(N)]}), "ids.parquet")
+    write_table(Path(f"labelled.{suffix}"), pa.table({"name": [100, 300]}))
+    every = [str(100 * (i + 1)) for i in range(N)]
+    quietly(f"select random --ids ids.parquet:name --exclude labelled.{suffix} --budget {N - 2}")
+    assert sorted(capsys.readouterr().out.split()) == sorted({*every} - {"100", "300"})
+    write_table(Path(f"rows.{suffix}"), pa.table({"name": [1, 3]}))  # rows of examples, and no keys of any
+    line = fails(capsys, f"select random --ids ids.parquet:name --exclude rows.{suffix} --budget 5")
+    assert "2 keys are not among the examples, the first: ['1', '3']" in line
+    np.save("rows.npy", [1, 3])
+    assert "holds numbers" in fails(capsys, "select random --ids ids.parquet:name --exclude rows.npy --budget 5")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "feather"])
+def test_a_selection_without_keys_names_rows(suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    files()
+    first = run(capsys, f"select random --ids t.csv:id --budget 5 --out numbers.{suffix}")
+    assert first["n"] == 5
+    quietly(f"select random --scores scores.npy --budget 5 --out rows.{suffix}")
+    rest = run(capsys, f"select random --ids t.csv:key --already rows.{suffix} --budget {N - 5}")["ids"]
+    chosen = pq.read_table("rows.parquet") if suffix == "parquet" else None
+    if chosen is not None:
+        assert {*rest} == {*range(N)} - {*chosen["id"].to_pylist()}
+    assert len(rest) == N - 5
+
+
 def test_a_similarity_dense_or_sparse(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.py").write_text(
         "import numpy as np\n\n\ndef central(similarity, already, candidates, budget):\n"
@@ -157,6 +184,16 @@ def test_a_similarity_dense_or_sparse(capsys: pytest.CaptureFixture[str]) -> Non
     dense = run(capsys, "select mine:central --similarity s.npy --budget 2")
     assert run(capsys, "select mine:central --similarity s.npz --budget 2")["ids"] == dense["ids"]
     assert dense["forecast"] == {"seconds": None, "bytes": None}  # nobody gave a formula
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "dia"])
+def test_a_sparse_similarity_of_every_kind_counts_in_the_memory(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    matrix = sum(scipy.sparse.eye_array(1000, k=k, format="csr") for k in range(-20, 21))
+    scipy.sparse.save_npz("s.npz", matrix.asformat(kind))
+    held = run(capsys, "select facility_location --similarity s.npz --budget 2")["forecast"]["bytes"]
+    own = svp.forecast("facility_location", 2, similarity=matrix).bytes
+    assert own is not None
+    assert held - own >= matrix.data.nbytes + 24 * 2**20
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "feather", "npy", "parquet"])

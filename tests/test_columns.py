@@ -2,6 +2,7 @@
 
 import hashlib
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svp.columns import Source, check_out, read_array, read_names, write_table
+from svp.columns import ARGUMENTS, Source, check_out, read_array, read_names, write_table
 from svp.errors import DataError, SettingError, SvpError, UnknownName
+from svp.select.inputs import NO_SIGNAL
 
 MEMORY = 1 << 30
 TABLES = [".parquet", ".arrow", ".feather", ".csv", ".tsv", ".jsonl"]
@@ -131,6 +133,40 @@ def test_shards_are_one_array_by_name() -> None:
     assert "files of several kinds (.npy, .parquet)" in fails("parquet")
 
 
+@pytest.mark.parametrize("suffix", TABLES)
+def test_columns_mean_the_same_in_every_shard(suffix: str) -> None:
+    Path("a").mkdir()
+    write(f"a/0{suffix}", p0=[0.1, 0.2], p1=[0.9, 0.8], key=["a", "b"])
+    write(f"a/1{suffix}", key=["c"], p1=[0.7], p0=[0.3])
+    expected = [[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]]
+    for word in ("a:p*", "a", "a:p0,p1"):
+        assert array(word).tolist() == expected, word
+    assert names("a").to_pylist() == ["a", "b", "c"]
+    write(f"a/2{suffix}", p0=[0.3], q1=[0.7], key=["d"])
+    for word in ("a:p*", "a"):
+        assert f"column of 2{suffix} 'p1'" in fails(word), word
+    write(f"a/2{suffix}", p0=[0.3], p1=[0.6], p2=[0.1], key=["d"])
+    for word in ("a:p*", "a"):
+        assert f"2{suffix} has the columns p2 beside those of 0{suffix}" in fails(word), word
+    assert array("a:p0,p1").tolist() == [*expected, [0.3, 0.6]]
+
+
+def test_a_shard_without_rows_has_no_types() -> None:
+    Path("a").mkdir()
+    Path("a/0.csv").write_text("p0,p1,kind\n0.5,0.5,cat\n")
+    Path("a/1.csv").write_text("p0,p1,kind\n")
+    assert array("a").tolist() == [[0.5, 0.5]]
+
+
+def test_names_of_two_kinds_are_refused() -> None:
+    Path("t.jsonl").write_text('{"id": 1}\n{"id": "a"}\n')
+    assert "changed from number to string" in fails("t.jsonl", "ids")
+
+
+def test_the_arrays_are_those_of_select() -> None:
+    assert {*ARGUMENTS} == {*NO_SIGNAL, "costs"}
+
+
 def test_signals_are_epochs_by_examples() -> None:
     correct = np.random.default_rng(0).integers(0, 2, (4, 7)).astype(np.uint8)
     np.save("c.npy", correct)
@@ -154,6 +190,22 @@ def test_what_is_missing(suffix: str) -> None:
     assert "missing" in fails(f"{holes}:label", "ids")
 
 
+@pytest.fixture(params=[1, 2])
+def cores(request: pytest.FixtureRequest) -> Iterator[None]:
+    """pyarrow reads otherwise, and says less of an error, where it may use several threads."""
+    before = pa.cpu_count()
+    pa.set_cpu_count(request.param)
+    yield
+    pa.set_cpu_count(before)
+
+
+@pytest.mark.usefixtures("cores")
+@pytest.mark.parametrize("suffix", TABLES)
+def test_keys_are_read_on_any_machine(suffix: str) -> None:
+    assert names(write(f"t{suffix}", key=["a", "b", "7"])).to_pylist() == ["a", "b", "7"]
+
+
+@pytest.mark.usefixtures("cores")
 @pytest.mark.parametrize("suffix", TABLES)
 def test_text_where_numbers_should_be(suffix: str) -> None:
     word = write(f"t{suffix}", p0=[0.5] * 3, kind=["cat", "dog", "cat"])

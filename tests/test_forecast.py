@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import svp
 from svp.errors import BudgetError, UnknownName
@@ -70,6 +71,14 @@ def test_what_makes_a_choice_impossible_makes_a_forecast_so() -> None:
     with pytest.raises(BudgetError):
         svp.forecast("margin", N + 1, **ARRAYS)
     assert svp.forecast("forgetting", 10, probs=ARRAYS["probs"]).seconds is None  # select says what is missing
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "dia", "lil", "dok", "list"])
+@pytest.mark.parametrize("n", [20, 400])
+def test_a_similarity_comes_as_any_matrix(kind: str, n: int) -> None:
+    matrix = np.eye(n) + np.eye(n, k=1) + np.eye(n, k=-1)
+    given = matrix.tolist() if kind == "list" else scipy.sparse.csr_array(matrix).asformat(kind)
+    assert svp.forecast("facility_location", 3, similarity=given).seconds is not None
 
 
 def test_memory_is_foreseen_within_a_factor() -> None:

@@ -1,5 +1,6 @@
 """Herding follows the mean: the definition's picks, whatever the blocks and the rounding."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_equally_good_ones_go_by_chance_and_not_by_row() -> None:
     points = np.tile([[1.0, 0], [-1, 0], [0, 1], [0, -1]], (50, 1))
     firsts = {int(select("herding", 1, embeddings=points, seed=seed).ids[0]) % 4 for seed in range(40)}
     assert firsts == {0, 1, 2, 3}
+
+
+def test_rows_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows in float64, and beside them a few blocks."""
+    points = np.random.default_rng(0).normal(size=(20_000, 100)).astype(np.float32)
+    monkeypatch.setattr(herding, "_NUMBERS", 1 << 16)
+    select("herding", 2, embeddings=points[:100])
+    tracemalloc.start()
+    select("herding", 2, embeddings=points)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * 8 * points.size
 
 
 def test_the_mean_comes_nearer_than_by_chance() -> None:

@@ -15,8 +15,8 @@ import numpy as np
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from svp.columns import Source, check_out, read_array, read_names, write_table
-from svp.commands import _value
+from svp.columns import ARGUMENTS, Source, check_out, read_array, read_names, write_table
+from svp.commands import value_of
 from svp.errors import DataError, SettingError
 from svp.runs import write_array
 from svp.select import Rank, Selection, find_method
@@ -27,7 +27,8 @@ from svp.select.forecast import Forecast, forecast
 
 Switch = Annotated[bool, Parameter(negative=())]
 _LIBRARIES = 24 << 20  # bytes that reading and writing files load
-_ARRAYS = ("probs", "embeddings", "labels", "similarity", "scores", "costs")
+_SPARSE = ("data", "indices", "indptr", "row", "col", "offsets")  # arrays of the kinds that load_npz knows
+_SAVED = {"rank", "id", "gain", "weight"}  # columns of every saved selection
 
 
 @Parameter(name="*")
@@ -137,7 +138,7 @@ def select(
         keys, arguments = given.arrays()
         arguments |= {"sampler": sampler, "neighbors": neighbors, "tie_break": tie_break}
         if per_class is not None:
-            arguments["per_class"] = {name: _by_class(_value(text)) for name, text in per_class.items()}
+            arguments["per_class"] = {name: _by_class(value_of(text)) for name, text in per_class.items()}
         expected = foresee(method, budget, arguments, how)
         took.start()
         chosen = select_arrays(method, budget, **arguments)
@@ -247,11 +248,11 @@ class Given:
         """The users' keys, or None; and arguments for `svp.select`."""
         memory = resolve_memory(self.how.memory)
         arguments: dict[str, Any] = {"seed": self.how.seed, "memory": memory}
-        options = {name: _value(text) for name, text in self.how.options.items()}
+        options = {name: value_of(text) for name, text in self.how.options.items()}
         if taken := [name for name in options if name in inspect.signature(select_arrays).parameters]:
             raise SettingError(f"--options.{taken[0]}: {taken[0]} is no option of a method; give --{taken[0]}")
         arguments |= options
-        for name in _ARRAYS:
+        for name in ARGUMENTS:
             if name in self.sources:
                 arguments[name] = _read(self.sources[name], name, memory)
         signals = {name: source for name, source in self.sources.items() if name.startswith("signals.")}
@@ -267,10 +268,7 @@ class Given:
             self._check_lengths(arguments)
         for name in ("already", "exclude"):
             if name in self.sources:
-                source = self.sources[name]
-                if keys is not None and source.columns is None and "key" in source.column_names():
-                    source = replace(source, columns="key")  # a saved selection: its keys mean more than its rows
-                arguments[name] = _ids(read_names(source, memory), keys, source)
+                arguments[name] = _ids(self.sources[name], keys, memory)
         return keys, arguments
 
     def origin(self) -> dict[str, Any]:
@@ -313,14 +311,21 @@ def _distinct(keys: Any, source: Source) -> NDArray[np.int64]:
     return np.arange(len(keys))
 
 
-def _ids(names: Any, keys: Any, source: Source) -> NDArray[np.int64]:
-    """Ids from ids, or from keys by the keys of all examples."""
-    if isinstance(names, np.ndarray):
-        return names
+def _ids(source: Source, keys: Any, memory: int) -> NDArray[np.int64]:
+    """Ids from ids; or, where all examples have `keys`, from keys, and from ids only of a saved selection."""
     if keys is None:
+        names = read_names(source, memory)
+        if isinstance(names, np.ndarray):
+            return names
         raise DataError(f"{source.path} holds keys; say which example has which: --ids FILE:COLUMN")
+    columns = source.column_names()
+    if source.columns is None and "key" in columns:
+        source = replace(source, columns="key")
+    elif source.columns in (None, "id") and _SAVED.issubset(columns):
+        return np.asarray(read_names(source, memory))
     import pyarrow.compute as pc
 
+    names = read_names(source, memory, "keys")
     found = pc.index_in(names, value_set=keys.combine_chunks())
     if found.null_count:
         missing = names.filter(pc.is_null(found))
@@ -362,7 +367,14 @@ def _say(what: str, seconds: float | None, n_bytes: int | None, how: How) -> Non
 def _held(arguments: Mapping[str, Any]) -> int:
     """Bytes of the arrays that are in memory, not mapped from a file."""
     arrays = (*arguments.values(), *arguments.get("signals", {}).values())
-    return sum(array.nbytes for array in arrays if isinstance(array, np.ndarray) and not _mapped(array))
+    parts = [part for array in arrays for part in _parts(array)]
+    return sum(part.nbytes for part in parts if not _mapped(part))
+
+
+def _parts(array: Any) -> list[NDArray[Any]]:
+    """An array itself; of a matrix of scipy.sparse the arrays it is made of."""
+    own = [getattr(array, name, None) for name in _SPARSE] if hasattr(array, "tocsr") else [array]
+    return [part for part in own if isinstance(part, np.ndarray)]
 
 
 def _mapped(array: Any) -> bool:

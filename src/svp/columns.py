@@ -15,10 +15,10 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,8 @@ _BLOCK_ROWS = 8192
 _BLOCK_BYTES = 8 << 20
 # What stands for a missing value, where there is such a thing: an unknown label, an example that was not shown.
 _MISSING = {"labels": -1, "correct": 255}
-_WANTED = ("probs", "embeddings", "similarity", "labels", "scores", "costs")
+# Arguments of `svp.select` that are arrays with a row an example; any other role is a kind of signal.
+ARGUMENTS = ("probs", "embeddings", "labels", "similarity", "scores", "costs")
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,9 @@ def read_array(source: Source, role: str, memory: int) -> NDArray[Any]:
     memory  bytes that may be held; what is larger than an eighth of it is put on disk and mapped
     Raises DataError for text, missing values and rows of different lengths, with the first rows where they are.
     """
-    flip = role not in _WANTED
-    blocks = (block for file in source.files for block in _arrays(file, source.columns, role, memory))
+    flip = role not in ARGUMENTS
+    columns = _columns(source, role)
+    blocks = (block for file in source.files for block in _arrays(file, source.columns, columns, role, memory))
     first = next(blocks, None)
     if first is None:
         return np.zeros(0)
@@ -112,8 +114,11 @@ def read_array(source: Source, role: str, memory: int) -> NDArray[Any]:
     return whole.T if flip else whole
 
 
-def read_names(source: Source, memory: int) -> Any:
-    """Ids, or the users' own keys: (n,) int64, or a pyarrow array of strings."""
+def read_names(source: Source, memory: int, role: Literal["ids", "keys"] = "ids") -> Any:
+    """Ids, or the users' own keys: (n,) int64, or a pyarrow array of strings.
+
+    role    "ids": numbers where all are whole numbers, else text; "keys": always text, "100" is a key like any other
+    """
     import pyarrow as pa
 
     if source.kind in (".npy", ".npz"):
@@ -122,25 +127,32 @@ def read_names(source: Source, memory: int) -> Any:
             raise DataError(
                 f"{source.path}: {array.dtype} of shape {array.shape}; give a flat array of whole numbers or of strings"
             )
+        if array.dtype.kind in "iu" and role == "keys":  # of a selection or of a column? The file does not say.
+            raise DataError(
+                f"{source.path} holds numbers, the examples have keys; give keys, or a selection saved as .parquet"
+            )
         return array if array.dtype.kind in "iu" else pa.chunked_array([pa.array(array.astype(str).tolist())])
-    parts: list[Any] = []
-    for text in (False, True):
-        try:
-            for file in source.files:
-                names = _choose(file, source.columns, "ids")
-                parts += [batch.column(0) for batch in batches(file, names, "keys" if text else "ids")]
-            break
-        except _NotNumbers:
-            parts = []
+    parts = _names(source, ("ids", "keys") if role == "ids" else ("keys", "ids"))
     column = pa.chunked_array(parts) if parts else pa.chunked_array([pa.array([], pa.int64())])
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     _refuse_missing(source.path, np.flatnonzero(_is_null(column)))
     if pa.types.is_integer(column.type):
-        return column.to_numpy()
+        return column.to_numpy() if role == "ids" else column.cast(pa.string())
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return column.cast(pa.string())
     raise DataError(f"{source.path}: {column.type} cannot name examples; give a column of whole numbers or of strings")
+
+
+def _names(source: Source, roles: Sequence[str]) -> list[Any]:
+    """The chunks of the column, read as the first of these roles that fits every row."""
+    columns = _columns(source, "ids")
+    try:
+        return [batch.column(0) for file in source.files for batch in batches(file, columns, roles[0])]
+    except _NotNumbers:
+        if len(roles) == 1:
+            raise
+        return _names(source, roles[1:])
 
 
 def write_table(path: Path, table: Any) -> None:
@@ -192,6 +204,27 @@ def _shards(folder: Path) -> tuple[Path, ...]:
             f"{folder} has files of several kinds ({', '.join(kinds)}); give a folder with one, or name a file"
         )
     return tuple(known)
+
+
+def _columns(source: Source, role: str) -> list[str]:
+    """The columns of the first file that are meant, which all others have too, in whatever order; of arrays none."""
+    first, *others = source.files
+    if source.kind not in _TABLES:
+        return []
+    chosen = _choose(first, source.columns, role)
+    for file in others:
+        types = column_types(file)
+        if missing := [name for name in chosen if name not in types]:
+            raise UnknownName(f"column of {file.name}", missing[0], list(types), hint=f"{first.name} has it")
+        if role in NAMES:
+            continue
+        more = [name for name in _choose(file, source.columns, role) if name not in chosen and types[name] != "other"]
+        if more:
+            raise DataError(
+                f"{source.path}: {file.name} has the columns {', '.join(more)} beside those of {first.name}; "
+                f"name those you mean: {source.path}:{','.join(chosen[:3])}"
+            )
+    return chosen
 
 
 def _choose(file: Path, columns: str | None, role: str) -> list[str]:
@@ -314,7 +347,8 @@ def _csv(file: Path, names: list[str] | None, role: str) -> Any:
     kind = pa.string() if role == "keys" else pa.int64() if role == "ids" else pa.float64()
     return csv.open_csv(
         file,
-        read_options=csv.ReadOptions(block_size=_BLOCK_BYTES),
+        # With threads pyarrow does not say which row is wrong.
+        read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
         parse_options=csv.ParseOptions(delimiter="\t" if _suffix(file) == ".tsv" else ",", newlines_in_values=True),
         convert_options=csv.ConvertOptions(include_columns=names or [], column_types=dict.fromkeys(names or [], kind)),
     )
@@ -359,15 +393,14 @@ def _jsonl_schema(file: Path) -> Any:
 # --- arrays --------------------------------------------------------------------------------------------------------------
 
 
-def _arrays(file: Path, columns: str | None, role: str, memory: int) -> Iterator[NDArray[Any]]:
-    """Blocks of one file: rows are examples."""
+def _arrays(file: Path, word: str | None, names: list[str], role: str, memory: int) -> Iterator[NDArray[Any]]:
+    """Blocks of one file, of a table these columns: rows are examples."""
     if _suffix(file) in (".npy", ".npz"):
-        if columns is not None and _suffix(file) == ".npy":
-            raise DataError(f"{file} is one array and has no {columns!r}; leave :{columns} out")
-        array = npy(file) if _suffix(file) == ".npy" else npz(file, columns, memory)
-        yield array if role in _WANTED or array.ndim < 2 else array.T
+        if word is not None and _suffix(file) == ".npy":
+            raise DataError(f"{file} is one array and has no {word!r}; leave :{word} out")
+        array = npy(file) if _suffix(file) == ".npy" else npz(file, word, memory)
+        yield array if role in ARGUMENTS or array.ndim < 2 else array.T
         return
-    names = _choose(file, columns, role)
     if role in NAMES and len(names) > 1:
         raise DataError(f"{file}: {role} is one column, not {len(names)}; name one")
     missing: list[int] = []
@@ -404,7 +437,7 @@ def _numbers(file: Path, batch: Any, role: str, row: int) -> tuple[NDArray[Any],
                 f"{file}: {role} wants numbers, column {name!r} holds {column.type}, "
                 f"in row {row + parents[first]} {column[first]!s:.40}"
             )
-        if role in _WANTED and role not in _MISSING:
+        if role in ARGUMENTS and role not in _MISSING:
             holes[parents[_is_null(column)]] = True
         if not holes.any():
             values = _filled(file, column, role).to_numpy(zero_copy_only=False)
@@ -421,7 +454,7 @@ def _filled(file: Path, column: Any, role: str) -> Any:
     """Numbers with what stands for a missing one of this role, in a type that no block of them can change."""
     import pyarrow as pa
 
-    if role in _WANTED and role != "labels":
+    if role in ARGUMENTS and role != "labels":
         return column
     whole = role in _MISSING and not pa.types.is_floating(column.type)
     column = column.cast(pa.int64() if whole else pa.float64()).fill_null(_MISSING.get(role, np.nan))

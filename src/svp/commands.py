@@ -336,10 +336,11 @@ def _typed(given: Any, *, of_options: bool = False) -> Any:
         return {name: _typed(value, of_options=of_options or name == "options") for name, value in given.items()}
     if isinstance(given, list | tuple):
         return [_typed(value) for value in given]
-    return _value(given) if isinstance(given, str) and (of_options or given.startswith("[")) else given
+    return value_of(given) if isinstance(given, str) and (of_options or given.startswith("[")) else given
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """What a word of the command line spells in TOML; the word itself where it spells nothing."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from svp.errors import SvpError
 from svp.select.budget import Budget, resolve_budget, resolve_memory
-from svp.select.inputs import CHUNK_NUMBERS
+from svp.select.inputs import CHUNK_NUMBERS, SHAPES
 from svp.select.limits import resolve_spend
+from svp.select.similarity import as_indexable
 from svp.select.table import Cover, Shape
 
 # Bytes an example that `select` itself takes at the highest, measured: ids, masks, candidates, their order.
@@ -20,7 +21,6 @@ _BYTES_NUMBER = 24  # a number of a chunk of examples, in float64, with what a s
 _FIRST = 256  # examples in the first trial; each further one has four times as many
 _PIECES = 8  # from so many places: files are often sorted by class
 _SECONDS = 0.3
-_ARRAYS = ("probs", "embeddings", "labels", "scores")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
     begin = time.perf_counter()
     n = min(_FIRST, shape.n)
     try:
+        if arguments.get("similarity") is not None:
+            arguments["similarity"] = as_indexable(arguments["similarity"])
         _seconds(method, *_part(arguments, shape, n))  # whatever is imported and compiled but once
         while True:
             part, size = _part(arguments, shape, n)
@@ -86,7 +88,7 @@ def _extended(trials: list[tuple[float, float]], operations: float) -> float:
 def _shape(budget: Budget, arguments: Mapping[str, Any]) -> Shape:
     """The sizes of a call of `select`."""
     signals = [np.shape(values) for values in (arguments.get("signals") or {}).values()]
-    shapes = {name: np.shape(arguments[name]) for name in _ARRAYS if arguments.get(name) is not None}
+    shapes = {name: np.shape(arguments[name]) for name in SHAPES if arguments.get(name) is not None}
     lengths = [shape[0] for shape in shapes.values()] + [shape[-1] for shape in signals]
     lengths += [np.shape(arguments[name])[0] for name in ("similarity", "ids") if arguments.get(name) is not None]
     n = lengths[0] if lengths else 0
@@ -110,7 +112,7 @@ def _shape(budget: Budget, arguments: Mapping[str, Any]) -> Shape:
 
 def _numbers(arguments: Mapping[str, Any]) -> int:
     """How many numbers the arrays hold."""
-    arrays = [arguments.get(name) for name in _ARRAYS] + list((arguments.get("signals") or {}).values())
+    arrays = [arguments.get(name) for name in SHAPES] + list((arguments.get("signals") or {}).values())
     return sum(int(np.prod(np.shape(array))) for array in arrays if array is not None)
 
 
@@ -122,7 +124,7 @@ def _part(arguments: Mapping[str, Any], shape: Shape, n: int) -> tuple[dict[str,
         for name, value in arguments.items()
         if name not in ("ids", "exclude", "per_class", "costs", "already", "signals", "similarity")
     }
-    for name in _ARRAYS:
+    for name in SHAPES:
         if part.get(name) is not None:
             part[name] = np.asarray(part[name])[rows]
     if arguments.get("signals"):

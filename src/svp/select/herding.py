@@ -60,14 +60,13 @@ class _Points:
         n, d = len(candidates), len(mean)
         self.blocks = split(np.arange(n), max(1, _NUMBERS // d))
         self.slack = 4 * (d + 8) * float(np.finfo(np.float64).eps)
-        self.rows: Floats | None = None
-        if 8 * n * d <= memory:
-            self.rows = np.empty((n, d))
-            for block in self.blocks:
-                self.rows[block] = self._centred(block)
+        self.rows: Floats | None = np.empty((n, d)) if 8 * n * d <= memory else None
         self.squares, self.taken = np.empty(n), np.zeros(n, bool)
-        for block, rows in self._all():
+        for block in self.blocks:
+            rows = self._centred(block)
             self.squares[block] = (rows * rows).sum(axis=1)
+            if self.rows is not None:
+                self.rows[block] = rows
 
     def take_nearest(self, x: Floats) -> tuple[int, Floats]:
         """The place of the candidate nearest to x, which is out from now on, and its centred row."""

@@ -57,7 +57,7 @@ class Inputs:
     ) -> Self:
         """Check shapes and ids (contents are checked where they are read). Arrays on disk stay there."""
         arrays = {
-            name: _as_array(name, values, len(_SHAPES[name])) for name, values in given.items() if values is not None
+            name: _as_array(name, values, len(SHAPES[name])) for name, values in given.items() if values is not None
         }
         for kind, values in (signals or {}).items():
             if kind in NO_SIGNAL:
@@ -183,14 +183,15 @@ def _as_array(name: str, values: ArrayLike, ndim: int) -> NDArray[Any]:
         raise DataError(f"{name}: type {array.dtype} is not numbers; give floats or whole numbers")
     if array.ndim != ndim:
         raise DataError(
-            f"{name}: shape {array.shape}; give ({', '.join(_SHAPES.get(name, ('n_epochs', 'n')))}{',' * (ndim == 1)})"
+            f"{name}: shape {array.shape}; give ({', '.join(SHAPES.get(name, ('n_epochs', 'n')))}{',' * (ndim == 1)})"
         )
     if name in ("probs", "embeddings") and not array.shape[1]:
         raise DataError(f"{name}: shape {array.shape} has no columns; give at least one number per example")
     return array
 
 
-_SHAPES = {"probs": ("n", "classes"), "embeddings": ("n", "d"), "labels": ("n",), "scores": ("n",)}
+# The axes of every array with a row an example; similarity, of pairs, stands apart.
+SHAPES = {"probs": ("n", "classes"), "embeddings": ("n", "d"), "labels": ("n",), "scores": ("n",)}
 
 
 def _axis(need: str) -> int:

@@ -97,6 +97,12 @@ def as_matrix(matrix: Any) -> Any:
     return matrix
 
 
+def as_indexable(matrix: Any) -> Any:
+    """The same, where rows can be taken from: not every kind of scipy's can."""
+    matrix = as_matrix(matrix)
+    return matrix.tocsr() if _is_sparse(matrix) else matrix
+
+
 def _is_sparse(matrix: Any) -> bool:
     return hasattr(matrix, "tocsr")
 
