@@ -291,3 +291,10 @@ def test_scores_stream() -> None:
     tracemalloc.stop()
     assert peak < p.nbytes / 2
     np.testing.assert_array_equal(np.load("s.npy"), svp.score("margin", probs=p))
+
+
+def test_a_method_that_takes_what_it_may_keeps_to_the_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("e.npy", np.random.default_rng(0).normal(size=(3000, 8)).astype(np.float32))
+    facts = run(capsys, "select facility_location --embeddings e.npy --budget 5 --memory 64MB")
+    assert facts["forecast"]["bytes"] <= 64_000_000
+    assert len(facts["ids"]) == 5

@@ -92,3 +92,10 @@ def test_memory_is_foreseen_within_a_factor() -> None:
     tracemalloc.stop()
     assert expected is not None
     assert peak / 3 < expected < peak * 10
+
+
+def test_a_method_that_takes_what_it_may_is_foreseen_to_take_no_more() -> None:
+    for method in ("facility_location", "typiclust", "d2", "ssl_prototypes"):
+        expected = svp.forecast(method, 5, **{k: v for k, v in ARRAYS.items() if k != "labels"}, memory="64MB").bytes
+        assert expected is not None
+        assert expected <= 64_000_000

@@ -269,6 +269,8 @@ class Given:
         for name in ("already", "exclude"):
             if name in self.sources:
                 arguments[name] = _ids(self.sources[name], keys, memory)
+        # The choice may take what arrays and libraries leave.
+        arguments["memory"] = max(memory - _held(arguments) - _LIBRARIES, 1 << 20)
         return keys, arguments
 
     def origin(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,8 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
         return Forecast(None, None)
     own = _BYTES_COVER if isinstance(row, Cover) else _BYTES_RANK
     in_chunk = min(CHUNK_NUMBERS, shape.memory // 64, _numbers(arguments))
-    n_bytes = int(own * shape.n + _BYTES_NUMBER * in_chunk + row.cost.peak(shape))
+    held = own * shape.n + _BYTES_NUMBER * in_chunk
+    n_bytes = int(held + row.cost.peak(replace(shape, memory=max(0, shape.memory - int(held)))))
     trials: list[tuple[float, float]] = []  # operations, seconds
     begin = time.perf_counter()
     n = min(_FIRST, shape.n)
