@@ -35,8 +35,9 @@ def choose_by(
         return candidates[np.argsort(order(candidates))]
 
     def given_to(function: Method) -> dict[str, Any]:
-        """What it names of GIVEN."""
-        return function.given(ids=inputs.ids, seed=seed, memory=inputs.memory, ground=by_order(np.flatnonzero(~barred)))
+        """What it names of GIVEN; the ground set is sorted only for those that do."""
+        values = function.given(ids=inputs.ids, seed=seed, memory=inputs.memory, ground=barred)
+        return {**values, "ground": by_order(np.flatnonzero(~barred))} if "ground" in values else values
 
     if not isinstance(row, Rank):
         arrays = [

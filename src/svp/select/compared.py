@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.machine import n_cores
+from svp.select.geometry import split
 from svp.select.table import Floats, Ints
 
 Units = NDArray[np.int32]
@@ -72,14 +73,14 @@ class Dense:
         return 2 * back if self.symmetric else back + self.columns(c).block(s, slice(None))
 
     def own(self) -> Units:
-        parts = [self.columns(v).block(v, slice(None)).diagonal() for v in _split(np.arange(self.size), _ROWS)]
+        parts = [self.columns(v).block(v, slice(None)).diagonal() for v in split(np.arange(self.size), _ROWS)]
         return np.concatenate(parts or [np.zeros(0, np.int32)])
 
     def nearest(self, k: int) -> "Sparse":
         columns = self.columns(np.arange(self.size))
         width = max(1, min(_ROWS, (1 << 23) // max(1, self.size)))
         found, values = [], []
-        for v in _split(np.arange(self.size), width):
+        for v in split(np.arange(self.size), width):
             row = columns.block(v, slice(None))
             kept = _highest(row, v, k)
             found.append((np.flatnonzero(kept) % self.size).astype(np.int32))
@@ -277,7 +278,3 @@ def csr(*given: Any, **how: Any) -> Csr:
     from scipy import sparse
 
     return sparse.csr_array(*given, **how)
-
-
-def _split(array: Ints, size: int) -> list[Ints]:
-    return [array[i : i + size] for i in range(0, len(array), size)]
