@@ -444,8 +444,14 @@ def test_a_classifier_that_was_never_fitted_cannot_be_loaded(images: Dataset, tm
 
 def test_what_is_asked_for_is_what_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("svp.learners.compute._bf16_is_faster", lambda *_: pytest.fail("measured although told"))
-    found = decide(ComputeConfig(device="cpu", precision="bf16", channels_last=False, threads=3))
-    assert found.facts() == {"device": "cpu", "precision": "bf16", "channels_last": False, "threads": 3}
+    found = decide(ComputeConfig(device="cpu", precision="bf16", channels_last=False, threads=3, compile="on"))
+    assert found.facts() == {
+        "device": "cpu",
+        "precision": "bf16",
+        "channels_last": False,
+        "threads": 3,
+        "compile": "on",
+    }
     assert decide(ComputeConfig(precision="fp32")).threads >= 1
 
 

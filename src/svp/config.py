@@ -158,6 +158,10 @@ class ComputeConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto measures which is faster here")
     channels_last: bool = Field(True, description="memory layout of images")
     threads: int = Field(0, ge=0, description="CPU threads; 0 takes what the machine offers")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="compile the training step; auto: on a CPU with a compiler, where the training is long enough",
+    )
 
 
 class DataConfig(Config):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from svp.config import ComputeConfig
 from svp.errors import SettingError
+from svp.learners.compiled import has_compiler
 from svp.machine import n_cores
 
 # bf16 must beat fp32 by this much on a small convolution to be worth its rounding.
@@ -19,12 +20,20 @@ WORTHWHILE = 1.3
 
 @dataclass(frozen=True)
 class Compute:
-    """The switches that a result depends on by rounding: device, precision ("fp32" or "bf16"), memory layout, CPU threads."""
+    """The switches that a result depends on by rounding.
+
+    device         as torch names it
+    precision      "fp32" or "bf16"
+    channels_last  memory layout of images
+    threads        of the CPU
+    compile        "on", "off", or "auto": each training that is long enough to repay it
+    """
 
     device: str
     precision: str
     channels_last: bool
     threads: int
+    compile: str = "off"
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -71,7 +80,9 @@ def decide(config: ComputeConfig) -> Compute:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if _bf16_is_faster(device, threads) else "fp32"
-    return Compute(device, precision, config.channels_last, threads)
+    can_compile = torch.device(device).type == "cpu" and has_compiler()  # elsewhere when asked for
+    compiling = "off" if config.compile == "auto" and not can_compile else config.compile
+    return Compute(device, precision, config.channels_last, threads, compiling)
 
 
 def require_device(device: str) -> None:

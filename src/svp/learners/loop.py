@@ -3,8 +3,9 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -20,6 +21,7 @@ from svp.data.base import Augmentation
 from svp.errors import DataError, TrainingError, one_line, require
 from svp.learners.augment import augment, draw
 from svp.learners.base import EpochRecord, Outputs, Progress
+from svp.learners.compiled import Step, compile_step, repays
 from svp.learners.compute import Compute
 from svp.runs import write_bytes
 from svp.signals import KINDS, Signals
@@ -73,9 +75,21 @@ def train(
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
     )
-    records = _resume(model, optimizer, checkpoint)
+    records, compiled = _resume(model, optimizer, checkpoint)
+    if len(records) == n_epochs:
+        return records
+
+    def batch(rows: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        images = augment(examples.inputs[rows], drawn, augmentation)
+        return prepare(images, examples, compute), examples.labels[rows]
+
+    def both_sizes() -> list[tuple[Tensor, Tensor]]:
+        sizes = torch.arange(n, device=device).tensor_split(steps_per_epoch)
+        return [batch(rows, draw(examples.ids[: len(rows)], seed, 0).to(device)) for rows in (sizes[0], sizes[-1])]
+
+    begin = time.perf_counter()  # what compiling takes belongs to the first epoch that is run with it
+    take_step, compiled = _step(model, both_sizes, config, compute, n * n_epochs, compiled)
     for epoch in range(len(records), n_epochs):
-        begin = time.perf_counter()
         torch.manual_seed(spawn_seed(seed, "epoch", epoch))  # for layers that draw, such as dropout
         model.train()
         order = torch.from_numpy(shuffled(examples.ids, seed, "order", epoch)).to(device)
@@ -85,9 +99,8 @@ def train(
         for step, rows in enumerate(order.tensor_split(steps_per_epoch)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, epoch * steps_per_epoch + step, n_epochs * steps_per_epoch)
-            images = augment(examples.inputs[rows], drawn[rows], augmentation)
-            labels = examples.labels[rows]
-            logits, losses = learn(config.model, model, prepare(images, examples, compute), labels, compute)
+            x, labels = batch(rows, drawn[rows])
+            logits, losses = learn(config.model, model, x, labels, take_step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             # Before this step's update, on what the net was shown: forgetting is counted so (paper, section 3).
@@ -107,20 +120,49 @@ def train(
             ], dim=1)  # fmt: skip
         signals.write_epoch(epoch, dict(zip(KINDS, seen.cpu().numpy(), strict=True)))
         records.append({**record, "seconds": time.perf_counter() - begin})
-        _save(model, optimizer, records, checkpoint)
+        _save(model, optimizer, records, compiled, checkpoint)
+        begin = time.perf_counter()
         if progress is not None:
             progress(records[-1], n_epochs)
     return records
 
 
-def learn(name: str, model: nn.Module, x: Tensor, labels: Tensor, compute: Compute) -> tuple[Tensor, Tensor]:
+def _step(
+    model: nn.Module,
+    batches: Callable[[], list[tuple[Tensor, Tensor]]],
+    config: TrainConfig,
+    compute: Compute,
+    n_seen: int,
+    compiled: bool | None,
+) -> tuple[Step, bool]:
+    """What takes the steps, and whether it is compiled: as the training began (`compiled`), or where it is wanted and repays."""
+    plain = partial(losses_of, compute=compute)
+    if compiled is False or (compiled is None and compute.compile == "off"):
+        return plain, False
+    both = batches()
+    if compiled is None and compute.compile == "auto" and not repays(plain, model, both[-1], n_seen, compute.threads):
+        return plain, False
+    try:
+        return compile_step(plain, model, both, partial(learn, config.model)), True
+    except TrainingError:
+        if compiled or compute.compile == "on":
+            raise
+        return plain, False
+
+
+def losses_of(model: nn.Module, x: Tensor, labels: Tensor, compute: Compute) -> tuple[Tensor, Tensor]:
+    """(b, c) float32 logits and the (b,) loss of each example."""
+    logits, _ = forward(model, x, compute)
+    return logits, F.cross_entropy(logits, labels, reduction="none")
+
+
+def learn(name: str, model: nn.Module, x: Tensor, labels: Tensor, take_step: Step) -> tuple[Tensor, Tensor]:
     """Add the gradient of the mean loss to the weights; returns (b, c) float32 logits and (b,) losses.
 
     Raises TrainingError, naming the net, for whatever a net of somebody's own raises here.
     """
     try:
-        logits, _ = forward(model, x, compute)
-        losses = F.cross_entropy(logits, labels, reduction="none")
+        logits, losses = take_step(model, x, labels)
         if not losses.requires_grad:
             raise TrainingError(
                 f"{name} cannot be trained: its output depends on no weight that may change; "
@@ -245,25 +287,27 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise DataError(f"cannot take weights from {path}: {str(error).splitlines()[0]}") from None
 
 
-def _save(model: nn.Module, optimizer: torch.optim.Optimizer, records: list[EpochRecord], path: Path) -> None:
+def _save(
+    model: nn.Module, optimizer: torch.optim.Optimizer, records: list[EpochRecord], compiled: bool, path: Path
+) -> None:
     safetensors = require("safetensors.torch", "torch")
     tensors = {f"model.{name}": value for name, value in _state(model).items()}
     for i, parameter in enumerate(optimizer.param_groups[0]["params"]):
         momentum = optimizer.state[parameter].get("momentum_buffer")
         if momentum is not None:
             tensors[f"momentum.{i}"] = momentum.contiguous()
-    write_bytes(path, safetensors.save(tensors, {"records": json.dumps(records)}))
+    write_bytes(path, safetensors.save(tensors, {"records": json.dumps(records), "compiled": json.dumps(compiled)}))
 
 
-def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> list[EpochRecord]:
-    """Put model and optimizer where the checkpoint left them; [] where there is none."""
+def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> tuple[list[EpochRecord], bool | None]:
+    """Put model and optimizer where the checkpoint left them; its records, and whether the step was compiled."""
     if not path.exists():
-        return []
+        return [], None
     safetensors = require("safetensors", "torch")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
-            records: list[EpochRecord] = json.loads(file.metadata()["records"])
+            records, compiled = (json.loads(file.metadata()[name]) for name in ("records", "compiled"))
     except (OSError, safetensors.SafetensorError) as error:
         raise DataError(f"the checkpoint {path} is damaged ({error}); remove it to begin this training again") from None
     model.load_state_dict(
@@ -273,4 +317,4 @@ def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> l
         if f"momentum.{i}" in tensors:
             # In the layout of the weight itself, which the fused update wants.
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])
-    return records
+    return records, compiled

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -35,6 +36,7 @@ class NetLearner:
             "svp.learners.net",
             "svp.learners.loop",
             "svp.learners.compute",
+            "svp.learners.compiled",
             "svp.learners.augment",
             "svp.signals",
             *code,
@@ -56,7 +58,7 @@ class NetLearner:
             self._model.train()
             x = _two_examples(self._example, self._compute)
             labels = torch.zeros(2, dtype=torch.int64, device=x.device)
-            loop.learn(self._config.model, self._model, x, labels, self._compute)
+            loop.learn(self._config.model, self._model, x, labels, partial(loop.losses_of, compute=self._compute))
 
     def fit(
         self,

@@ -256,8 +256,8 @@ def machine(facts: Facts) -> list[tuple[str, str]]:
     if "compute" in environment:
         compute = environment["compute"]
         layout = ", channels last" if compute["channels_last"] else ""
-        rows.append(
-            ("computed on", f"{compute['device']}, {compute['precision']}{layout}, {compute['threads']} threads")
-        )
+        compiled = {"on": ", compiled", "auto": ", long trainings compiled"}.get(compute.get("compile", "off"), "")
+        where = f"{compute['device']}, {compute['precision']}{layout}{compiled}, {compute['threads']} threads"
+        rows.append(("computed on", where))
     rows.append(("Python", environment["python"]))
     return rows + list(environment["packages"].items())

@@ -158,7 +158,7 @@ class Work:
         from svp.learners.compute import Compute, decide, require_device
 
         decided = self.run.remember("compute", lambda: decide(self._compute_config).facts())
-        compute = Compute(**{field.name: decided[field.name] for field in fields(Compute)})
+        compute = Compute(**{field.name: decided[field.name] for field in fields(Compute) if field.name in decided})
         require_device(compute.device)
         return compute
 

@@ -1,0 +1,160 @@
+"""Compiled steps: the same training but for rounding, resumed as it began, and a plain step where compiling cannot be done."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from svp.config import ComputeConfig, TrainConfig
+from svp.errors import TrainingError
+from svp.learners import loop
+from svp.learners.compiled import has_compiler, repays
+from svp.learners.compute import Compute, decide
+from svp.learners.resnet import preact
+from svp.signals import Signals
+
+OFF = Compute("cpu", "fp32", channels_last=False, threads=1)
+ON = replace(OFF, compile="on")
+AUTO = replace(OFF, compile="auto")
+CONFIG = TrainConfig(model="small", epochs=3, batch_size=16, lr=0.2, augment="none")
+
+
+class Stopped(Exception):
+    pass
+
+
+class Small(nn.Module):
+    """Running statistics to keep, random draws to repeat, a head to take in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2))
+        self.head = nn.Linear(8, 3)
+
+    def features(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.features(x))
+        return out
+
+
+def examples(n: int = 45) -> loop.Examples:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, n)
+    images = torch.from_numpy((rng.integers(0, 90, (n, 4, 4, 3)) + 50 * labels[:, None, None, None]).astype(np.uint8))
+    flat = images.float().reshape(-1, 3)
+    return loop.Examples(images, torch.from_numpy(labels), np.arange(n), flat.mean(0), flat.std(0))
+
+
+def fit(folder: Path, compute: Compute, net: nn.Module, stop_after: int | None = None) -> dict[str, Tensor]:
+    """Weights after training, stopped and begun again with a new net after so many epochs."""
+    given = examples()
+    signals = Signals.create(folder / "signals", CONFIG.epochs, len(given.ids))
+
+    def stop(record: Any, n_epochs: int) -> None:
+        if record["epoch"] + 1 == stop_after:
+            raise Stopped
+
+    run = partial(
+        loop.train, examples=given, config=CONFIG, seed=0, augmentation="none", compute=compute, signals=signals,
+        checkpoint=folder / "checkpoint",
+    )  # fmt: skip
+    try:
+        run(net, progress=stop)
+    except Stopped:
+        net = type(net)()
+        run(net)
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[Callable[..., Any]]:
+    """Compiling without making machine code; the list holds what was compiled."""
+    made: list[Callable[..., Any]] = []
+    real = torch.compile
+
+    def compile_quickly(step: Callable[..., Any], *, dynamic: bool, options: Any) -> Any:
+        made.append(step)
+        return real(step, backend="aot_eager", dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", compile_quickly)
+    return made
+
+
+@pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler on this machine")
+def test_a_compiled_training_is_the_plain_one_but_for_rounding(tmp_path: Path) -> None:
+    plain, compiled = fit(tmp_path / "plain", OFF, Small()), fit(tmp_path / "compiled", ON, Small())
+    for name, value in plain.items():
+        assert torch.allclose(value.double(), compiled[name].double(), rtol=1e-3, atol=1e-4), name
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_a_compiled_training_is_resumed_to_the_last_bit(quick: list[Any], tmp_path: Path, stop_after: int) -> None:
+    whole = fit(tmp_path / "whole", ON, Small())
+    resumed = fit(tmp_path / "resumed", ON, Small(), stop_after)
+    assert len(quick) == 3
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+def test_compiling_beforehand_leaves_no_trace(quick: list[Any], tmp_path: Path) -> None:
+    net = Small()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    loop._step(net, lambda: [_batch(16), _batch(15)], CONFIG, ON, 0, None)
+    assert quick
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("compute", [ON, AUTO])
+def test_where_compiling_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compute: Compute) -> None:
+    def fail(graph: Any, inputs: Any) -> Any:
+        raise OSError("no space for machine code")
+
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda step, *, dynamic, options: real(step, backend=fail, dynamic=dynamic))
+    monkeypatch.setattr(loop, "repays", lambda *_: True)
+    if compute is ON:
+        with pytest.raises(TrainingError, match=r"cannot be compiled here .*no space.*; set compute.compile to off"):
+            fit(tmp_path / "asked", ON, Small())
+    else:
+        plain, fallen_back = fit(tmp_path / "plain", OFF, Small()), fit(tmp_path / "auto", AUTO, Small(), 1)
+        assert all(torch.equal(value, fallen_back[name]) for name, value in plain.items())
+
+
+def test_a_training_goes_on_as_it_began(quick: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever would be decided now: half of a training compiled is no training that anybody could repeat."""
+    answers = iter([False])
+    monkeypatch.setattr(loop, "repays", lambda *_: next(answers))
+    fit(tmp_path, AUTO, Small(), stop_after=1)
+    assert not quick
+
+
+def test_long_trainings_repay_compiling_and_short_ones_do_not() -> None:
+    net = preact("preact20", 10, torch.zeros(3, 32, 32))
+    batch = (torch.zeros(4, 3, 32, 32), torch.zeros(4, dtype=torch.int64))
+    step = partial(loop.losses_of, compute=OFF)
+    found = [repays(step, net, batch, n_seen, 1) for n_seen in (0, 10_000, 1_000_000)]
+    assert found == [False, False, True]
+    assert [repays(step, net, batch, 300_000, threads) for threads in (1, 64)] == [True, False]
+
+
+@pytest.mark.parametrize(("compilers", "expected"), [(True, "auto"), (False, "off")])
+def test_nothing_is_compiled_without_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, compilers: bool, expected: str
+) -> None:
+    monkeypatch.setattr("svp.learners.compute.has_compiler", lambda: compilers)
+    assert decide(ComputeConfig(device="cpu", precision="fp32", threads=1)).compile == expected
+    assert decide(ComputeConfig(device="cpu", precision="fp32", threads=1, compile="on")).compile == "on"
+
+
+def _batch(size: int) -> tuple[Tensor, Tensor]:
+    return torch.linspace(-1, 1, size * 48).reshape(size, 3, 4, 4), torch.arange(size) % 3
