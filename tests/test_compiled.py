@@ -108,7 +108,7 @@ def test_a_compiled_training_is_resumed_to_the_last_bit(quick: list[Any], tmp_pa
 def test_compiling_beforehand_leaves_no_trace(quick: list[Any], tmp_path: Path) -> None:
     net = Small()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    loop._step(net, lambda: [_batch(16), _batch(15)], CONFIG, ON, 0, None)
+    loop._step(net, loop._Plan(examples(), CONFIG, 0, "none", ON), None)
     assert quick
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
@@ -154,7 +154,3 @@ def test_nothing_is_compiled_without_a_compiler(
     monkeypatch.setattr("svp.learners.compute.has_compiler", lambda: compilers)
     assert decide(ComputeConfig(device="cpu", precision="fp32", threads=1)).compile == expected
     assert decide(ComputeConfig(device="cpu", precision="fp32", threads=1, compile="on")).compile == "on"
-
-
-def _batch(size: int) -> tuple[Tensor, Tensor]:
-    return torch.linspace(-1, 1, size * 48).reshape(size, 3, 4, 4), torch.arange(size) % 3

@@ -161,6 +161,7 @@ def test_unknown_settings_name_the_nearest() -> None:
         ({"compute": {"channels_last": "maybe"}}, ["'compute.channels_last': give true or false"]),
         ({"target": {"seeds": 2}}, ["target.seeds", "seeds = 3"]),
         ({"test_share": 1}, ["'test_share'"]),
+        ({"proxy": {"patience": 3}}, ["'proxy.patience'", "set validation too", "got 3"]),
         ({"compute": {"precision": "fp16"}}, ["'compute.precision'", "got 'fp16'"]),
     ],
 )

@@ -1,6 +1,7 @@
 """Models by name: the table's, a net of one's own, any scikit-learn classifier; and what each can give."""
 
 import json
+import math
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +21,7 @@ from svp.data.base import Dataset
 from svp.errors import DataError, MissingExtra, MissingInput, SettingError, SvpError, TrainingError, UnknownName
 from svp.learners import check_device, find, make_learner, trial
 from svp.learners.compute import Compute, _seconds, decide
-from svp.signals import Signals
+from svp.signals import UNSEEN, Signals
 from tests import own_models
 
 CPU = Compute("cpu", "fp32", channels_last=False, threads=1)
@@ -437,6 +438,22 @@ def test_one_class_is_not_enough_for_a_classifier(images: Dataset, tmp_path: Pat
 def test_a_classifier_that_was_never_fitted_cannot_be_loaded(images: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is missing"):
         make_learner(TrainConfig(model="logistic"), images, seed=0).load(tmp_path)
+
+
+def test_held_out_examples_are_shown_in_no_epoch(images: Dataset, tmp_path: Path) -> None:
+    train = config(epochs=2, validation=0.25)
+    learner = make_learner(train, images, seed=0, compute=CPU)
+    assert learner.gives == {"embeddings"}
+    assert images.labels is not None
+    learner.fit(images, images.ids, images.labels, folder=tmp_path)
+    correct = Signals.open(tmp_path / "signals")["correct"]
+    unseen = (correct == UNSEEN).all(axis=0)
+    assert unseen.sum() == math.ceil(0.25 * len(images))
+    assert (correct[:, ~unseen] != UNSEEN).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", "model.safetensors", "signals"]
+    again = make_learner(train, images, seed=0, compute=CPU)
+    again.load(tmp_path)
+    assert np.array_equal(again.predict(images, images.ids).probs, learner.predict(images, images.ids).probs)
 
 
 # --- where it runs --------------------------------------------------------------------------------------------------------

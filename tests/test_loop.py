@@ -181,8 +181,7 @@ def test_plain_signals_are_those_of_the_net_after_the_epoch(tmp_path: Path) -> N
 def test_signals_by_hand() -> None:
     logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 3.0], [-1.0, -2.0, 5.0]])
     labels = torch.tensor([0, 1, 0])
-    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-    rows = dict(zip(KINDS, loop.signal_values(logits, labels, losses).numpy(), strict=True))
+    rows = dict(zip(KINDS, loop.signal_values(logits, labels).numpy(), strict=True))
     p = np.exp(logits.double().numpy())
     p /= p.sum(axis=1, keepdims=True)
     mine = p[np.arange(3), labels.numpy()]
@@ -194,9 +193,7 @@ def test_signals_by_hand() -> None:
 
 
 def test_a_single_class_is_always_right_and_finite() -> None:
-    values = loop.signal_values(
-        torch.tensor([[3.0], [-2.0]]), torch.zeros(2, dtype=torch.int64), torch.zeros(2)
-    ).numpy()
+    values = loop.signal_values(torch.tensor([[3.0], [-2.0]]), torch.zeros(2, dtype=torch.int64)).numpy()
     rows = dict(zip(KINDS, values, strict=True))
     assert rows["correct"].tolist() == rows["p_true"].tolist() == [1, 1]
     assert rows["el2n"].tolist() == [0, 0]
@@ -276,6 +273,71 @@ def test_batches_are_of_nearly_equal_size(
     assert seen == sizes * 2
 
 
+def test_labels_are_smoothed_for_learning_alone(tmp_path: Path) -> None:
+    examples, c = make_examples(), config(label_smoothing=0.3, epochs=1, batch_size=45)
+    net, slow = make_net(), make_net()
+    _, signals = fit(tmp_path, net, examples, c)
+    x = loop.prepare(examples.inputs, examples, FP32)
+    logits = slow.train()(x)
+    wanted = 0.7 * nn.functional.one_hot(examples.labels, 3) + 0.1
+    loss = -(wanted * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    gradients = torch.autograd.grad(loss, list(slow.parameters()))
+    rate = loop.learning_rate(c, 0, 1)
+    for after, before, gradient in zip(net.parameters(), slow.parameters(), gradients, strict=True):
+        assert torch.allclose(after, before - rate * (gradient + c.weight_decay * before), atol=1e-5)
+    plain = nn.functional.cross_entropy(logits, examples.labels, reduction="none").detach().numpy()
+    assert np.allclose(signals["loss"][0].astype(float), plain, rtol=2e-3)
+
+
+# --- held-out examples ----------------------------------------------------------------------------------------------------
+
+
+def fit_with_some_held_out(folder: Path, net: nn.Module, c: TrainConfig, **given: Any) -> list[Any]:
+    """Thirty examples to learn from; of the fifteen held out the labels are false, so that accuracy on them falls."""
+    shown, held_out = make_examples(30), make_examples(15, seed=7)
+    held_out = replace(held_out, labels=(held_out.labels + 1) % 3)
+    return fit(folder, net, shown, c, held_out=held_out, **given)[0]
+
+
+def test_the_epoch_that_is_best_on_the_held_out_examples_is_kept(tmp_path: Path) -> None:
+    c = config(epochs=6, validation=0.3)
+    net, seen = make_net(), []
+    records = fit_with_some_held_out(tmp_path, net, c, progress=lambda record, n_epochs: seen.append(state(net)))
+    assert len(records) == 6
+    best = max(range(6), key=lambda e: (records[e]["held_out_accuracy"], -records[e]["held_out_loss"]))
+    assert best < 5
+    assert same(state(net), seen[best])
+    assert not same(state(net), seen[5])
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_patience_ends_a_training_that_gets_no_better(tmp_path: Path, patience: int) -> None:
+    whole = fit_with_some_held_out(tmp_path / "whole", make_net(), config(epochs=8, validation=0.3))
+    records = fit_with_some_held_out(
+        tmp_path / "short", make_net(), config(epochs=8, validation=0.3, patience=patience)
+    )
+    keys = [(record["held_out_accuracy"], -record["held_out_loss"]) for record in whole]
+    end = next((e for e in range(8) if e - keys.index(max(keys[: e + 1])) >= patience), 7)
+    assert end < 7
+    assert len(records) == end + 1
+
+
+def test_held_out_examples_survive_an_interruption(tmp_path: Path) -> None:
+    c = config(epochs=5, validation=0.3, patience=3)
+    whole, resumed = make_net(), make_net()
+    expected = fit_with_some_held_out(tmp_path / "whole", whole, c)
+
+    def stop(record: Any, n_epochs: int) -> None:
+        if record["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_with_some_held_out(tmp_path / "resumed", make_net(), c, progress=stop)
+    found = fit_with_some_held_out(tmp_path / "resumed", resumed, c)
+    assert same(state(whole), state(resumed))
+    assert [r["held_out_loss"] for r in found] == [r["held_out_loss"] for r in expected]
+
+
 # --- augmentation ---------------------------------------------------------------------------------------------------------
 
 
@@ -308,6 +370,34 @@ def test_every_result_is_a_legal_shift_or_flip_and_all_of_them_come(kind: Any, s
         counts[allowed[result.tobytes()]] += 1  # KeyError: not legal
     assert min(counts.values()) > 0.25 * n / len(counts)
     assert max(counts.values()) < 2.5 * n / len(counts)
+
+
+def test_resized_crops_are_parts_of_the_whole_brought_to_its_size() -> None:
+    """Read off images whose pixels are their own coordinates."""
+    n, h, w = 3000, 32, 48
+    rows, columns = np.meshgrid(np.arange(h) + 0.5, np.arange(w) + 0.5, indexing="ij")
+    images = torch.from_numpy(np.stack([rows / h, columns / w], axis=2)).float().expand(n, h, w, 2)
+    made = augment(images, draw(np.arange(n), 0, 0), "resized_crop_flip").double().numpy()
+    assert made.shape == (n, h, w, 2)
+    height = (made[:, 20, 0, 0] - made[:, 12, 0, 0]) * h / 8  # of the part, by its slope well inside
+    width = (made[:, 0, 28, 1] - made[:, 0, 20, 1]) * w / 8
+    middle = np.stack([made[:, 15:17, 0, 0].mean(axis=1), made[:, 0, 23:25, 1].mean(axis=1)], axis=1)
+    mirrored, width = width < 0, np.abs(width)
+    for side, centre in ((height, middle[:, 0]), (width, middle[:, 1])):
+        assert side.max() <= 1 + 1e-4
+        assert (centre - side / 2).min() >= -1e-4
+        assert (centre + side / 2).max() <= 1 + 1e-4
+    area, ratio = height * width, width / height
+    whole = (height > 1 - 1e-4) | (width > 1 - 1e-4)  # cut off at the edge: another area and shape
+    assert area.min() >= 0.08 - 1e-4
+    assert 0.75 - 1e-3 <= ratio[~whole].min() < 0.78
+    assert 1.29 < ratio[~whole].max() <= 4 / 3 + 1e-3
+    assert area[~whole].min() < 0.1
+    assert area.max() > 0.9
+    assert 0.45 < mirrored.mean() < 0.55
+    assert abs(np.corrcoef(mirrored, area)[0, 1]) < 0.05
+    for slopes in (np.diff(made[:, 8:24, 0, 0], axis=1), np.diff(made[:, 0, 8:40, 1], axis=1)):
+        assert np.allclose(slopes, slopes[:, :1], atol=1e-4)  # in a straight line: no pixel is left out
 
 
 def test_no_augmentation_is_none() -> None:
@@ -558,7 +648,6 @@ def test_nothing_of_torchs_own_state_is_left_changed() -> None:
 def test_scores_stay_finite_for_sure_nets() -> None:
     logits = torch.tensor([[1e9, -1e9], [0.0, 5000.0]])
     labels = torch.tensor([1, 0])
-    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-    values = loop.signal_values(logits, labels, losses)
+    values = loop.signal_values(logits, labels)
     assert torch.isfinite(values).all()
     assert math.isclose(float(values[4, 0]), math.sqrt(2), rel_tol=1e-6)

@@ -14,7 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from svp.errors import DataError, SettingError, UnknownName
 
@@ -132,9 +132,18 @@ class TrainConfig(Config):
     )
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
-    augment: Literal["auto", "none", "crop", "crop_flip"] = Field("auto", description="auto: as the dataset says")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label spread evenly over all classes")
+    augment: Literal["auto", "none", "crop", "crop_flip", "resized_crop_flip"] = Field(
+        "auto", description="auto: as the dataset says"
+    )
     record: Literal["train", "plain"] = Field(
         "train", description="signals from the training forward, or from a plain pass after each epoch (at that cost)"
+    )
+    validation: float = Field(
+        0.0, ge=0, lt=1, description="share of the training examples held out; the epoch that is best on them is kept"
+    )
+    patience: int = Field(
+        0, ge=0, description="stop after this many epochs that were not the best on the held-out examples; 0 never does"
     )
     seeds: Count = Field(1, description="train this many and average their scores (proxies only)")
 
@@ -144,6 +153,17 @@ class TrainConfig(Config):
         if not phases or any(length <= 0 or factor <= 0 for length, factor in phases):
             raise ValueError("each phase needs a length and a factor above 0, such as [[90, 1.0], [45, 0.1]]")
         return phases
+
+    @field_validator("patience")
+    @classmethod
+    def _patience_has_something_to_look_at(cls, patience: int, info: ValidationInfo) -> int:
+        if patience and not info.data.get("validation", 1):
+            raise ValueError("patience looks at held-out examples; set validation too, to 0.1 say")
+        return patience
+
+    def held_out(self, n: int) -> int:
+        """How many of `n` examples are held out: at least one where any are wanted, but two are left to train on."""
+        return max(0, min(math.ceil(self.validation * n), n - 2))
 
     def epochs_for(self, n: int) -> int:
         """Epochs over `n` examples once `min_steps` is honoured."""

@@ -35,13 +35,18 @@ LARGEST = float(np.finfo(np.float16).max)
 class Signals:
     """A recorder while training runs (`create`, `write_epoch`), arrays by kind afterwards (`open`, `signals["correct"]`)."""
 
-    def __init__(self, folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(
+        self, folder: Path, arrays: Mapping[str, NDArray[Any]], rows: NDArray[np.int64] | slice = slice(None)
+    ) -> None:
         self.folder = folder
-        self._arrays = arrays
+        self._arrays, self._rows = arrays, rows
 
     @classmethod
-    def create(cls, folder: Path, n_epochs: int, n: int) -> Self:
-        """Files for `n` examples, all unseen; files of the same shape that are already there are continued."""
+    def create(cls, folder: Path, n_epochs: int, n: int, rows: NDArray[np.int64] | slice = slice(None)) -> Self:
+        """Files for `n` examples, all unseen; files of the same shape that are already there are continued.
+
+        rows  of the examples that training will show, where it holds some out
+        """
         folder.mkdir(parents=True, exist_ok=True)
         arrays = {}
         for kind, dtype in KINDS.items():
@@ -52,7 +57,7 @@ class Signals:
                     _write_unseen(path, (n_epochs, n), dtype)
                 array = np.load(path, mmap_mode="r+", allow_pickle=False)
             arrays[kind] = array
-        return cls(folder, arrays)
+        return cls(folder, arrays, rows)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -60,10 +65,13 @@ class Signals:
         return cls(folder, {kind: read_array(folder / f"{kind}.npy") for kind in KINDS})
 
     def write_epoch(self, epoch: int, values: Mapping[str, ArrayLike]) -> None:
-        """Record one epoch: for each kind (n,) values; flushed to disk when this returns. Writing an epoch again replaces it."""
+        """Record one epoch: for each kind a value of every example that is shown; flushed to disk when this returns.
+
+        Writing an epoch again replaces it.
+        """
         for kind, array in self._arrays.items():
             # Finite in float16: what is beyond its range is kept at the end of it.
-            array[epoch] = np.clip(values[kind], -LARGEST, LARGEST)
+            array[epoch, self._rows] = np.clip(values[kind], -LARGEST, LARGEST)
             if isinstance(array, np.memmap):
                 array.flush()
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from svp import chance
 from svp.errors import DataError, SettingError
 
-Augmentation = Literal["none", "crop", "crop_flip"]
+Augmentation = Literal["none", "crop", "crop_flip", "resized_crop_flip"]
 OnError = Literal["refuse", "skip"]
 Progress = Callable[[str, int, int], object]  # (what is being done, how much is done, of how much)
 

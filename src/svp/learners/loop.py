@@ -3,8 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
@@ -47,6 +47,11 @@ class Examples:
     mean: Tensor
     std: Tensor
 
+    def at(self, rows: NDArray[np.int64]) -> "Examples":
+        """Some of the examples, copied."""
+        there = torch.from_numpy(rows).to(self.labels.device)
+        return replace(self, inputs=self.inputs[there], labels=self.labels[there], ids=self.ids[rows])
+
 
 def train(
     model: nn.Module,
@@ -58,106 +63,163 @@ def train(
     compute: Compute,
     signals: Signals,
     checkpoint: Path,
+    held_out: Examples | None = None,
     progress: Progress | None = None,
 ) -> list[EpochRecord]:
     """Fit `model` in place; return one record an epoch: epoch, loss, accuracy (both on the training forward), seconds.
 
+    With `held_out` examples each record also has their loss and accuracy, the model is left as it was after the epoch that was
+    best on them, and `config.patience` epochs without a better one end the training.
     The order of an epoch and what happens to its examples are drawn from (seed, epoch, id) alone, so there is no random state to
     keep: `checkpoint` holds weights, momentum and records, is written after every epoch, and a call that finds one goes on from
     there to bit-identical weights. The signals of an epoch are on disk before its checkpoint is.
     Raises TrainingError when the loss is no longer a number. Memory beside model and examples: about 60 bytes an example.
     """
-    n = len(examples.ids)
-    device = examples.labels.device
-    n_epochs = config.epochs_for(n)
-    steps_per_epoch = math.ceil(n / config.batch_size)
+    plan = _Plan(examples, config, seed, augmentation, compute)
     # fused: one call updates all weights; with many small convolutions the calls would cost more than the arithmetic.
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
     )
     records, compiled = _resume(model, optimizer, checkpoint)
-    if len(records) == n_epochs:
-        return records
-
-    def batch(rows: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        images = augment(examples.inputs[rows], drawn, augmentation)
-        return prepare(images, examples, compute), examples.labels[rows]
-
-    def both_sizes() -> list[tuple[Tensor, Tensor]]:
-        sizes = torch.arange(n, device=device).tensor_split(steps_per_epoch)
-        return [batch(rows, draw(examples.ids[: len(rows)], seed, 0).to(device)) for rows in (sizes[0], sizes[-1])]
-
     begin = time.perf_counter()  # what compiling takes belongs to the first epoch that is run with it
-    take_step, compiled = _step(model, both_sizes, config, compute, n * n_epochs, compiled)
-    for epoch in range(len(records), n_epochs):
-        torch.manual_seed(spawn_seed(seed, "epoch", epoch))  # for layers that draw, such as dropout
-        model.train()
-        order = torch.from_numpy(shuffled(examples.ids, seed, "order", epoch)).to(device)
-        drawn = draw(examples.ids, seed, epoch).to(device)  # (n, 3)
-        seen = torch.empty(len(KINDS), n, device=device)
-        # Batches of nearly equal size: a short last one would upset the batch statistics.
-        for step, rows in enumerate(order.tensor_split(steps_per_epoch)):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, epoch * steps_per_epoch + step, n_epochs * steps_per_epoch)
-            x, labels = batch(rows, drawn[rows])
-            logits, losses = learn(config.model, model, x, labels, take_step)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            # Before this step's update, on what the net was shown: forgetting is counted so (paper, section 3).
-            seen[:, rows] = signal_values(logits, labels, losses)
+    take_step, compiled = _step(model, plan, compiled)
+    while not _finished(records, plan):
+        epoch = len(records)
+        seen = _epoch(model, plan, epoch, optimizer, take_step)
         record = {"epoch": epoch, "loss": float(seen[LOSS].mean()), "accuracy": float(seen[CORRECT].mean())}
-        if not (
-            math.isfinite(record["loss"]) and all(bool(parameter.isfinite().all()) for parameter in model.parameters())
-        ):
-            raise TrainingError(
-                f"training {config.model} diverged in epoch {epoch + 1} of {n_epochs} (the loss is no longer a number); "
-                f"lower lr (now {config.lr}) or raise warmup (now {config.warmup})"
-            )
+        _check_finite(model, record, plan)
         if config.record == "plain":
-            seen = torch.cat([
-                signal_values(logits, examples.labels[rows], F.cross_entropy(logits, examples.labels[rows], reduction="none"))
-                for rows, logits, _ in score(model, examples, compute)
-            ], dim=1)  # fmt: skip
+            seen = _plain_signals(model, examples, compute)
         signals.write_epoch(epoch, dict(zip(KINDS, seen.cpu().numpy(), strict=True)))
+        if held_out is not None:
+            seen = _plain_signals(model, held_out, compute)
+            record |= {"held_out_loss": float(seen[LOSS].mean()), "held_out_accuracy": float(seen[CORRECT].mean())}
         records.append({**record, "seconds": time.perf_counter() - begin})
+        if held_out is not None and _best(records) == epoch:
+            save_weights(model, best_path(checkpoint))
         _save(model, optimizer, records, compiled, checkpoint)
         begin = time.perf_counter()
         if progress is not None:
-            progress(records[-1], n_epochs)
+            progress(records[-1], plan.n_epochs)
+    if held_out is not None:
+        load_weights(model, best_path(checkpoint))
     return records
 
 
-def _step(
-    model: nn.Module,
-    batches: Callable[[], list[tuple[Tensor, Tensor]]],
-    config: TrainConfig,
-    compute: Compute,
-    n_seen: int,
-    compiled: bool | None,
-) -> tuple[Step, bool]:
+@dataclass(frozen=True)
+class _Plan:
+    """What one training shows its net, in which order and at which rate."""
+
+    examples: Examples
+    config: TrainConfig
+    seed: int
+    augmentation: Augmentation
+    compute: Compute
+
+    @property
+    def n_epochs(self) -> int:
+        return self.config.epochs_for(len(self.examples.ids))
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Rows, inputs and labels of each step, of nearly equal size: a short last one would upset the batch statistics."""
+        ids, device = self.examples.ids, self.examples.labels.device
+        order = torch.from_numpy(shuffled(ids, self.seed, "order", epoch)).to(device)
+        drawn = draw(ids, self.seed, epoch).to(device)  # (n, 3)
+        for rows in order.tensor_split(self.steps_per_epoch):
+            images = augment(self.examples.inputs[rows], drawn[rows], self.augmentation)
+            yield rows, prepare(images, self.examples, self.compute), self.examples.labels[rows]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.examples.ids) / self.config.batch_size)
+
+    def learning_rate(self, epoch: int, step: int) -> float:
+        steps = self.steps_per_epoch
+        return learning_rate(self.config, epoch * steps + step, self.n_epochs * steps)
+
+
+def _epoch(model: nn.Module, plan: _Plan, epoch: int, optimizer: torch.optim.Optimizer, take_step: Step) -> Tensor:
+    """Show every example once; (kinds, n) signals of the training forward."""
+    torch.manual_seed(spawn_seed(plan.seed, "epoch", epoch))  # for layers that draw, such as dropout
+    model.train()
+    labels = plan.examples.labels
+    seen = torch.empty(len(KINDS), len(labels), device=labels.device)
+    for step, (rows, x, y) in enumerate(plan.batches(epoch)):
+        for group in optimizer.param_groups:
+            group["lr"] = plan.learning_rate(epoch, step)
+        logits = learn(plan.config.model, model, x, y, take_step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        # Before this step's update, on what the net was shown: forgetting is counted so (paper, section 3).
+        seen[:, rows] = signal_values(logits, y)
+    return seen
+
+
+def _plain_signals(model: nn.Module, examples: Examples, compute: Compute) -> Tensor:
+    """(kinds, n) signals of a pass in evaluation mode, nothing augmented."""
+    return torch.cat(
+        [signal_values(logits, examples.labels[rows]) for rows, logits, _ in score(model, examples, compute)], dim=1
+    )
+
+
+def _check_finite(model: nn.Module, record: EpochRecord, plan: _Plan) -> None:
+    config = plan.config
+    if not (math.isfinite(record["loss"]) and all(bool(weight.isfinite().all()) for weight in model.parameters())):
+        raise TrainingError(
+            f"training {config.model} diverged in epoch {record['epoch'] + 1} of {plan.n_epochs} (the loss is no longer "
+            f"a number); lower lr (now {config.lr}) or raise warmup (now {config.warmup})"
+        )
+
+
+def _step(model: nn.Module, plan: _Plan, compiled: bool | None) -> tuple[Step, bool]:
     """What takes the steps, and whether it is compiled: as the training began (`compiled`), or where it is wanted and repays."""
-    plain = partial(losses_of, compute=compute)
+    config, compute = plan.config, plan.compute
+    plain = partial(losses_of, compute=compute, label_smoothing=config.label_smoothing)
     if compiled is False or (compiled is None and compute.compile == "off"):
         return plain, False
-    both = batches()
-    if compiled is None and compute.compile == "auto" and not repays(plain, model, both[-1], n_seen, compute.threads):
+    _, x, labels = next(plan.batches(0))
+    n = len(plan.examples.ids)
+    if (
+        compiled is None
+        and compute.compile == "auto"
+        and not repays(plain, model, (x, labels), n * plan.n_epochs, compute.threads)
+    ):
         return plain, False
+    sizes = [(x, labels), (x[:-1], labels[:-1])] if n % plan.steps_per_epoch else [(x, labels)]
     try:
-        return compile_step(plain, model, both, partial(learn, config.model)), True
+        return compile_step(plain, model, sizes, partial(learn, config.model)), True
     except TrainingError:
         if compiled or compute.compile == "on":
             raise
         return plain, False
 
 
-def losses_of(model: nn.Module, x: Tensor, labels: Tensor, compute: Compute) -> tuple[Tensor, Tensor]:
-    """(b, c) float32 logits and the (b,) loss of each example."""
+def _finished(records: list[EpochRecord], plan: _Plan) -> bool:
+    patience = plan.config.patience
+    given_up = bool(patience and records) and len(records) - 1 - _best(records) >= patience
+    return given_up or len(records) == plan.n_epochs
+
+
+def _best(records: list[EpochRecord]) -> int:
+    """The epoch with the highest accuracy on the held-out examples, of equals the one with the lowest loss, then the first."""
+    return max(range(len(records)), key=lambda e: (records[e]["held_out_accuracy"], -records[e]["held_out_loss"]))
+
+
+def best_path(checkpoint: Path) -> Path:
+    """Where the weights of the best epoch so far stand, beside the checkpoint."""
+    return checkpoint.with_name("best.safetensors")
+
+
+def losses_of(
+    model: nn.Module, x: Tensor, labels: Tensor, compute: Compute, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """(b, c) float32 logits and the (b,) loss that each example adds."""
     logits, _ = forward(model, x, compute)
-    return logits, F.cross_entropy(logits, labels, reduction="none")
+    return logits, F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
 
 
-def learn(name: str, model: nn.Module, x: Tensor, labels: Tensor, take_step: Step) -> tuple[Tensor, Tensor]:
-    """Add the gradient of the mean loss to the weights; returns (b, c) float32 logits and (b,) losses.
+def learn(name: str, model: nn.Module, x: Tensor, labels: Tensor, take_step: Step) -> Tensor:
+    """Add the gradient of the mean loss to the weights; returns (b, c) float32 logits.
 
     Raises TrainingError, naming the net, for whatever a net of somebody's own raises here.
     """
@@ -173,7 +235,7 @@ def learn(name: str, model: nn.Module, x: Tensor, labels: Tensor, take_step: Ste
         raise
     except Exception as error:
         raise TrainingError(f"{name} cannot be trained: {one_line(error)}") from error
-    return logits.detach(), losses.detach()
+    return logits.detach()
 
 
 def learning_rate(config: TrainConfig, step: int, n_steps: int) -> float:
@@ -231,9 +293,10 @@ def forward(model: nn.Module, x: Tensor, compute: Compute) -> tuple[Tensor, Tens
     return net.head(features), features
 
 
-def signal_values(logits: Tensor, labels: Tensor, losses: Tensor) -> Tensor:
-    """(5, b) float32 rows in the order of `signals.KINDS`, from (b, c) logits."""
+def signal_values(logits: Tensor, labels: Tensor) -> Tensor:
+    """(5, b) float32 rows in the order of `signals.KINDS`, from (b, c) logits; the loss is that of the label as it is."""
     probs = logits.softmax(dim=1)
+    losses = F.cross_entropy(logits, labels, reduction="none")
     mine = labels[:, None]
     p_true = probs.gather(1, mine)[:, 0]
     others = logits.scatter(1, mine, -math.inf).amax(dim=1)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from svp.chance import spawn_seed
+from svp.chance import shuffled, spawn_seed
 from svp.config import TrainConfig
 from svp.data.base import Augmentation, Dataset
 from svp.errors import DataError, MissingInput, SettingError, TrainingError, one_line
@@ -50,7 +50,9 @@ class NetLearner:
             torch.manual_seed(spawn_seed(seed, "init"))
             self._model = compute.place(make(len(dataset.classes), example))
             _check_outputs(config.model, self._model, example, len(dataset.classes), compute)
-        self.gives = frozenset({"signals", "embeddings"} if loop.split(self._model) is not None else {"signals"})
+        # Held-out examples are shown in no epoch: a score made of epochs would say nothing of them.
+        can = {"signals": not config.validation, "embeddings": loop.split(self._model) is not None}
+        self.gives = frozenset(name for name, given in can.items() if given)
 
     def rehearse(self) -> None:
         """Raise what the first step of training would. It leaves traces in the model, which is not to be used after it."""
@@ -77,13 +79,16 @@ class NetLearner:
             (folder / "checkpoint.safetensors").unlink(missing_ok=True)
             return finished
         examples = self._examples(dataset, ids, labels)
-        signals = Signals.create(folder / "signals", self._config.epochs_for(len(ids)), len(ids))
+        shuffle = shuffled(ids, self._seed, "validation")
+        held_out, shown = (np.sort(rows) for rows in np.split(shuffle, [self._config.held_out(len(ids))]))
+        signals = Signals.create(folder / "signals", self._config.epochs_for(len(shown)), len(ids), rows=shown)
         checkpoint = folder / "checkpoint.safetensors"
         with self._compute.active():
             records = loop.train(
                 self._model,
-                examples,
+                examples.at(shown) if len(held_out) else examples,
                 self._config,
+                held_out=examples.at(held_out) if len(held_out) else None,
                 seed=self._seed,
                 augmentation=self._augmentation,
                 compute=self._compute,
@@ -94,6 +99,7 @@ class NetLearner:
         loop.save_weights(self._model, folder / "model.safetensors")
         write_json(folder / "history.json", records)
         checkpoint.unlink(missing_ok=True)
+        loop.best_path(checkpoint).unlink(missing_ok=True)
         return records
 
     def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
