@@ -117,7 +117,10 @@ class TrainConfig(Config):
 
     model: str = Field("preact20", description="a name from `svp list models`, or package.module:function")
     width: float = Field(1.0, gt=0, description="multiplies the channels of every layer")
-    options: dict[str, Any] = Field({}, description="arguments for an own model or a scikit-learn classifier")
+    options: dict[str, Any] = Field({}, description="arguments for a model that takes some, such as one of your own")
+    weights: Path | None = Field(
+        None, description="initial weights of a net: a .safetensors file that fits it, but for the number of classes"
+    )
     epochs: Count = Field(40, description="passes over the training examples")
     min_steps: int = Field(0, ge=0, description="raise the epochs until there are at least this many steps")
     batch_size: Count = Field(128, description="examples a step")

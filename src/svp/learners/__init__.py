@@ -32,6 +32,7 @@ class Row:
     names: tuple[str, ...]
     summary: str
     is_net: bool = True
+    code: tuple[str, ...] = ()  # modules that its results depend on, beside that of the maker
 
 
 LEARNERS: dict[str, Row] = {
@@ -40,6 +41,55 @@ LEARNERS: dict[str, Row] = {
         "svp.learners.resnet:preact",
         ("preact8", "preact14", "preact20", "preact56", "preact110", "preact164", "preact1001"),
         "pre-activation ResNet of any depth 6n + 2 (basic blocks) or 9n + 2 (-bottleneck); any width",
+    ),
+    "patchnet": Row(
+        "patchnet",
+        "svp.learners.patchnet:patchnet",
+        ("patchnet",),
+        "small net for matrix units, the fastest proxy for images of 32 to 64 pixels; any width; options patch, depth",
+        code=("svp.learners.resnet",),
+    ),
+    "wide": Row(
+        r"wrn-\d+-\d+",
+        "svp.learners.resnet:wide",
+        ("wrn-16-4", "wrn-16-8", "wrn-28-10", "wrn-40-4"),
+        "wide ResNet wrn-DEPTH-FACTOR of any depth 6n + 4; any width",
+    ),
+    "imagenet": Row(
+        r"resnet(18|34|50|101|152)(-small)?",
+        "svp.learners.resnet:imagenet",
+        ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet18-small"),
+        "ResNet for ImageNet, weight for weight torchvision's (-small: a stem for small images); any width",
+    ),
+    "cifar": Row(
+        r"resnet\d+",
+        "svp.learners.resnet:cifar",
+        ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet1202"),
+        "ResNet for CIFAR of any other depth 6n + 2; any width",
+    ),
+    "resnext": Row(
+        r"resnext\d+-\d+-\d+",
+        "svp.learners.resnet:resnext",
+        ("resnext29-8-64", "resnext29-16-64"),
+        "ResNeXt for CIFAR resnextDEPTH-GROUPS-CHANNELS (a group) of any depth 9n + 2; any width",
+    ),
+    "stochastic": Row(
+        r"stochastic\d+",
+        "svp.learners.resnet:stochastic",
+        ("stochastic56", "stochastic110"),
+        "ResNet for CIFAR of stochastic depth, any 6n + 2; any width",
+    ),
+    "timm": Row(
+        r"timm:.+",
+        "svp.learners.libraries:from_timm",
+        ("timm:NAME",),
+        "a net of timm, where that is installed; its arguments are options",
+    ),
+    "torchvision": Row(
+        r"torchvision:.+",
+        "svp.learners.libraries:from_torchvision",
+        ("torchvision:NAME",),
+        "a net of torchvision, where that is installed; its arguments are options",
     ),
     "logistic": Row(
         "logistic",
@@ -65,7 +115,7 @@ def find(config: TrainConfig) -> Found:
     row = next((row for row in LEARNERS.values() if re.fullmatch(row.pattern, config.model)), None)
     if row is not None:
         if row.is_net:
-            return Found(partial(_named_net, row.maker, config), True, (row.maker.split(":")[0],))
+            return Found(partial(_named_net, row.maker, config), True, (row.maker.split(":")[0], *row.code))
         return Found(resolve(row.maker), False, ())
     if ":" not in config.model:
         raise UnknownName("model", config.model, known_models(), hint="svp list models, or package.module:function")
@@ -143,11 +193,14 @@ def known_models() -> list[str]:
 
 
 def _named_net(maker: str, config: TrainConfig, num_classes: int, example: Any) -> Any:
-    if config.options:
-        raise SettingError(
-            f"{config.model} takes no options ({', '.join(config.options)}); its settings are depth (in the name) and width"
-        )
-    return resolve(maker)(config.model, num_classes, example, width=config.width)
+    make = resolve(maker)
+    parameters = inspect.signature(make).parameters.values()
+    known = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name != "width"]
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    if not takes_any and (strange := [name for name in config.options if name not in known]):
+        takes = f"the options {', '.join(known)}, not {strange[0]!r}" if known else f"no options ({', '.join(strange)})"
+        raise SettingError(f"{config.model} takes {takes}; its other settings are its name and width")
+    return make(config.model, num_classes, example, width=config.width, **config.options)
 
 
 def _needs_nothing(function: Callable[..., Any]) -> bool:

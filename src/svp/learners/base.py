@@ -25,12 +25,14 @@ class Outputs:
 class Learner(Protocol):
     """One model: made from a `TrainConfig` for one dataset, fitted once, then asked.
 
-    gives  what it can give a method beside probs: "embeddings", "signals"
-    code   the modules whose code its results depend on
+    gives            what it can give a method beside probs: "embeddings", "signals"
+    code             the modules whose code its results depend on
+    initial_weights  what it began with, such as "sha256:..." of a file: it has seen other data; None where the seed drew it all
     """
 
     gives: frozenset[str]
     code: tuple[str, ...]
+    initial_weights: str | None
 
     def fit(
         self,

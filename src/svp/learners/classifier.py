@@ -29,6 +29,7 @@ class ClassifierLearner:
     """
 
     gives: frozenset[str] = frozenset()
+    initial_weights: str | None = None
 
     def __init__(
         self, config: TrainConfig, dataset: Dataset, seed: int, make: Callable[..., Any], code: tuple[str, ...]

@@ -15,7 +15,7 @@ from svp.chance import shuffled, spawn_seed
 from svp.config import TrainConfig
 from svp.data.base import Augmentation, Dataset
 from svp.errors import DataError, MissingInput, SettingError, TrainingError, one_line
-from svp.learners import loop
+from svp.learners import loop, weights
 from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.learners.compute import Compute
 from svp.runs import read_json, write_json
@@ -39,6 +39,7 @@ class NetLearner:
             "svp.learners.compiled",
             "svp.learners.augment",
             "svp.signals",
+            *([] if config.weights is None else ["svp.learners.weights"]),
             *code,
         )
         self._config, self._seed, self._compute = config, seed, compute
@@ -48,7 +49,12 @@ class NetLearner:
         self._example = example = torch.zeros((shape[2], shape[0], shape[1]) if len(shape) == 3 else shape)
         with compute.active():
             torch.manual_seed(spawn_seed(seed, "init"))
-            self._model = compute.place(make(len(dataset.classes), example))
+            model = make(len(dataset.classes), example)
+            # A net of timm, or of somebody's own, may begin with weights that it learned elsewhere, and say so.
+            self.initial_weights: str | None = getattr(model, "initial_weights", None)
+            if config.weights is not None:
+                self.initial_weights = weights.take(config.model, model, config.weights)
+            self._model = compute.place(model)
             _check_outputs(config.model, self._model, example, len(dataset.classes), compute)
         # Held-out examples are shown in no epoch: a score made of epochs would say nothing of them.
         can = {"signals": not config.validation, "embeddings": loop.split(self._model) is not None}

@@ -175,7 +175,8 @@ class Work:
         """Stage: fit a new model on (m,) ids, given in ascending order, with their labels."""
         learner = self.learner(config, seed)
         made_from = {
-            **{f"train.{key}": value for key, value in config.flat().items() if key != "seeds"},
+            **{f"train.{key}": value for key, value in config.flat().items() if key != "seeds" and value is not None},
+            **({} if learner.initial_weights is None else {"initial_weights": learner.initial_weights}),
             "dataset": self.dataset.fingerprint,
             "ids": digest(ids),
             "labels": digest(labels),

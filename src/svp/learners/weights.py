@@ -1,0 +1,66 @@
+"""Initial weights from a file: safetensors alone, since PyTorch's own files are pickles, which can run code when read."""
+
+import hashlib
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from svp.errors import DataError, require
+from svp.learners.libraries import TimmNet, TorchvisionNet
+
+# First part of the names of what comes after the features, where the number of classes may be another.
+HEADS = ("head", "heads", "fc", "classifier")
+SHOWN = 3  # names in an error
+
+
+def take(name: str, net: nn.Module, path: Path) -> str:
+    """Put the weights of a safetensors file into `net`; returns the digest of the file, as sha256:...
+
+    Tensors of the head that the file lacks, or has in another size, stay as they were drawn; everything else must be there, and
+    fit. Names are those of the net itself; of a net of timm or torchvision, those of that library.
+    Raises DataError, which names the file and the first few tensors that do not fit. `name` is that of the model, for errors.
+    """
+    given, digest = _read(path)
+    own = (net.net if isinstance(net, TimmNet | TorchvisionNet) else net).state_dict()
+    fits = {key for key in own.keys() & given.keys() if own[key].shape == given[key].shape}
+    unlike = {
+        "lacks": [key for key in own if key not in given and not _may_differ(key)],
+        "has in another shape": [
+            f"{key} {tuple(given[key].shape)} for {tuple(own[key].shape)}"
+            for key in own
+            if key in given and key not in fits and not _may_differ(key)
+        ],
+        "has beside": [key for key in given if key not in own],
+    }
+    if wrong := [f"it {what} {_first(keys)}" for what, keys in unlike.items() if keys]:
+        raise DataError(
+            f"{path} does not fit {name}: {'; '.join(wrong)}. All but the head must fit: choose the model, width and options "
+            "that it was made with"
+        )
+    for key in fits:  # the tensors of a state are those of the net
+        own[key].copy_(given[key])
+    return digest
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], str]:
+    try:
+        data = path.expanduser().read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read the weights {path}: {error.strerror or error}") from None
+    try:
+        tensors: dict[str, Tensor] = require("safetensors.torch", "torch").load(data)
+    except require("safetensors", "torch").SafetensorError as error:
+        raise DataError(
+            f"{path} is no safetensors file ({error}). A .pt or .pth file is a pickle, which can run code when read; convert it "
+            "once: safetensors.torch.save_file(torch.load('x.pth', weights_only=True), 'x.safetensors')"
+        ) from None
+    return tensors, f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _may_differ(key: str) -> bool:
+    return key.partition(".")[0] in HEADS or key.endswith("num_batches_tracked")  # older files count no batches
+
+
+def _first(keys: list[str]) -> str:
+    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return ", ".join(keys[:SHOWN]) + more
