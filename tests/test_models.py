@@ -267,6 +267,20 @@ def test_a_block_is_left_out_kept_or_at_rest_counted_by_its_chance() -> None:
     assert torch.allclose(half(x), (0.5 * residual + half.downsample(x)).relu())  # type: ignore[misc]
 
 
+def test_a_compiled_net_of_stochastic_depth_is_one_piece_and_draws_as_a_plain_one() -> None:
+    plain = net("stochastic14", width=0.25)
+    compiled: Any = torch.compile(plain, backend="eager", fullgraph=True)  # an error where it would fall to pieces
+    x, gradients = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)), []
+    for run in (plain, compiled):
+        torch.manual_seed(1)
+        plain.zero_grad()
+        run(x).square().sum().backward()
+        gradients.append([p.grad.clone() for p in plain.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(list(plain.parameters()))
+    assert any(not gradient.any() for gradient in gradients[0])  # some block was left out
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))
+
+
 class Stop(BaseException):
     pass
 

@@ -142,9 +142,10 @@ class PostBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        if (
-            self.training and self.survival < 1 and torch.rand(()) >= self.survival
-        ):  # a generator that the loop seeds each epoch
+        # From torch's own generator, which the loop seeds each epoch.
+        kept = torch.rand(()) < self.survival if self.training and self.survival < 1 else None
+        # A compiled step takes no branches: it runs what is left out, and multiplies it by 0.
+        if kept is not None and not torch.compiler.is_compiling() and not kept:
             # Nothing, from every weight: gradients of zeros, so that decay and momentum go on as in the authors' code.
             nothing = torch.stack([0 * parameter.sum() for parameter in self.parameters()]).sum()
             return F.relu(shortcut + nothing)
@@ -153,8 +154,8 @@ class PostBlock(nn.Module):
             out = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(out))
             if i < self._n_convolutions:
                 out = F.relu(out, inplace=True)
-        if not self.training and self.survival < 1:
-            out = self.survival * out
+        if self.survival < 1:
+            out = out * (self.survival if kept is None else kept)
         return F.relu(out + shortcut, inplace=True)
 
 
