@@ -46,7 +46,7 @@ LEARNERS: dict[str, Row] = {
         "patchnet",
         "svp.learners.patchnet:patchnet",
         ("patchnet",),
-        "small net for matrix units, the fastest proxy for images of 32 to 64 pixels; any width; options patch, depth",
+        "small net for matrix units, a cheap proxy for images of 32 to 64 pixels; any width; options patch, depth",
         code=("svp.learners.resnet",),
     ),
     "wide": Row(
