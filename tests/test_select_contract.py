@@ -151,6 +151,20 @@ def test_a_selection_is_of_the_size_asked_without_repeats_or_what_was_ruled_out(
         select(method, len(left) + 1, **arguments, already=already, exclude=exclude)
 
 
+def whole_options(method: str) -> list[str]:
+    return [name for name, default in METHODS[method].options.items() if type(default) is int]
+
+
+@pytest.mark.parametrize(("method", "option"), [(m, option) for m in METHODS for option in whole_options(m)])
+def test_whole_options_may_be_numpys_and_are_nothing_else(method: str, option: str) -> None:
+    arguments, default = given_to(method, 12), METHODS[method].options[option]
+    own = select(method, 5, **arguments, **{option: default})
+    assert select(method, 5, **arguments, **{option: np.int32(default)}).ids.tolist() == own.ids.tolist()
+    for value in (True, float(default), str(default), -1):
+        with pytest.raises(SettingError, match=f"{option}={value!r}"):
+            select(method, 5, **arguments, **{option: value})
+
+
 @every_method
 @pytest.mark.parametrize("n", [0, 1, 7])
 def test_budgets_from_nothing_to_everything(method: str, n: int) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from svp.chance import hash_ids
 from svp.errors import SettingError, UnknownName
 from svp.select.budget import Budget, Memory, resolve_budget
-from svp.select.choose import choose_by, limits_and_amount, scores_of
+from svp.select.choose import Terms, choose_by, scores_of
 from svp.select.inputs import Inputs
 from svp.select.limits import PerClass, choose_within
 from svp.select.methods import METHODS, SAMPLERS, find_method
@@ -141,14 +141,20 @@ def select(
         return own if tie_break == "id" else hash_ids(own, seed, "ties").view(np.int64)
 
     candidates = np.flatnonzero(~(given | barred))
-    limits, amount = limits_and_amount(inputs, budget, per_class, costs, given, candidates)
-    choose, fixed_order = choose_by(name, row, inputs, seed, options, order, barred)
+    terms = Terms(inputs, budget, per_class, costs, given, candidates)
+    row.refuse(options, inputs.shape(terms.size or 0, int(given.sum())))
+    if terms.limited:
+        terms.limits(candidates)  # what cannot be met is refused before anything is computed
+    chooser = choose_by(name, row, inputs, seed, options, order, barred)
     chosen = np.flatnonzero(given)
     chosen = chosen[np.argsort(order(chosen))]
-    if limits is None:
-        picks = choose(chosen, candidates, int(amount))
+    if terms.limited:
+        open_ = np.setdiff1d(candidates, chooser.never)
+        picks = choose_within(
+            chooser.choose, terms.limits(open_), chosen, open_, terms.amount, fixed_order=chooser.fixed_order
+        )
     else:
-        picks = choose_within(choose, limits, chosen, candidates, amount, fixed_order=fixed_order)
+        picks = chooser.choose(chosen, candidates, int(terms.amount))
     return Selection(
         ids=inputs.ids[picks.pos],
         gains=picks.gains,
@@ -186,12 +192,13 @@ def score(
     name, row = find_method(method)
     if not isinstance(row, Rank):
         raise SettingError(f"Method {name!r} chooses sets and has no score of one example; call svp.select")
-    options = row.own(row.settle(name, options))
+    options = row.settle(name, options)
     inputs = Inputs.of(
         ids=ids, probs=probs, embeddings=embeddings, labels=labels, scores=scores, signals=signals, memory=memory
     )
     inputs.require(name, row.needs)
-    return scores_of(name, row, inputs, _as_seed(seed), options)
+    row.refuse(options, inputs.shape(0, 0))
+    return scores_of(name, row, inputs, _as_seed(seed), row.own(options))
 
 
 def _with_sampler(name: str, row: Method, sampler: str | None) -> Method:

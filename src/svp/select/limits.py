@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.errors import BudgetError, DataError, SettingError
+from svp.select.options import is_whole
 from svp.select.table import Floats, Ints, Picks
 
 PerClass = Mapping[str, Any]
@@ -269,7 +270,7 @@ def _counts(name: Literal["min", "max"], given: Any, occurs: NDArray[np.bool_]) 
     counts = np.full(n_classes, 0 if name == "min" else np.iinfo(np.int64).max)
     pairs = given.items() if isinstance(given, Mapping) else [(c, given) for c in np.flatnonzero(occurs).tolist()]
     for c, count in pairs:
-        if not _whole(count) or count < 0:
+        if not is_whole(count) or count < 0:
             raise SettingError(f"per_class: {name} {count!r}; give a whole number of examples, 0 or more")
         counts[_class(c, n_classes)] = count
     return counts
@@ -328,13 +329,9 @@ def _apportion(total: int, weights: Floats, low: Ints, high: Ints) -> Ints:
 
 
 def _class(c: Any, n_classes: int) -> int:
-    if not _whole(c) or not 0 <= c < n_classes:
+    if not is_whole(c) or not 0 <= c < n_classes:
         raise SettingError(f"per_class: there is no class {c!r}; labels has the classes 0 to {n_classes - 1}")
     return int(c)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _at(picks: Picks, places: Ints) -> Picks:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.chance import hash_ids
-from svp.errors import DataError, SettingError
+from svp.errors import DataError
 from svp.select.table import Floats, Ints
 
 UNSEEN = 255
@@ -109,8 +109,6 @@ def el2n(el2n: NDArray[Any], *, epochs: int = 10) -> Floats:
     Paul, Ganguli and Dziugaite 2021, "Deep learning on a data diet", NeurIPS: there the mean over about 10 trainings at one
     early epoch. For that give several proxies, whose scores are averaged.
     """
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise SettingError(f"epochs={epochs!r}; give a whole number of epochs, 1 or more")
     return _mean_over_epochs(el2n[:epochs])
 
 
@@ -123,8 +121,6 @@ def aum(logit_margin: NDArray[Any], *, keep: str = "hard") -> Floats:
     cost          n_epochs * n operations; 3 rows of n beside a chunk
     Pleiss et al. 2020, "Identifying mislabeled data using the area under the margin ranking", NeurIPS.
     """
-    if keep not in ("hard", "easy"):
-        raise SettingError(f"keep={keep!r}; give 'hard' (also mislabelled) or 'easy'")
     area = _mean_over_epochs(logit_margin)
     return area if keep == "easy" else 0.0 - area
 
@@ -146,8 +142,6 @@ def data_map(p_true: NDArray[Any], correct: NDArray[Any], *, by: str = "variabil
     mean = _mean_over_epochs(p_true)
     if by == "confidence":
         return 0.0 - mean
-    if by != "variability":
-        raise SettingError(f"by={by!r}; give 'variability', 'confidence' or 'correctness'")
     return np.asarray(np.sqrt(_mean_over_epochs(p_true, about=mean)))
 
 

@@ -32,7 +32,7 @@ from svp.runs import (
     write_json,
 )
 from svp.select import Cover, Method, Rank, Selection, find_method, score, select
-from svp.select.table import path_of
+from svp.select.table import Shape, path_of
 from svp.signals import KINDS, Signals
 
 if TYPE_CHECKING:
@@ -395,6 +395,12 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
     check_needs(config, dataset)
     if config.proxy.seeds > 1 and method.asks_model and not isinstance(method, Rank):
         raise SettingError(f"{config.method} gives no scores to average over several proxies; set proxy.seeds to 1")
+
+
+def refuse_options(config: RunConfig, n: int, budget: int = 0) -> None:
+    """SettingError for options of the method that can come to no good where `budget` of n are chosen."""
+    _, method = find_method(config.method)
+    method.refuse(method.settle(config.method, config.options), Shape(n=n, budget=budget))
 
 
 def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = True) -> None:
