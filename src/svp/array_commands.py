@@ -15,7 +15,7 @@ import numpy as np
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from svp.columns import ARGUMENTS, Source, check_out, read_array, read_names, write_table
+from svp.columns import ARGUMENTS, Source, check_out, read_array, read_labels, read_names
 from svp.commands import value_of
 from svp.errors import DataError, SettingError
 from svp.runs import write_array
@@ -24,9 +24,12 @@ from svp.select import score as score_arrays
 from svp.select import select as select_arrays
 from svp.select.budget import resolve_memory
 from svp.select.forecast import Forecast, forecast
+from svp.select.representatives import SOON, described
+from svp.tables import write_table
 
 Switch = Annotated[bool, Parameter(negative=())]
 _LIBRARIES = 24 << 20  # bytes that reading and writing files load
+_DESCRIBING = 64 << 20  # bytes for who stands for whom
 _SPARSE = ("data", "indices", "indptr", "row", "col", "offsets")  # arrays of the kinds that load_npz knows
 _SAVED = {"rank", "id", "gain", "weight"}  # columns of every saved selection
 
@@ -43,7 +46,7 @@ class Files:
     embeddings
         features, a row an example
     labels
-        class numbers, -1 or nothing where unknown
+        class numbers, -1 or nothing where unknown; or names of classes
     signals
         what training recorded, by kind: --signals.correct FILE; .npy files are (epochs, n), tables a row an example
     similarity
@@ -108,6 +111,7 @@ def select(
     sampler: str | None = None,
     neighbors: int | None = None,
     tie_break: Literal["hash", "id"] = "hash",
+    stands_for: Annotated[bool | None, Parameter(negative="--no-stands-for")] = None,
     how: How = How(),
 ) -> None:
     """Run `svp.select` on files.
@@ -123,7 +127,7 @@ def select(
     exclude
         file of ids or keys that are not to be chosen
     per_class
-        limits per class: --per-class.min 5, --per-class.max "{0 = 10}", --per-class.share equal
+        limits per class: --per-class.min 5, --per-class.max "{0 = 10}" (or "{cat = 10}"), --per-class.share equal
     costs
         what each example costs
     sampler
@@ -132,6 +136,9 @@ def select(
         keep only so many of the most similar of each example
     tie_break
         which of equals goes first: by a seeded hash of the id, or the lower id
+    stands_for
+        record how many others each chosen example stands for and which earlier one is nearest [default: where embeddings or
+        similarities are given and it is done in seconds]
     """
     given = Given.of(files, how, costs=costs, already=already, exclude=exclude)
     with measured() as took:
@@ -146,10 +153,34 @@ def select(
         chosen, inputs=given.origin(), keys=None if keys is None else tuple(keys.take(chosen.ids).to_pylist())
     )
     if how.out is not None:
-        _save(chosen, how.out)
+        _save(_described(chosen, arguments, how, wanted=stands_for), how.out)
     elif not how.json:
         print("\n".join(map(str, chosen.ids.tolist() if chosen.keys is None else chosen.keys)))
     report(expected, took, how, {"method": chosen.method, "n": len(chosen)}, chosen.ids)
+
+
+def _described(chosen: Selection, arguments: Mapping[str, Any], how: How, *, wanted: bool | None) -> Selection:
+    """With who stands for whom and who is nearest, where that can be said; in table files, which have columns for it."""
+    names = ("embeddings", "similarity", "ids", "already", "exclude", "memory")
+    given = {name: arguments[name] for name in names if name in arguments}
+    compared = given.get("similarity", given.get("embeddings"))
+    if compared is None and wanted:
+        raise SettingError("--stands-for wants something to compare examples by; give --embeddings or --similarity")
+    if compared is None or wanted is False or how.out is None or how.out.suffix.lower() == ".npy":
+        return chosen
+    if "embeddings" in given:
+        compared = given["embeddings"]
+        given.pop("similarity", None)
+    operations = float(len(chosen)) * compared.shape[0] * (compared.shape[1] if "embeddings" in given else 1)
+    if wanted is None and operations > SOON:
+        if not how.quiet:
+            print(
+                f"nearest and stands_for are left out ({operations:.0e} operations); --stands-for fills them",
+                file=sys.stderr,
+            )
+        return chosen
+    given["memory"] = min(given["memory"], _DESCRIBING)
+    return described(chosen, given.pop("embeddings", None), **given)
 
 
 def score(method: str, /, *, files: Files = Files(), how: How = How()) -> None:
@@ -290,6 +321,8 @@ class Given:
 
 
 def _read(source: Source, name: str, memory: int) -> Any:
+    if name == "labels":
+        return read_labels(source, memory)
     if name == "similarity" and source.kind == ".npz" and source.columns is None:
         import scipy.sparse
 

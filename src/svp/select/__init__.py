@@ -73,7 +73,7 @@ def select(
     probs       (n, c) class probabilities
     embeddings  (n, d) features
     signals     by kind, (n_epochs, n) what training recorded: {"correct": uint8, 255 where not shown}
-    labels      (n,) class numbers, -1 where unknown
+    labels      (n,) class numbers, -1 where unknown; or names, numbered as they sort ("" and None where unknown)
     similarity  (n, n) dense or scipy-sparse, higher = more alike, only for methods that compare examples by it; default: made of
                 embeddings (cosine)
     scores      (n,) scores that exist already, in place of those that the method would compute (one that ranks, or "d2");
@@ -81,9 +81,9 @@ def select(
     ids         (n,) distinct whole numbers that name the examples; default: the row numbers
     already     ids that count as chosen (distances, coverage, classes), and are never returned
     exclude     ids that are neither chosen nor returned
-    per_class   {"min": 5}, {"max": {0: 10}}, both, or {"share": "equal" | "natural" | {0: 0.7, 1: 0.3}}: how many of each of
-                `labels`, what was chosen already counted. Shares are rounded down, what is left goes to the largest
-                remainders; "equal" comes as near to it as the classes allow
+    per_class   {"min": 5}, {"max": {0: 10}} (by name where labels are names), both, or {"share": "equal" | "natural" |
+                {0: 0.7, 1: 0.3}}: how many of each of `labels`, what was chosen already counted. Shares are rounded down, what
+                is left goes to the largest remainders; "equal" comes as near to it as the classes allow
     costs       (n,) what each example costs, 0 or more. The order of the method is followed; what no longer fits is skipped
     sampler     how scored examples are chosen: "top" (the default), or a name of SAMPLERS
     neighbors   keep only so many of the most similar of each example (similarity only)
@@ -165,10 +165,13 @@ def select(
         tie_break=tie_break,
         sampler=sampler,
         labels=None if labels is None else inputs.arrays["labels"][picks.pos].astype(np.int64),
+        classes=inputs.classes,
         nearest=None if picks.nearest is None else np.where(picks.nearest < 0, -1, inputs.ids[picks.nearest]),
         distances=picks.distances,
         per_class=None if per_class is None else dict(per_class),
         with_costs=costs is not None,
+        with_similarity=similarity is not None,
+        neighbors=None if neighbors is None else int(neighbors),
     )
 
 

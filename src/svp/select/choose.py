@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from svp.errors import DataError, MissingInput
 from svp.machine import n_cores
 from svp.select.budget import Budget, resolve_budget
+from svp.select.classes import numbered
 from svp.select.inputs import NO_SIGNAL, Inputs
 from svp.select.limits import Choose, Limits, PerClass, as_costs, limits_of, resolve_spend
 from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank
@@ -189,7 +190,8 @@ class Terms:
             raise MissingInput(
                 "per_class needs labels; pass labels=, an (n,) array of classes (predicted ones will do)"
             )
-        self.per_class, self.given = per_class, given
+        self.classes = inputs.classes or ()
+        self.per_class, self.given = numbered(per_class, self.classes) if self.classes else per_class, given
         self.labels = inputs.arrays["labels"].astype(np.int64) if per_class is not None else None
         self.costs = None if costs is None else as_costs(costs, len(inputs), inputs.ids)
         self.amount = (
@@ -210,4 +212,6 @@ class Terms:
 
     def limits(self, candidates: Ints) -> Limits:
         """The limits as they are for these candidates; BudgetError where they cannot be met."""
-        return limits_of(self.per_class, self.labels, self.costs, self.given, candidates, self.size, self.amount)
+        return limits_of(
+            self.per_class, self.labels, self.costs, self.given, candidates, self.size, self.amount, self.classes
+        )

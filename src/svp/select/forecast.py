@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from svp.errors import SvpError
 from svp.select.budget import Budget, resolve_budget, resolve_memory
+from svp.select.classes import as_numbers
 from svp.select.inputs import CHUNK_NUMBERS, SHAPES
 from svp.select.limits import resolve_spend
 from svp.select.similarity import as_indexable
@@ -44,6 +45,8 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
     from svp.select import find_method
 
     _, row = find_method(method)
+    if arguments.get("labels") is not None:
+        arguments["labels"] = as_numbers(arguments["labels"])[0]  # a part has not all the names
     if row.cost is None or not (shape := _shape(budget, arguments)).n:
         return Forecast(None, None)
     own = _BYTES_COVER if isinstance(row, Cover) else _BYTES_RANK

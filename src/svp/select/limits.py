@@ -93,10 +93,12 @@ def limits_of(
     candidates: Ints,
     size: int | None,
     spend: float,
+    names: tuple[str, ...] = (),
 ) -> Limits:
     """Check `per_class` against what there is: SettingError for what makes no sense, BudgetError for what cannot be met.
 
-    size  how many new examples; None where costs decide
+    size   how many new examples; None where costs decide
+    names  of the classes, where they have any: for errors alone
     """
     if per_class is None:
         return Limits(np.full(len(already), -1), np.zeros(0, np.int64), np.zeros(0, np.int64), costs)
@@ -117,18 +119,18 @@ def limits_of(
             raise SettingError(
                 f"per_class: {len(unknown)} candidates have no class and so no share; exclude them, or give min or max"
             )
-        quota = _quotas(per_class["share"], size, have, there)
+        quota = _quotas(per_class["share"], size, have, there, names)
         return Limits(labels, quota, quota)
     low = _counts("min", per_class.get("min", 0), have + there > 0)
     high = _counts("max", per_class.get("max", np.iinfo(np.int64).max), have + there > 0)
     if len(bad := np.flatnonzero(low > high)):
-        raise SettingError(f"per_class: class {bad[0]} has min {low[bad[0]]} above max {high[bad[0]]}")
+        raise SettingError(f"per_class: class {_called(bad[0], names)} has min {low[bad[0]]} above max {high[bad[0]]}")
     least, most = np.maximum(low - have, 0), np.maximum(high - have, 0)
     if len(short := np.flatnonzero(least > there)):
         c = short[0]
         raise BudgetError(
-            f"per_class: min {low[c]} of class {c} cannot be met: {have[c]} are chosen already and {there[c]} are "
-            "candidates; ask for fewer"
+            f"per_class: min {low[c]} of class {_called(c, names)} cannot be met: {have[c]} are chosen already and {there[c]} "
+            "are candidates; ask for fewer"
         )
     limits = Limits(labels, least, most, costs)
     if size is not None:
@@ -276,7 +278,11 @@ def _counts(name: Literal["min", "max"], given: Any, occurs: NDArray[np.bool_]) 
     return counts
 
 
-def _quotas(share: Any, size: int, have: Ints, there: Ints) -> Ints:
+def _called(c: Any, names: tuple[str, ...]) -> str:
+    return names[c] if names else str(c)
+
+
+def _quotas(share: Any, size: int, have: Ints, there: Ints, names: tuple[str, ...]) -> Ints:
     """(c,) how many more of each class, together `size`, so that all chosen ones come as near to the shares as can be."""
     n_classes = len(there)
     if share == "equal":
@@ -301,8 +307,8 @@ def _quotas(share: Any, size: int, have: Ints, there: Ints) -> Ints:
         if len(off := np.flatnonzero((exact > have + there) | (exact < have))):
             c = off[0]
             raise BudgetError(
-                f"per_class: class {c} should have {exact[c]} of {total}; {have[c]} are chosen already and {there[c]} are "
-                "candidates; change its share, or lower the budget"
+                f"per_class: class {_called(c, names)} should have {exact[c]} of {total}; {have[c]} are chosen already and "
+                f"{there[c]} are candidates; change its share, or lower the budget"
             )
     return wanted - have
 
