@@ -181,6 +181,7 @@ def test_the_record_says_who_stands_for_whom(capsys: pytest.CaptureFixture[str])
     assert "give --embeddings or --similarity" in fails(
         capsys, "select random --scores scores.npy --budget 2 --stands-for"
     )
+    assert "recorded in tables" in fails(capsys, "select typiclust --embeddings embeddings.npy --budget 2 --stands-for")
     np.save("s.npy", np.eye(N))
     quietly("select facility_location --similarity s.npy --budget 6 --neighbors 3 --out c.parquet")
     chosen = Selection.load("c.parquet")

@@ -34,13 +34,14 @@ MAY = {
     "subset": {"errors", "runs", "data", "select", "columns", "forms"},
     "evaluate": {"errors"},
     "audit": {"chance", "evaluate"},
-    "adviser": {"errors", "select"},
+    "rules": {"select"},
+    "adviser": {"errors", "select", "rules"},
     "words": set(),
     "workflows": SIDEWAYS | {"data", "learners", "signals", "select", "labels", "evaluate", "audit"},
     "report": SIDEWAYS
     | {"data", "select", "evaluate", "words"},  # run folders and the data they were made from; no model, no workflow
 }
-COMMAND_LINE = {"cli", "commands", "array_commands", "demo", "__main__"}
+COMMAND_LINE = {"cli", "commands", "array_commands", "advise_command", "demo", "__main__"}
 
 
 def part_of(path: Path) -> str:

@@ -491,7 +491,7 @@ def test_a_similarity_that_nobody_reads_is_refused(method: str) -> None:
         ),
         ({"ids": [1, 2], "seed": 0.5}, SettingError, "seed"),
         ({"ids": [1, 2], "labels": [0, -2]}, DataError, "labels: 1 examples"),
-        ({"ids": [1, 2], "labels": ["a", "b"]}, DataError, "not numbers"),
+        ({"ids": [1, 2], "labels": np.array(["a", 1], object)}, DataError, "not numbers"),
         ({"ids": [1, 2], "probs": [0.5, 0.5]}, DataError, r"give \(n, classes\)"),
         ({"ids": [1, 2], "embeddings": np.zeros((2, 0))}, DataError, "no columns"),
         ({"ids": [1, 2], "signals": {"probs": [[1, 1]]}}, SettingError, "cannot be called"),

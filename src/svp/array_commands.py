@@ -140,6 +140,10 @@ def select(
         record how many others each chosen example stands for and which earlier one is nearest [default: where embeddings or
         similarities are given and it is done in seconds]
     """
+    if stands_for and not (files.embeddings or files.similarity):
+        raise SettingError("--stands-for wants something to compare examples by; give --embeddings or --similarity")
+    if stands_for and not _is_table(how.out):
+        raise SettingError("--stands-for is recorded in tables; give --out with a name such as picks.parquet")
     given = Given.of(files, how, costs=costs, already=already, exclude=exclude)
     with measured() as took:
         keys, arguments = given.arrays()
@@ -159,14 +163,16 @@ def select(
     report(expected, took, how, {"method": chosen.method, "n": len(chosen)}, chosen.ids)
 
 
+def _is_table(out: Path | None) -> bool:
+    return out is not None and out.suffix.lower() != ".npy"
+
+
 def _described(chosen: Selection, arguments: Mapping[str, Any], how: How, *, wanted: bool | None) -> Selection:
     """With who stands for whom and who is nearest, where that can be said; in table files, which have columns for it."""
     names = ("embeddings", "similarity", "ids", "already", "exclude", "memory")
     given = {name: arguments[name] for name in names if name in arguments}
     compared = given.get("similarity", given.get("embeddings"))
-    if compared is None and wanted:
-        raise SettingError("--stands-for wants something to compare examples by; give --embeddings or --similarity")
-    if compared is None or wanted is False or how.out is None or how.out.suffix.lower() == ".npy":
+    if compared is None or wanted is False or not _is_table(how.out):
         return chosen
     if "embeddings" in given:
         compared = given["embeddings"]
