@@ -92,7 +92,7 @@ OBVIOUS: dict[str, Callable[[], tuple[Given, int]]] = {
     ),
     "aum": lambda: ({"signals": {"logit_margin": [[5.0, -3, 1], [6, 1, 1]]}}, 1),
     "data_map": lambda: (
-        {"signals": {"p_true": [[0.9, 0.1, 0.1], [0.9, 0.8, 0.2]], "correct": np.ones((2, 3), np.uint8)}},
+        {"signals": {"p_true": [[0.9, 0.1, 0.1], [0.9, 0.8, 0.2]]}},
         1,
     ),
     "moderate": lambda: ({"embeddings": [[-6.0], [-1], [0], [2], [5]], "labels": np.zeros(5, int)}, 3),

@@ -801,7 +801,7 @@ def test_datasets_that_cannot_be_used_are_refused(data: Dataset, tmp_path: Path)
                 "grand": "labels",
                 "el2n": "signals (el2n)",
                 "ccs": "signals (logit_margin)",
-                "data_map": "signals (p_true, correct)",
+                "data_map": "signals (p_true)",
             }.items()
         ],
         ({"method": "given"}, MissingInput, ["given needs scores, which preact8 does not give"]),

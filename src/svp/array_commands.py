@@ -396,7 +396,7 @@ def foresee(method: str, budget: Any, arguments: Mapping[str, Any], how: How) ->
         )
     # Where nothing could be timed, the choice itself may say why, in one line.
     if expected.seconds is not None:
-        _say("forecast:", expected.seconds, expected.bytes, how)
+        _say("forecast: at most" if expected.restarts else "forecast:", expected.seconds, expected.bytes, how)
     return expected
 
 
@@ -482,7 +482,7 @@ def report(expected: Forecast, took: Measured, how: How, facts: dict[str, Any], 
     if how.json:
         facts |= {
             "out": None if how.out is None else str(how.out),
-            "forecast": {"seconds": expected.seconds, "bytes": expected.bytes},
+            "forecast": {"seconds": expected.seconds, "bytes": expected.bytes, "restarts": expected.restarts},
             "took": {"seconds": took.seconds, "bytes": took.bytes},
         }
         if how.out is None and ids is not None:

@@ -99,6 +99,7 @@ def select(
     name, row = find_method(method)
     row = _with_sampler(name, row, sampler)
     options = row.settle(name, options)
+    row = row.under(options)
     seed = _as_seed(seed)
     if tie_break not in ("hash", "id"):
         raise SettingError(f"tie_break={tie_break!r}; give 'hash' or 'id'")
@@ -196,6 +197,7 @@ def score(
     if not isinstance(row, Rank):
         raise SettingError(f"Method {name!r} chooses sets and has no score of one example; call svp.select")
     options = row.settle(name, options)
+    row = row.under(options)
     inputs = Inputs.of(
         ids=ids, probs=probs, embeddings=embeddings, labels=labels, scores=scores, signals=signals, memory=memory
     )

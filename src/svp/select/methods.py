@@ -74,7 +74,8 @@ METHODS: dict[str, Method] = {
     "aum": Rank(scores.aum, needs=("logit_margin",), cost=_PER_EPOCH, check=_HARD_OR_EASY),
     "data_map": Rank(
         scores.data_map,
-        needs=("p_true", "correct"),
+        needs=("p_true",),
+        needs_by=lambda options: ("correct",) if options["by"] == "correctness" else ("p_true",),
         cost=_PER_EPOCH,
         check=words(by=("variability", "confidence", "correctness")),
     ),

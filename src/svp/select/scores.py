@@ -125,11 +125,11 @@ def aum(logit_margin: NDArray[Any], *, keep: str = "hard") -> Floats:
     return area if keep == "easy" else 0.0 - area
 
 
-def data_map(p_true: NDArray[Any], correct: NDArray[Any], *, by: str = "variability") -> Floats:
+def data_map(history: NDArray[Any], *, by: str = "variability") -> Floats:
     """Where the example lies on the map of training: how its label's probability went, ambiguous ones first.
 
-    p_true   (n_epochs, n) probability of the label, NaN where the example was not shown
-    correct  (n_epochs, n) 1 where training had the example right, 0 where wrong, 255 where it was not shown
+    history  (n_epochs, n) the signal p_true, the probability of the label, NaN where the example was not shown; by
+             "correctness" the signal correct, 1 where training had the example right, 0 where wrong, 255 where not shown
     by       "variability": standard deviation of p_true over the epochs (ddof 0), high first; "confidence": its mean, low
              first; "correctness": share of the epochs that were right, low first
     returns  (n,) the deviation, or minus the mean or the share; over the epochs that showed the example. DataError where none
@@ -138,11 +138,11 @@ def data_map(p_true: NDArray[Any], correct: NDArray[Any], *, by: str = "variabil
     Swayamdipta et al. 2020, "Dataset cartography: mapping and diagnosing datasets with training dynamics", EMNLP.
     """
     if by == "correctness":
-        return 0.0 - _mean_over_epochs(np.where(correct == UNSEEN, np.nan, correct.astype(np.float64)))
-    mean = _mean_over_epochs(p_true)
+        return 0.0 - _mean_over_epochs(np.where(history == UNSEEN, np.nan, history.astype(np.float64)))
+    mean = _mean_over_epochs(history)
     if by == "confidence":
         return 0.0 - mean
-    return np.asarray(np.sqrt(_mean_over_epochs(p_true, about=mean)))
+    return np.asarray(np.sqrt(_mean_over_epochs(history, about=mean)))
 
 
 def grand(probs: NDArray[Any], embeddings: NDArray[Any], labels: NDArray[Any], *, ids: Ints) -> Floats:

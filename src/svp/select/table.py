@@ -3,8 +3,8 @@
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,7 @@ class Method:
     needs     "probs", "embeddings", "labels", "scores", "similarity" (made of embeddings where it is not given), or a kind
               of signal such as "correct"
     cost      formulas of time and memory; None: no forecast
+    needs_by  where it depends on options what is read: settled options -> needs; `needs` are those of the defaults
     check     what refuses options before anything is computed (see `options`); None: nothing, or the function itself
     The one-line summary is the first line of the function's docstring; its options are its keyword-only parameters.
     """
@@ -81,6 +82,7 @@ class Method:
     needs: tuple[str, ...] = ("probs",)
     cost: Cost | None = None
     check: Check | None = None
+    needs_by: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None
 
     @property
     def summary(self) -> str:
@@ -116,6 +118,10 @@ class Method:
         if missing := [option for option, value in settled.items() if value is inspect.Parameter.empty]:
             raise SettingError(f"Method {name!r} needs the option {missing[0]!r}; pass {missing[0]}=")
         return settled
+
+    def under(self, options: Mapping[str, Any]) -> Self:
+        """The row as it is with these settled options: it needs what they need."""
+        return self if self.needs_by is None else replace(self, needs=self.needs_by(options), needs_by=None)
 
     def refuse(self, options: Mapping[str, Any], shape: Shape) -> None:
         """SettingError for settled options that can come to no good at these sizes; before anything is computed."""

@@ -214,6 +214,7 @@ class Work:
         so these must be among `ids`; a method that ranks is not, and its pool holds candidates only.
         """
         _, row = find_method(method)
+        row = row.under(row.settle(method, options))
         made_from = {
             "models": [f.origin for f in fitted],
             "method": method,
@@ -414,6 +415,7 @@ def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = T
             "Dataset.from_arrays(..., classes=['cat', 'dog']), or an array classes in the .npz file"
         )
     _, method = find_method(config.method)
+    method = method.under(method.settle(config.method, config.options))
     if not method.reads:
         return
     gives = {"probs", "labels", *(trial(config.proxy, dataset).gives if method.asks_model else ())}
