@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from svp.chance import hash_ids, uniform
-from svp.errors import BudgetError, SettingError
+from svp.errors import BudgetError, DataError, MissingInput, SettingError
 from svp.select import select
+from svp.select.options import whole
 from tests import reference
 
 fixed = settings(deadline=None, derandomize=True, max_examples=100)
@@ -259,6 +260,35 @@ def test_a_batch_has_something_of_every_group() -> None:
     probs = np.full((300, 2), 0.5)
     chosen = select("cluster_margin", 25, probs=probs, embeddings=points, pool=12, size=60)
     assert np.bincount(groups[chosen.ids], minlength=5).tolist() == [5] * 5
+
+
+# --- own -----------------------------------------------------------------------------------------------------------------
+
+
+def last_of_group(scores: Any, labels: Any, already: Any, candidates: Any, budget: int, *, group: int = 0) -> Any:
+    """A sampler of somebody's own: from the lowest score up, never one of a group."""
+    left = candidates[labels[candidates] != group]
+    return left[np.argsort(scores[left], kind="stable")[:budget]]
+
+
+last_of_group.needs = "labels"  # type: ignore[attr-defined]
+last_of_group.check = lambda shape, group: whole("group", group, 0)  # type: ignore[attr-defined]
+
+
+def test_a_sampler_may_be_a_function_or_its_path() -> None:
+    scores, labels = np.arange(9.0), np.arange(9) % 3
+    path = "tests.test_samplers:last_of_group"
+    for sampler in (last_of_group, path):
+        chosen = select("given", 3, scores=scores, labels=labels, sampler=sampler, group=1)
+        assert chosen.ids.tolist() == [0, 2, 3]
+        assert (chosen.sampler, chosen.options) == (path, {"group": 1})
+        assert select("given", 5, scores=scores, labels=labels, sampler=sampler).ids.tolist() == [1, 2, 4, 5, 7]
+        with pytest.raises(DataError, match="had to give 7 distinct candidates"):
+            select("given", 7, scores=scores, labels=labels, sampler=sampler)
+        with pytest.raises(SettingError, match="group=-1"):
+            select("given", 3, scores=scores, labels=labels, sampler=sampler, group=-1)
+        with pytest.raises(MissingInput, match="needs labels"):
+            select("given", 3, scores=scores, sampler=sampler)
 
 
 # --- options -------------------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def select(
     costs
         what each example costs
     sampler
-        how scored examples are chosen: top, or a name of svp.select.SAMPLERS
+        how scored examples are chosen: top, a name of svp.select.SAMPLERS, or package.module:function
     neighbors
         keep only so many of the most similar of each example
     tie_break

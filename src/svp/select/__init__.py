@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from svp.chance import hash_ids
-from svp.errors import SettingError, UnknownName
+from svp.errors import SettingError
 from svp.select.budget import Budget, Memory, resolve_budget
 from svp.select.choose import Terms, choose_by, scores_of
 from svp.select.inputs import Inputs
 from svp.select.limits import PerClass, choose_within
-from svp.select.methods import METHODS, SAMPLERS, find_method
+from svp.select.methods import METHODS, SAMPLERS, find_method, find_sampler
 from svp.select.selection import Selection
 from svp.select.table import Cost, Cover, Floats, Ints, Method, Picks, Rank, Sampler, Shape
 
@@ -58,7 +58,7 @@ def select(
     exclude: ArrayLike = (),
     per_class: PerClass | None = None,
     costs: ArrayLike | None = None,
-    sampler: str | None = None,
+    sampler: str | Callable[..., Any] | None = None,
     neighbors: int | None = None,
     memory: Memory | None = None,
     seed: int = 0,
@@ -85,7 +85,8 @@ def select(
                 {0: 0.7, 1: 0.3}}: how many of each of `labels`, what was chosen already counted. Shares are rounded down, what
                 is left goes to the largest remainders; "equal" comes as near to it as the classes allow
     costs       (n,) what each example costs, 0 or more. The order of the method is followed; what no longer fits is skipped
-    sampler     how scored examples are chosen: "top" (the default), or a name of SAMPLERS
+    sampler     how scored examples are chosen: "top" (the default), a name of SAMPLERS, "package.module:function", or a function
+                (see `table.sampler_of`)
     neighbors   keep only so many of the most similar of each example (similarity only)
     memory      bytes a method may take beside its arrays where it can choose, such as "2GB"; default 1 GiB
     seed        decides chance and ties; the same seed, the same ids
@@ -97,7 +98,7 @@ def select(
     argument. Cost: that of the method; a ranking adds n log n operations at most, and 17 n bytes.
     """
     name, row = find_method(method)
-    row = _with_sampler(name, row, sampler)
+    sampled_by, row = _with_sampler(name, row, sampler)
     options = row.settle(name, options)
     row = row.under(options)
     seed = _as_seed(seed)
@@ -164,7 +165,7 @@ def select(
         options=options,
         seed=seed,
         tie_break=tie_break,
-        sampler=sampler,
+        sampler=sampled_by,
         labels=None if labels is None else inputs.arrays["labels"][picks.pos].astype(np.int64),
         classes=inputs.classes,
         nearest=None if picks.nearest is None else np.where(picks.nearest < 0, -1, inputs.ids[picks.nearest]),
@@ -206,19 +207,16 @@ def score(
     return scores_of(name, row, inputs, _as_seed(seed), row.own(options))
 
 
-def _with_sampler(name: str, row: Method, sampler: str | None) -> Method:
-    """The row with the sampler asked for; SettingError where there is nothing to sample, or another one already."""
+def _with_sampler(name: str, row: Method, sampler: str | Callable[..., Any] | None) -> tuple[str | None, Method]:
+    """The sampler's name, and the row with it; SettingError where there is nothing to sample, or another one already."""
     if sampler is None:
-        return row
-    if sampler != "top" and sampler not in SAMPLERS:
-        raise UnknownName("sampler", sampler, ["top", *SAMPLERS])
+        return None, row
+    called, own = find_sampler(sampler)
     if not isinstance(row, Rank):
-        raise SettingError(
-            f"sampler={sampler!r}: method {name!r} chooses sets; samplers choose by scores, leave it out"
-        )
+        raise SettingError(f"sampler={called!r}: method {name!r} chooses sets; samplers choose by scores, leave it out")
     if row.sampler is not None:
-        raise SettingError(f"sampler={sampler!r}: method {name!r} has its own; choose a method that only ranks")
-    return row if sampler == "top" else replace(row, sampler=SAMPLERS[sampler])
+        raise SettingError(f"sampler={called!r}: method {name!r} has its own; choose a method that only ranks")
+    return called, replace(row, sampler=own)
 
 
 def _refuse_unused(name: str, row: Rank, options: Mapping[str, Any]) -> None:

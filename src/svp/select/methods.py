@@ -21,7 +21,7 @@ from svp.select import (
 )
 from svp.select.options import number, wholes, words
 from svp.select.similarity import KERNELS
-from svp.select.table import Cost, Cover, Method, Rank, Sampler, Shape, method_of, path_of
+from svp.select.table import Cost, Cover, Method, Rank, Sampler, Shape, method_of, path_of, sampler_of
 
 SAMPLERS: dict[str, Sampler] = {
     "temperature": Sampler(samplers.temperature, check=samplers.check_temperature),
@@ -176,6 +176,17 @@ METHODS: dict[str, Method] = {
         ),
     ),
 }
+
+
+def find_sampler(sampler: str | Callable[..., Any]) -> tuple[str, Sampler | None]:
+    """The name that records use, and the row; None for "top", which takes the highest. Found as methods are."""
+    if callable(sampler):
+        return path_of(sampler), sampler_of(sampler)
+    if sampler == "top" or sampler in SAMPLERS:
+        return sampler, SAMPLERS.get(sampler)
+    if ":" in sampler:
+        return sampler, sampler_of(resolve(sampler))
+    raise UnknownName("sampler", sampler, ["top", *SAMPLERS])
 
 
 def find_method(method: str | Callable[..., Any]) -> tuple[str, Method]:

@@ -249,6 +249,13 @@ def method_of(function: Callable[..., Any]) -> Method:
     return Rank(function, needs, check=check, per_example=bool(getattr(function, "per_example", False)))
 
 
+def sampler_of(function: Callable[..., Any]) -> Sampler:
+    """A row for somebody's own sampler: its attributes `needs` (beside the scores; default: nothing), `check` and `never`."""
+    needs = getattr(function, "needs", ())
+    needs = (needs,) if isinstance(needs, str) else tuple(needs)
+    return Sampler(function, needs, check=getattr(function, "check", None), never=getattr(function, "never", None))
+
+
 def path_of(function: Callable[..., Any]) -> str:
     """What records call a function that was handed over as such."""
     return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', type(function).__name__)}"
