@@ -41,7 +41,7 @@ MAY = {
     "report": SIDEWAYS
     | {"data", "select", "evaluate", "words"},  # run folders and the data they were made from; no model, no workflow
 }
-COMMAND_LINE = {"cli", "commands", "array_commands", "advise_command", "demo", "__main__"}
+COMMAND_LINE = {"cli", "commands", "array_commands", "array_files", "measured", "advise_command", "demo", "__main__"}
 
 
 def part_of(path: Path) -> str:
