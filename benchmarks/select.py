@@ -29,7 +29,8 @@ import numpy as np
 
 from benchmarks.run import RESULTS, machine
 from benchmarks.select_cases import CASES, CLASSES, EPOCHS, WIDTH, Side, find_case
-from svp.adviser import Facts, cost_of
+from svp.adviser import cost_of
+from svp.rules import Facts
 from svp.select import METHODS
 
 FOLDER = RESULTS / "select"

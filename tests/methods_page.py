@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from svp.adviser import NOTES, RULES
+from svp.rules import NOTES, RULES
 from svp.select import METHODS, SAMPLERS, Rank
 from svp.select.docstrings import said
 from svp.select.table import Method

@@ -261,6 +261,14 @@ def moderate(embeddings: NDArray[np.float64], labels: Sequence[int], *, per_clas
     return values
 
 
+def evenly(total: int, sizes: Sequence[int], have: Sequence[int]) -> list[int]:
+    """One more for whoever has least and is not full, again and again."""
+    counts = list(have)
+    while sum(counts) < total:
+        counts[min((c, i) for i, c in enumerate(counts) if c < sizes[i])[1]] += 1
+    return counts
+
+
 def strata_counts(scores: Sequence[float], budget: int, drop: int, bins: int) -> dict[int, int]:
     """How many of each bin (by number, from the lowest scores) coverage-centric selection takes; algorithm 1, line by line."""
     kept = sorted(scores)[: len(scores) - drop]
@@ -297,15 +305,21 @@ def cluster_margin(
     budget: int,
     pool: int,
     n_clusters: int,
+    already: Sequence[int] = (),
 ) -> list[int]:
     """Positions; `order` is the chance by which a cluster's members come, and by which clusters of one size come."""
-    first = sorted(order, key=lambda i: -scores[i])[:pool]
+    first = [*already, *sorted((i for i in order if i not in already), key=lambda i: -scores[i])[:pool]]
     clusters = [{first[i] for i in c} for c in average_linkage(points[first], n_clusters)]
-    queues = [[i for i in order if i in cluster] for cluster in clusters]
-    queues.sort(key=lambda queue: (len(queue), list(order).index(queue[0])))
+    sizes = {i: len(cluster) for cluster in clusters for i in cluster}
+    # Who is chosen already had the first turns of the cluster.
+    queues = [[i for i in order if i in cluster and i in already] for cluster in clusters]
+    queues = [own + [i for i in order if i in c and i not in already] for own, c in zip(queues, clusters, strict=True)]
+    queues = [queue for queue in queues if set(queue) - set(already)]
+    own = [min(i for i in map(list(order).index, queue) if order[i] not in already) for queue in queues]
+    queues = [queue for _, queue in sorted(zip(own, queues, strict=True), key=lambda q: (sizes[q[1][0]], q[0]))]
     picks: list[int] = []
     while len(picks) < budget:
-        picks += [queue.pop(0) for queue in queues if queue]
+        picks += [i for i in [queue.pop(0) for queue in queues if queue] if i not in already]
     return picks[:budget]
 
 

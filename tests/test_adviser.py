@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 import svp
 from svp import cli
-from svp.adviser import ANSWERS, NOTES, RULES, Facts, advise, facts_of, rules_for, signal_kinds
+from svp.adviser import ANSWERS, advise, facts_of, rules_for
 from svp.errors import BudgetError, MissingInput, SettingError, SvpError, UnknownName
+from svp.rules import NOTES, RULES, Facts, signal_kinds
 from svp.select import METHODS
 
 fixed = settings(deadline=None, derandomize=True, max_examples=100)
@@ -196,3 +197,13 @@ def test_the_command_says_what_it_lacks(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit, match="1"):
         cli.main(["advise", "--budget", "10"])
     assert "name a dataset, or give --n" in capsys.readouterr().err
+
+
+def test_the_facts_are_listed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UnknownName, match="Unknown fact 'nois'; did you mean 'noise'"):
+        advise(1000, 10, embeddings=True, nois=0.1)
+    cli.main(["advise", "--help"])
+    said = capsys.readouterr().out
+    for name in ("--n", "--goal", "--labels", "--signals", "--classes", "--noise", "--imbalance", "--d ", "--epochs"):
+        assert name in said
+    assert "--no-labels" not in said

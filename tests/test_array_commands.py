@@ -14,8 +14,8 @@ import scipy.sparse
 
 import svp
 from svp import cli
-from svp.columns import write_table
 from svp.select import Selection
+from svp.tables import write_table
 
 N = 60
 
@@ -147,6 +147,61 @@ def test_numbers_and_keys_name_examples(capsys: pytest.CaptureFixture[str]) -> N
     assert "4 keys are not" in fails(capsys, "select random --ids r.parquet:key --already b.csv --budget 5")
 
 
+@pytest.mark.parametrize("suffix", ["npy", "csv", "jsonl", "parquet", "feather"])
+def test_labels_may_be_names(suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = files()
+    names = np.array(["owl", "7", "cat"])[arrays["labels"]]
+    if suffix == "npy":
+        np.save("names.npy", names)
+    else:
+        missing = None if suffix != "csv" else ""
+        write_table(Path(f"names.{suffix}"), pa.table({"label": [*names[:-1].tolist(), missing]}))
+        names = np.array([*names[:-1], ""])
+    quietly(
+        f"select margin --probs probs.npy --labels names.{suffix} --budget 9 --per-class.max {{7=1,cat=2}} --out a.parquet"
+    )
+    chosen = Selection.load("a.parquet")
+    expected = svp.select("margin", 9, probs=arrays["probs"], labels=names, per_class={"max": {"7": 1, "cat": 2}})
+    assert chosen.ids.tolist() == expected.ids.tolist()
+    assert chosen.classes == ("7", "cat", "owl")
+    assert sorted(np.array(chosen.classes)[chosen.labels])[:3] == ["7", "cat", "cat"]
+
+
+def test_the_record_says_who_stands_for_whom(capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = files()
+    points = arrays["embeddings"]
+    np.save("first.npy", [4, 5])
+    quietly("select typiclust --embeddings embeddings.npy --already first.npy --budget 6 --out a.parquet")
+    chosen = Selection.load("a.parquet")
+    assert chosen.stands_for.tolist() == svp.stands_for(chosen, points, already=[4, 5]).counts.tolist()
+    far = np.linalg.norm(points[chosen.ids[0]] - points[[4, 5]], axis=1)
+    assert (chosen.nearest[0], chosen.distances[0]) == ([4, 5][far.argmin()], far.min())
+    quietly("select margin --probs probs.npy --embeddings embeddings.npy --budget 6 --no-stands-for --out b.parquet")
+    assert Selection.load("b.parquet").stands_for is None
+    assert "give --embeddings or --similarity" in fails(
+        capsys, "select random --scores scores.npy --budget 2 --stands-for"
+    )
+    assert "recorded in tables" in fails(capsys, "select typiclust --embeddings embeddings.npy --budget 2 --stands-for")
+    np.save("s.npy", np.eye(N))
+    quietly("select facility_location --similarity s.npy --budget 6 --neighbors 3 --out c.parquet")
+    chosen = Selection.load("c.parquet")
+    assert (chosen.stands_for.tolist(), chosen.with_similarity, chosen.neighbors) == ([0] * 6, True, 3)
+
+
+def test_names_in_shards_are_of_one_type(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("shards").mkdir()
+    for shard, names in {"a": ["x", "y"], "b": [1, 2]}.items():
+        pq.write_table(pa.table({"id": names, "score": [1.0, 2.0]}), f"shards/{shard}.parquet")
+    said = fails(capsys, "select given --scores shards:score --ids shards:id --budget 1")
+    assert "a.parquet holds string, b.parquet int64; give names of one type" in said
+    pq.write_table(pa.table({"id": pa.array([3, 4], pa.int32()), "score": [1.0, 3.0]}), "shards/a.parquet")
+    assert run(capsys, "select given --scores shards:score --ids shards:id --budget 1")["ids"] == [4]
+    pq.write_table(pa.table({"id": pa.array([3, 2**63], pa.uint64()), "score": [1.0, 3.0]}), "shards/a.parquet")
+    assert "give whole numbers below 2^63" in fails(
+        capsys, "select given --scores shards:score --ids shards:id --budget 1"
+    )
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet", "feather"])
 def test_keys_that_look_like_numbers_are_keys(suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
     pq.write_table(pa.table({"name": [str(100 * (i + 1)) for i in range(N)]}), "ids.parquet")
@@ -183,7 +238,7 @@ def test_a_similarity_dense_or_sparse(capsys: pytest.CaptureFixture[str]) -> Non
     scipy.sparse.save_npz("s.npz", scipy.sparse.csr_array(np.eye(5)))
     dense = run(capsys, "select mine:central --similarity s.npy --budget 2")
     assert run(capsys, "select mine:central --similarity s.npz --budget 2")["ids"] == dense["ids"]
-    assert dense["forecast"] == {"seconds": None, "bytes": None}  # nobody gave a formula
+    assert dense["forecast"] == {"seconds": None, "bytes": None, "restarts": 0}  # nobody gave a formula
 
 
 @pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "dia"])

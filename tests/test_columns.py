@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svp.columns import ARGUMENTS, Source, check_out, read_array, read_names, write_table
+from svp.columns import ARGUMENTS, Source, check_out, read_array, read_names
 from svp.errors import DataError, SettingError, SvpError, UnknownName
 from svp.select.inputs import NO_SIGNAL
+from svp.tables import write_table
 
 MEMORY = 1 << 30
 TABLES = [".parquet", ".arrow", ".feather", ".csv", ".tsv", ".jsonl"]

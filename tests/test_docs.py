@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from svp import cli
-from svp.columns import write_table
 from svp.select import METHODS, SAMPLERS, Selection
+from svp.tables import write_table
 from tests import methods_page
 from tests.test_data_cifar import write_layout
 

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import svp
-from svp.errors import BudgetError, UnknownName
+from svp.errors import BudgetError, SvpError, UnknownName
 from svp.select import METHODS, Cost, Rank
 from svp.select import forecast as forecasts
 
@@ -99,3 +101,40 @@ def test_a_method_that_takes_what_it_may_is_foreseen_to_take_no_more() -> None:
         expected = svp.forecast(method, 5, **{k: v for k, v in ARRAYS.items() if k != "labels"}, memory="64MB").bytes
         assert expected is not None
         assert expected <= 64_000_000
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(data=st.data(), n=st.integers(1, 40), n_classes=st.integers(1, 5), seed=st.integers(0, 99))
+def test_a_method_begins_again_at_most_as_often_as_foreseen(
+    data: st.DataObject, n: int, n_classes: int, seed: int
+) -> None:
+    labels = np.random.default_rng(seed).integers(-1, n_classes, size=n)
+    numbers = st.integers(0, 6)
+    limit = numbers | st.dictionaries(st.integers(0, max(0, labels.max())), numbers)
+    kinds = [st.fixed_dictionaries({}, optional={"min": limit, "max": limit}).filter(bool)]
+    if (labels >= 0).all():
+        kinds.append(st.fixed_dictionaries({"share": st.sampled_from(["equal", "natural"])}))
+    arguments = {"labels": labels, "per_class": data.draw(st.one_of(kinds))}
+    calls = []
+
+    def in_order(labels: Any, already: Any, candidates: Any, budget: int) -> Any:
+        calls.append(len(already))
+        return candidates[:budget]
+
+    in_order.kind, in_order.needs = "cover", "labels"  # type: ignore[attr-defined]
+    budget = data.draw(st.integers(0, n))
+    try:
+        chosen = svp.select(in_order, budget, **arguments)
+    except SvpError:  # limits that cannot be met
+        return
+    assert len(chosen) == budget
+    assert len(calls) <= 1 + forecasts._restarts(arguments)
+
+
+def test_a_forecast_under_limits_counts_the_restarts() -> None:
+    free = svp.forecast("k_center", 600, **ARRAYS)
+    limited = svp.forecast("k_center", 600, **ARRAYS, per_class={"max": 250})
+    assert (free.restarts, limited.restarts) == (0, 3)
+    assert limited.bytes > free.bytes  # type: ignore[operator]
+    assert svp.forecast("margin", 600, **ARRAYS, per_class={"max": 250}).restarts == 0
+    assert svp.forecast("margin", 600, **ARRAYS, per_class={"min": 1}, sampler="strata").restarts == 5

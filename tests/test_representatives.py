@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import svp
 from svp.errors import DataError
 from svp.select import Selection, select
+from svp.select.representatives import described
 from tests import reference
 from tests.test_k_center import KINDS, made, scaled
 
@@ -65,3 +68,62 @@ def test_counts_are_saved_with_the_selection_and_a_head_has_none(tmp_path: Path)
     assert counted.head(2).stands_for is None
     selection.save(tmp_path / "plain.parquet")
     assert Selection.load(tmp_path / "plain.parquet").stands_for is None
+
+
+def earlier(far: Any, picks: list[int], before: list[int]) -> list[int]:
+    """For each pick the nearest of those chosen before it, of equals the first; -1 where there is none."""
+    found = []
+    for t, i in enumerate(picks):
+        base = [j for j in [*before, *picks[:t]] if np.isfinite(far(i, j))]
+        found.append(min(base, key=lambda j: far(i, j)) if base else -1)
+    return found
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(kind=st.sampled_from(KINDS), n=st.integers(1, 110), d=st.sampled_from([1, 3]), seed=st.integers(0, 10**6))
+def test_who_was_chosen_before_and_is_nearest(kind: str, n: int, d: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    points = made(kind, n, d, rng)
+    chosen, before, out = np.split(rng.permutation(n), np.sort(rng.integers(n + 1, size=2)))
+    before, out = np.sort(before[: len(before) // 2]), out[: len(out) // 2]
+    selection = Selection(chosen, np.zeros(len(chosen)), np.ones(len(chosen)), "own")
+    found = described(selection, points, already=before[::-1], exclude=out)
+    rows = scaled(points)
+    expected = earlier(lambda i, j: reference.squared(rows[i], rows[j]), chosen.tolist(), before.tolist())
+    assert found.nearest.tolist() == expected
+    back = np.frexp(np.abs(points.astype(float)).max())[1]
+    far = [
+        np.ldexp(np.sqrt(reference.squared(rows[i], rows[j])), back)
+        for i, j in zip(chosen, expected, strict=True)
+        if j >= 0
+    ]
+    assert found.distances[found.nearest >= 0].tolist() == far
+    assert np.isnan(found.distances[found.nearest < 0]).all()
+    others = np.setdiff1d(np.arange(n), [*chosen, *before, *out]).tolist()
+    by = reference.neighbors(rows, others, [*chosen, *before], 1)
+    counts = [sum(names == [i] for names, _ in by) for i in chosen.tolist()]
+    assert found.stands_for.tolist() == counts
+    taken = select("k_center", 1, embeddings=points)
+    assert described(taken, points).nearest is taken.nearest  # what a method says itself stays
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(n=st.integers(1, 80), form=st.sampled_from(["dense", "csr", "coo"]), seed=st.integers(0, 10**6))
+def test_of_a_matrix_it_is_the_most_similar(n: int, form: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = rng.integers(-2, 4, size=(n, n)).astype(float)
+    chosen, before = np.split(rng.permutation(n)[: n - n // 3], [n // 2])
+    before = np.sort(before)
+    given_ = matrix if form == "dense" else getattr(scipy.sparse, f"{form}_array")(matrix)
+    selection = Selection(chosen, np.zeros(len(chosen)), np.ones(len(chosen)), "own")
+    found = described(selection, similarity=given_, already=before)
+
+    def far(i: int, j: int) -> float:
+        return -matrix[i, j] if matrix[i, j] > 0 else np.inf
+
+    assert found.nearest.tolist() == earlier(far, chosen.tolist(), before.tolist())
+    assert found.distances is None
+    order = [*chosen.tolist(), *before.tolist()]
+    others = np.setdiff1d(np.arange(n), order).tolist()
+    by = [min(near, key=lambda j: far(i, j)) for i in others if (near := [j for j in order if np.isfinite(far(i, j))])]
+    assert found.stands_for.tolist() == [by.count(i) for i in chosen.tolist()]

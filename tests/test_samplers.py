@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from svp.chance import hash_ids, uniform
-from svp.errors import SettingError
+from svp.errors import BudgetError, DataError, MissingInput, SettingError
 from svp.select import select
+from svp.select.options import whole
 from tests import reference
 
 fixed = settings(deadline=None, derandomize=True, max_examples=100)
@@ -84,6 +85,67 @@ def test_strata_take_of_each_bin_what_the_algorithm_says(
     assert np.bincount(taken, minlength=bins).tolist() == [expected[b] for b in range(bins)]
 
 
+@fixed
+@given(
+    n=st.integers(2, 60),
+    n_already=st.integers(0, 30),
+    share=st.floats(0, 1),
+    drop=st.sampled_from([0, 0.1, 0.29]),
+    bins=st.sampled_from([1, 2, 5, 50]),
+    seed=st.integers(0, 10**6),
+)
+def test_who_is_chosen_already_is_one_of_the_bins_share(
+    n: int, n_already: int, share: float, drop: float, bins: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.exponential(size=n)
+    by_score = np.argsort(scores)
+    already = rng.permutation(n)[: min(n, n_already)]
+    kept = by_score[: n - round(100 * drop) * n // 100]
+    budget = int(share * np.isin(kept, already, invert=True).sum())
+    chosen = select("given", budget, scores=scores, already=already, sampler="strata", drop=drop, bins=bins, seed=seed)
+    low, high = scores[kept[[0, -1]]]
+    if low == high:
+        return
+    bin_of = np.minimum((scores - low) / (high - low) * bins, bins - 1).astype(int)
+    have, sizes, taken = (
+        np.bincount(bin_of[i], minlength=bins) for i in (np.intersect1d(already, kept), kept, chosen.ids)
+    )
+    expected = reference.evenly(budget + have.sum(), sizes.tolist(), have.tolist())
+    assert sorted(have + taken) == sorted(expected)
+
+
+@fixed
+@given(
+    n=st.integers(1, 40),
+    drop=st.sampled_from([0.1, 0.3, 0.6]),
+    budget=st.sampled_from([0, 1.5, "30%", "100%", 1000]),
+    seed=st.integers(0, 10**6),
+)
+def test_with_costs_strata_buy_what_fits_of_what_is_not_dropped(n: int, drop: float, budget: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, costs = rng.normal(size=n), rng.integers(0, 5, size=n) / 2
+    kept = np.argsort(scores)[: n - round(100 * drop) * n // 100]
+    chosen = select("given", budget, scores=scores, costs=costs, sampler="strata", drop=drop, seed=seed)
+    amount = float(budget.removesuffix("%")) / 100 * costs.sum() if isinstance(budget, str) else budget
+    left = amount - costs[chosen.ids].sum()
+    assert set(chosen.ids) <= set(kept)
+    assert left >= -1e-9
+    assert not (costs[np.setdiff1d(kept, chosen.ids)] < left - 1e-9).any()
+
+
+def test_minimums_reckon_without_what_is_dropped() -> None:
+    scores, labels = np.arange(10.0), np.repeat([0, 1], [7, 3])
+    how: Any = {"scores": scores, "labels": labels, "sampler": "strata", "drop": 0.2}
+    with pytest.raises(BudgetError, match="min 2 of class 1 cannot be met: 0 are chosen already and 1 are candidates"):
+        select("given", 4, **how, per_class={"min": 2})
+    # The dropped ones are the cheap ones of their class: what its minimum costs is not theirs.
+    costs = np.where(scores > 7, 0.1, 1.0)
+    chosen = select("given", 3, **how, costs=costs, per_class={"min": {1: 1}})
+    assert 7 in chosen.ids
+    assert len(chosen) == 3
+
+
 def test_inside_a_stratum_it_is_chance() -> None:
     counts = np.zeros(40)
     scores = np.repeat([0.0, 1.0], [10, 30])
@@ -153,6 +215,30 @@ def test_cluster_margin_as_defined(n: int, d: int, pool: float, size: int, data:
     assert chosen.ids.tolist() == ids[picks].tolist()
 
 
+@fixed
+@given(n=st.integers(2, 20), size=st.sampled_from([1, 3, 10]), data=st.data(), seed=st.integers(0, 10**6))
+def test_who_is_chosen_already_had_a_turn_of_the_cluster(n: int, size: float, data: st.DataObject, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    probs, points, ids = rng.dirichlet(np.ones(3), size=n), rng.normal(size=(n, 2)), rng.permutation(9 * n)[:n]
+    order = by_chance(ids, seed)
+    already = [i for i in order if i in rng.permutation(n)[: data.draw(st.integers(0, n - 1))]]
+    budget = data.draw(st.integers(0, n - len(already)))
+    arrays: Any = {"probs": probs, "embeddings": points, "ids": ids, "size": size, "seed": seed}
+    chosen = select("cluster_margin", budget, **arrays, pool=2, already=ids[already])
+    pool = min(n - len(already), 2 * budget)
+    n_clusters = int(np.ceil((pool + len(already)) / size))
+    picks = reference.cluster_margin(reference.margin(probs), points, order, budget, pool, n_clusters, already)
+    assert chosen.ids.tolist() == ids[picks].tolist()
+
+
+def test_a_group_that_is_chosen_already_waits() -> None:
+    points = np.repeat([[0.0], [50.0]], 10, axis=0) + np.arange(20)[:, None] * 0.01
+    chosen = select("cluster_margin", 4, probs=np.full((20, 2), 0.5), embeddings=points, already=range(4), pool=9)
+    assert chosen.ids.min() >= 10
+    with pytest.raises(SettingError, match="largest=5 may be clustered, the budget is 4, 4 are chosen already"):
+        select("cluster_margin", 4, probs=np.full((20, 2), 0.5), embeddings=points, already=range(4), largest=5)
+
+
 @pytest.mark.parametrize("kind", ["normal", "grid", "near ties", "huge"])
 def test_clusters_do_not_depend_on_the_order_of_rows(kind: str) -> None:
     rng = np.random.default_rng(0)
@@ -174,6 +260,35 @@ def test_a_batch_has_something_of_every_group() -> None:
     probs = np.full((300, 2), 0.5)
     chosen = select("cluster_margin", 25, probs=probs, embeddings=points, pool=12, size=60)
     assert np.bincount(groups[chosen.ids], minlength=5).tolist() == [5] * 5
+
+
+# --- own -----------------------------------------------------------------------------------------------------------------
+
+
+def last_of_group(scores: Any, labels: Any, already: Any, candidates: Any, budget: int, *, group: int = 0) -> Any:
+    """A sampler of somebody's own: from the lowest score up, never one of a group."""
+    left = candidates[labels[candidates] != group]
+    return left[np.argsort(scores[left], kind="stable")[:budget]]
+
+
+last_of_group.needs = "labels"  # type: ignore[attr-defined]
+last_of_group.check = lambda shape, group: whole("group", group, 0)  # type: ignore[attr-defined]
+
+
+def test_a_sampler_may_be_a_function_or_its_path() -> None:
+    scores, labels = np.arange(9.0), np.arange(9) % 3
+    path = "tests.test_samplers:last_of_group"
+    for sampler in (last_of_group, path):
+        chosen = select("given", 3, scores=scores, labels=labels, sampler=sampler, group=1)
+        assert chosen.ids.tolist() == [0, 2, 3]
+        assert (chosen.sampler, chosen.options) == (path, {"group": 1})
+        assert select("given", 5, scores=scores, labels=labels, sampler=sampler).ids.tolist() == [1, 2, 4, 5, 7]
+        with pytest.raises(DataError, match="had to give 7 distinct candidates"):
+            select("given", 7, scores=scores, labels=labels, sampler=sampler)
+        with pytest.raises(SettingError, match="group=-1"):
+            select("given", 3, scores=scores, labels=labels, sampler=sampler, group=-1)
+        with pytest.raises(MissingInput, match="needs labels"):
+            select("given", 3, scores=scores, sampler=sampler)
 
 
 # --- options -------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from svp.errors import DataError, SettingError
+from svp.errors import DataError, MissingInput, SettingError
 from svp.select import score, select
 from tests import reference
 
@@ -173,6 +173,16 @@ def test_on_the_map_an_ambiguous_example_goes_before_a_hard_and_an_easy_one() ->
     assert select("data_map", 1, signals=signals).ids[0] == 2
     assert select("data_map", 3, signals=signals, by="confidence").ids.tolist() == [1, 2, 0]
     assert select("data_map", 3, signals=signals, by="correctness").ids.tolist() == [1, 2, 0]
+
+
+def test_the_map_reads_the_signal_that_it_is_drawn_of() -> None:
+    p_true, correct = {"p_true": [[0.9, 0.1]]}, {"correct": np.array([[1, 0]], np.uint8)}
+    assert select("data_map", 1, signals=p_true, by="confidence").ids.tolist() == [1]
+    assert select("data_map", 1, signals=correct, by="correctness").ids.tolist() == [1]
+    assert score("data_map", signals=correct, by="correctness").tolist() == [-1, 0]
+    for signals, by, lacks in ((correct, "variability", "p_true"), (p_true, "correctness", "correct")):
+        with pytest.raises(MissingInput, match=f"needs the signal '{lacks}'"):
+            select("data_map", 1, signals=signals, by=by)
 
 
 def test_a_mislabelled_example_goes_first_by_aum_and_last_with_keep_easy() -> None:

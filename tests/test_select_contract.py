@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from svp.errors import BudgetError, DataError, MissingInput, SettingError, UnknownName
-from svp.select import METHODS, Cover, Rank, Shape, find_method, inputs, score, select
+from svp.select import METHODS, SAMPLERS, Cover, Rank, Shape, find_method, inputs, score, select
+from svp.select.docstrings import said
 
 fixed = settings(deadline=None, derandomize=True, max_examples=25)
 every_method = pytest.mark.parametrize("method", METHODS)
@@ -92,7 +94,7 @@ OBVIOUS: dict[str, Callable[[], tuple[Given, int]]] = {
     ),
     "aum": lambda: ({"signals": {"logit_margin": [[5.0, -3, 1], [6, 1, 1]]}}, 1),
     "data_map": lambda: (
-        {"signals": {"p_true": [[0.9, 0.1, 0.1], [0.9, 0.8, 0.2]], "correct": np.ones((2, 3), np.uint8)}},
+        {"signals": {"p_true": [[0.9, 0.1, 0.1], [0.9, 0.8, 0.2]]}},
         1,
     ),
     "moderate": lambda: ({"embeddings": [[-6.0], [-1], [0], [2], [5]], "labels": np.zeros(5, int)}, 3),
@@ -149,6 +151,20 @@ def test_a_selection_is_of_the_size_asked_without_repeats_or_what_was_ruled_out(
     assert chosen.gains.dtype == chosen.weights.dtype == np.float64
     with pytest.raises(BudgetError, match=str(len(left))):
         select(method, len(left) + 1, **arguments, already=already, exclude=exclude)
+
+
+def whole_options(method: str) -> list[str]:
+    return [name for name, default in METHODS[method].options.items() if type(default) is int]
+
+
+@pytest.mark.parametrize(("method", "option"), [(m, option) for m in METHODS for option in whole_options(m)])
+def test_whole_options_may_be_numpys_and_are_nothing_else(method: str, option: str) -> None:
+    arguments, default = given_to(method, 12), METHODS[method].options[option]
+    own = select(method, 5, **arguments, **{option: default})
+    assert select(method, 5, **arguments, **{option: np.int32(default)}).ids.tolist() == own.ids.tolist()
+    for value in (True, float(default), str(default), -1):
+        with pytest.raises(SettingError, match=f"{option}={value!r}"):
+            select(method, 5, **arguments, **{option: value})
 
 
 @every_method
@@ -301,6 +317,87 @@ def test_probabilities_of_0_and_1_are_scored_like_others(method: str) -> None:
             arguments["labels"] = arguments["probs"].argmax(axis=1)
         assert score(method, **arguments).argmax() == 5
     assert np.isfinite(score(method, **arguments)).all()
+
+
+@every_method
+def test_probabilities_of_0_and_1_are_chosen_from_like_others(method: str) -> None:
+    arguments = given_to(method, 8)
+    if "probs" in arguments:
+        arguments["probs"] = np.eye(4)[[0, 1, 2, 3, 0, 1, 2, 3]]
+    chosen = select(method, 8, **arguments)
+    assert sorted(chosen.ids) == sorted(arguments["ids"])
+    assert not np.isinf(chosen.gains).any()
+
+
+def near_ties(method: str, n: int) -> Given:
+    """A few distinct examples, each many times, in float64 and apart in the last bits."""
+    rng = np.random.default_rng(7)
+
+    def blurred(values: NDArray[Any], axis: int) -> NDArray[Any]:
+        same = values.take(rng.integers(0, 5, size=n), axis)
+        return same * (1 + rng.integers(-2, 3, size=same.shape) * 2.0**-52) if same.dtype.kind == "f" else same
+
+    arguments = given_to(method, n, dtype=np.float64, width=5)
+    signals = {kind: blurred(signal, 1) for kind, signal in arguments["signals"].items()}
+    own = {name: blurred(values, 0) for name, values in arguments.items() if name not in ("signals", "ids")}
+    return {**own, "signals": signals, "ids": arguments["ids"]}
+
+
+@every_method
+def test_near_ties_are_decided_alike_whatever_rows_threads_memory_and_layout(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = 150
+    arguments = near_ties(method, n)
+    already, order = arguments["ids"][:9], np.random.default_rng(1).permutation(n)
+    first = select(method, 40, **arguments, already=already)
+
+    def check(**changed: Any) -> None:
+        again = select(method, 40, **{**arguments, "already": already, **changed})
+        assert again.ids.tolist() == first.ids.tolist()
+        np.testing.assert_array_equal(again.gains, first.gains)
+
+    check(**rows(arguments, order))
+    check(memory="1MiB")
+    check(**{k: np.asfortranarray(v) for k, v in arguments.items() if k not in ("signals", "ids")})
+    monkeypatch.setattr(inputs, "CHUNK_NUMBERS", 64)
+    for threads in (1, 3):
+        for module in ("choose", "compared"):
+            monkeypatch.setattr(f"svp.select.{module}.n_cores", lambda threads=threads: threads)
+        with threadpool_limits(threads):
+            check()
+
+
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.reads])
+def test_the_docstring_says_whether_a_smaller_budget_is_the_head(method: str) -> None:
+    returns = said(METHODS[method], "returns").lower()
+    assert ("first k are not the answer" in returns) == (method in NOT_NESTED)
+    if isinstance(METHODS[method], Cover) and method not in NOT_NESTED:
+        assert "first k are the answer" in returns
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@fixed
+@given(n=st.integers(0, 40), seed=st.integers(0, 9), data=st.data())
+def test_a_sampler_keeps_what_methods_promise(sampler: str, n: int, seed: int, data: st.DataObject) -> None:
+    arguments = given_to("grand", n, seed)
+    how: Any = {
+        "sampler": sampler,
+        "seed": seed,
+        "already": arguments["ids"][: n // 4],
+        "exclude": arguments["ids"][n - n // 5 :],
+    }
+    left = n - n // 4 - n // 5
+    budget = data.draw(st.integers(0, left))
+    own = {**arguments, "scores": array("scores", n, np.random.default_rng(seed))}
+    chosen = select("given", budget, **own, **how)
+    assert len(set(chosen.ids.tolist())) == budget
+    assert set(chosen.ids.tolist()) <= set(arguments["ids"][n // 4 : n - n // 5].tolist())
+    order = np.random.default_rng(seed).permutation(n)
+    again = select("given", budget, **rows(own, order), **how)
+    assert again.ids.tolist() == chosen.ids.tolist()
+    with pytest.raises(BudgetError, match=f"there are {left} candidates"):
+        select("given", left + 1, **own, **how)
 
 
 @every_need
@@ -477,7 +574,7 @@ def test_a_similarity_that_nobody_reads_is_refused(method: str) -> None:
         ),
         ({"ids": [1, 2], "seed": 0.5}, SettingError, "seed"),
         ({"ids": [1, 2], "labels": [0, -2]}, DataError, "labels: 1 examples"),
-        ({"ids": [1, 2], "labels": ["a", "b"]}, DataError, "not numbers"),
+        ({"ids": [1, 2], "labels": np.array(["a", 1], object)}, DataError, "not numbers"),
         ({"ids": [1, 2], "probs": [0.5, 0.5]}, DataError, r"give \(n, classes\)"),
         ({"ids": [1, 2], "embeddings": np.zeros((2, 0))}, DataError, "no columns"),
         ({"ids": [1, 2], "signals": {"probs": [[1, 1]]}}, SettingError, "cannot be called"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from svp import runs
 from svp.data.base import Dataset
-from svp.errors import BudgetError, DataError, MissingExtra
+from svp.errors import BudgetError, DataError, MissingExtra, SettingError
 from svp.select import METHODS, Selection, resolve_budget, select
 from svp.select.selection import origin_path
 
@@ -112,7 +112,7 @@ def test_the_files_can_be_read_without_svp(tmp_path: Path) -> None:
     assert rows[0]["gain"] is rows[0]["nearest"] is rows[0]["distance"] is None
     assert [row["gain"] for row in rows[1:]] == [row["distance"] for row in rows[1:]] == selection.gains[1:].tolist()
     origin = json.loads((tmp_path / "picks.parquet.json").read_text())
-    assert (origin["format"], origin["format_version"]) == ("svp-selection", 1)
+    assert (origin["format"], origin["format_version"]) == ("svp-selection", 2)
     assert (origin["method"], origin["options"], origin["seed"], origin["n"]) == ("k_center", {"start": 2}, 5, 3)
     assert origin["fingerprint"] == dataset().fingerprint
 
@@ -153,7 +153,7 @@ def _spoil(path: Path, change: str) -> None:
     elif change == "not ours":
         origin_path(path).write_text('["a"]')
     elif change == "later version":
-        origin_path(path).write_text(json.dumps({**origin, "format_version": 2}))
+        origin_path(path).write_text(json.dumps({**origin, "format_version": 3}))
     elif change == "lacks seed":
         del origin["seed"]
         origin_path(path).write_text(json.dumps(origin))
@@ -175,7 +175,7 @@ def _spoil(path: Path, change: str) -> None:
         ("truncated", "is not the file that"),
         ("not JSON", "is not JSON"),
         ("not ours", "not the origin of a selection"),
-        ("later version", "format version 2, this svp reads 1"),
+        ("later version", "format version 3, this svp reads up to 2"),
         ("lacks seed", "lacks seed"),
         ("not Parquet", "is no selection"),
         ("other columns", "is no selection"),
@@ -259,3 +259,55 @@ def test_the_code_of_a_choice_is_all_that_it_runs() -> None:
     assert {"d2", "scores", "neighbors", "geometry"} <= files("d2")  # the scores that its row names, too
     assert {"typiclust", "clusters", "neighbors", "geometry"} <= files("typiclust")
     assert "badge" not in files("herding")
+
+
+def test_what_was_saved_in_the_first_format_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    select("random", 2, ids=[4, 5, 6]).save(path)
+    origin = json.loads(origin_path(path).read_text())
+    for name in ("classes", "neighbors", "with_similarity"):
+        del origin[name]
+    origin_path(path).write_text(json.dumps({**origin, "format_version": 1}))
+    loaded = Selection.load(path)
+    assert (loaded.classes, loaded.neighbors, loaded.with_similarity) == (None, None, False)
+
+
+def test_the_origin_says_how_examples_were_compared(tmp_path: Path) -> None:
+    embeddings = np.random.default_rng(0).normal(size=(9, 3))
+    made = select("facility_location", 3, embeddings=embeddings, neighbors=np.int64(4))
+    given_ = select("facility_location", 3, similarity=np.eye(9))
+    for selection, expected in ((made, (4, False)), (given_, (None, True))):
+        selection.save(tmp_path / "a.parquet")
+        loaded = Selection.load(tmp_path / "a.parquet")
+        assert (loaded.neighbors, loaded.with_similarity) == expected
+
+
+def test_classes_by_name_are_numbered_as_they_sort_and_keep_their_names(tmp_path: Path) -> None:
+    words = np.array(["dog", "cat", "", "owl", "dog", "cat"])
+    scores = np.arange(6.0)
+    expected = select("given", 3, scores=scores, labels=[1, 0, -1, 2, 1, 0], per_class={"min": 1})
+    for labels in (words, words.tolist(), np.where(words == "", None, words), words.astype(object)):
+        chosen = select("given", 3, scores=scores, labels=labels, per_class={"min": {"cat": 1, "dog": 1, "owl": 1}})
+        assert chosen.ids.tolist() == expected.ids.tolist()
+        assert chosen.labels.tolist() == expected.labels.tolist()
+        assert chosen.classes == ("cat", "dog", "owl")
+    chosen.save(tmp_path / "a.parquet")
+    loaded = Selection.load(tmp_path / "a.parquet")
+    assert loaded.classes == chosen.classes
+    assert loaded.per_class == {"min": {"cat": 1, "dog": 1, "owl": 1}}
+    assert loaded.table()["class"].to_pylist() == [chosen.classes[c] for c in chosen.labels]
+    with pytest.raises(SettingError, match="no class 'bat'; labels has cat, dog, owl"):
+        select("given", 3, scores=scores, labels=words, per_class={"max": {"bat": 1}})
+    with pytest.raises(BudgetError, match="min 3 of class cat cannot be met"):
+        select("given", 3, scores=scores, labels=words, per_class={"min": {"cat": 3}})
+    with pytest.raises(DataError, match="labels: type object is not numbers"):
+        select("given", 3, scores=scores, labels=np.array(["a", 1, 2, 3, 4, 5], object))
+
+
+def test_names_are_columns_of_probs_only_where_there_are_as_many() -> None:
+    probs = np.random.default_rng(0).dirichlet(np.ones(3), size=4)
+    arrays = {"probs": probs, "embeddings": np.ones((4, 2))}
+    named = select("grand", 2, **arrays, labels=["b", "a", "c", "a"])
+    assert named.ids.tolist() == select("grand", 2, **arrays, labels=[1, 0, 2, 0]).ids.tolist()
+    with pytest.raises(DataError, match="labels has 2 names, probs 3 columns"):
+        select("grand", 2, **arrays, labels=["b", "a", "a", "a"])

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from svp import cli
-from svp.columns import Source, write_table
+from svp.columns import Source
 from svp.data import load_dataset
 from svp.errors import DataError, SettingError, StorageError
 from svp.select import Selection
 from svp.subset import apply
+from svp.tables import write_table
 
 N = 20
 PICKS = [7, 3, 19, 0, 11]
@@ -234,6 +235,55 @@ def test_keys_and_ids_in_a_column() -> None:
             apply(chosen, "t.csv", "no.csv", ids=column)
 
 
+def test_keys_that_look_like_numbers_are_keys() -> None:
+    table = pa.table({"key": ["2", "0", "1"], "x": [0.0, 1.0, 2.0]})
+    chosen = picks([0], keys=("2",))  # row 0, called "2"
+    for suffix, column in ((".csv", table["key"]), (".parquet", table["key"]), (".feather", pa.array([2, 0, 1]))):
+        write_table(Path(f"t{suffix}"), table.set_column(0, "key", column))
+        apply(chosen, f"t{suffix}", f"part{suffix}", ids="key")
+        assert [float(row["x"]) for row in rows_of(f"part{suffix}")] == [0]
+    with pytest.raises(DataError, match=r"1 chosen keys are not in it, the first: \['7'\]"):
+        apply(picks([0], keys=("7",)), "t.csv", "no.csv", ids="key")
+    # Keys of which none is a number cannot be what a column of numbers holds.
+    apply(picks([1], keys=("photos/b.png",)), "t.csv", "by-id.csv", ids="key")
+    assert [float(row["x"]) for row in rows_of("by-id.csv")] == [2]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl", ".npy"])
+def test_shards_of_a_folder_are_one_data_set(suffix: str) -> None:
+    Path("shards").mkdir()
+    for shard, start in enumerate((0, 8, 8, 15)):
+        values = np.arange(start, (8, 8, 15, N)[shard])
+        if suffix == ".npy":
+            np.save(f"shards/{shard}.npy", values)
+        else:
+            write_table(Path(f"shards/{shard}{suffix}"), pa.table({"number": values, "id": N - 1 - values}))
+
+    def numbers(folder: str) -> list[list[int]]:
+        shards = sorted(Path(folder).iterdir())
+        assert [shard.name for shard in shards] == [f"{i}{suffix}" for i in range(4)]
+        if suffix == ".npy":
+            return [np.load(shard).tolist() for shard in shards]
+        return [[int(row["number"]) for row in rows_of(shard)] for shard in shards]
+
+    done = apply(picks(), "shards", "kept")
+    assert (done.n, done.n_source) == (5, N)
+    assert numbers("kept") == [[0, 3, 7], [], [11], [19]]
+    apply(picks(), "shards", "left", rest=True)
+    assert sorted(i for shard in numbers("left") for i in shard) == [i for i in range(N) if i not in PICKS]
+    if suffix != ".npy":
+        apply(picks([0, 19]), "shards", "by-id", ids="id")
+        assert numbers("by-id") == [[0], [], [], [19]]
+    for how, words in (({"order": "chosen"}, "have no such order"), ({"link": True}, "only the images of a folder")):
+        with pytest.raises(SettingError, match=words):
+            apply(picks(), "shards", "no", **how)  # type: ignore[arg-type]
+    chosen = picks([1], inputs={"scores": Source.of("shards").describe(digests=True)})
+    Path(f"shards/2{suffix}").write_bytes(Path(f"shards/0{suffix}").read_bytes())
+    with pytest.raises(DataError, match=f"2{suffix} has changed since"):
+        apply(chosen, "shards", "no")
+    assert not Path("no").exists()
+
+
 def test_a_file_that_changed_is_noticed() -> None:
     np.save("e.npy", np.eye(4))
     chosen = picks([1], inputs={"embeddings": Source.of("e.npy").describe(digests=True)})
@@ -259,7 +309,7 @@ def test_a_file_that_changed_is_noticed() -> None:
         ({"source": "photos", "order": "chosen", "out": "kept"}, "have no such order"),
         ({"rest": True, "order": "chosen"}, "have no such order"),
         ({"order": "up"}, "give 'source' or 'chosen'"),
-        ({"link": True}, "only those of a folder"),
+        ({"link": True}, "only the images of a folder"),
         ({"source": "photos", "ids": "id", "out": "kept"}, "no table"),
         ({"selection": picks([99])}, "1 ids are not in the dataset"),
         ({"selection": picks([-1])}, "1 ids are not in the dataset"),

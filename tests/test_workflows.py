@@ -31,6 +31,7 @@ from svp.labels import LabelStore
 from svp.learners import loop
 from svp.runs import Run, code_digest, digest, read_array, read_json
 from svp.select import METHODS, SAMPLERS, Selection, select
+from svp.select.options import number
 from svp.signals import Signals
 from svp.workflows import active as active_module
 from svp.workflows.active import active
@@ -47,12 +48,13 @@ LOGISTIC = {"model": "logistic", "options": {"max_iter": 2000}}
 OWN = "tests.test_workflows:"
 
 
-def by_label(labels: Any) -> Any:
+def by_label(labels: Any, *, power: float = 1) -> Any:
     """A method that reads labels: the last class first."""
-    return labels.astype(float)
+    return labels.astype(float) ** power
 
 
 by_label.needs = "labels"  # type: ignore[attr-defined]
+by_label.check = lambda shape, power: number("power", power, 0)  # type: ignore[attr-defined]
 
 
 def by_two_signals(loss: Any, correct: Any) -> Any:
@@ -742,6 +744,11 @@ def test_a_pipeline_of_ones_own_is_a_model(data: Dataset, tmp_path: Path) -> Non
         ({"target": {"model": "no.such:thing"}}, SettingError, ["no.such:thing"]),
         ({"options": {"alpha": 1}}, SettingError, ["alpha"]),
         ({"method": "k_center", "proxy": {"seeds": 2}}, SettingError, ["proxy.seeds"]),
+        ({"method": "k_center", "options": {"start": 0}}, SettingError, ["start=0"]),
+        ({"method": "el2n", "options": {"epochs": 1.5}}, SettingError, ["epochs=1.5"]),
+        ({"method": "ccs", "options": {"drop": 0.7}}, SettingError, ["drop=0.7 leaves 20 of 64 candidates"]),
+        ({"method": "cluster_margin", "options": {"largest": 23}}, SettingError, ["largest=23", "budget is 24"]),
+        ({"method": OWN + "by_label", "options": {"power": -1}}, SettingError, ["power=-1"]),
         ({"target": LOGISTIC, "equal": ["steps"]}, SettingError, ["logistic does not learn in steps", "epochs"]),
         ({"target": LOGISTIC, "equal": ["epochs", "steps"]}, SettingError, ["logistic does not learn in steps"]),
     ],
@@ -794,11 +801,12 @@ def test_datasets_that_cannot_be_used_are_refused(data: Dataset, tmp_path: Path)
                 "grand": "labels",
                 "el2n": "signals (el2n)",
                 "ccs": "signals (logit_margin)",
-                "data_map": "signals (p_true, correct)",
+                "data_map": "signals (p_true)",
             }.items()
         ],
         ({"method": "given"}, MissingInput, ["given needs scores, which preact8 does not give"]),
         ({"method": "cluster_margin", "proxy": LOGISTIC}, MissingInput, ["needs embeddings, which logistic does not"]),
+        ({"method": "cluster_margin", "options": {"largest": 7}}, SettingError, ["largest=7", "budget is 8"]),
     ],
 )
 def test_active_settings_that_make_no_sense_are_refused_at_once(

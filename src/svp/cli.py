@@ -41,6 +41,9 @@ COMMANDS = {
     "list": ("Show what is known: methods, models, datasets, recipes", "svp list methods"),
 }
 
+# Where a command is, if not among the others.
+MODULES = {**dict.fromkeys(("select", "score", "apply"), "array_commands"), "advise": "advise_command"}
+
 
 def _app() -> "App":
     from cyclopts import App
@@ -56,7 +59,7 @@ def _app() -> "App":
     )
     for name, (summary, example) in COMMANDS.items():
         function = "list_" if name == "list" else name
-        module = "array_commands" if name in ("select", "score", "apply") else "commands"
+        module = MODULES.get(name, "commands")
         app.command(f"svp.{module}:{function}", name=name, help=summary, help_epilogue=f"Example: {example}")
     return app
 

@@ -13,9 +13,7 @@ pyarrow and numpy read; nothing is ever unpickled.
 
 import hashlib
 import itertools
-import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +23,7 @@ from numpy.typing import NDArray
 
 from svp.errors import DataError, SettingError, UnknownName
 from svp.mapped import joined, npy, npz
-from svp.runs import write_bytes
+from svp.tables import TABLES, WRITERS, NotNumbers, batches, column_types, is_number
 
 # What an array may be called in a file whose columns were not named; the columns of ids and labels are no features.
 NAMES = {
@@ -42,12 +40,11 @@ _NO_FEATURE = {
     "__index_level_0__",
     "",
 }  # "": what pandas calls its index
-_BLOCK_ROWS = 8192
-_BLOCK_BYTES = 8 << 20
 # What stands for a missing value, where there is such a thing: an unknown label, an example that was not shown.
 _MISSING = {"labels": -1, "correct": 255}
 # Arguments of `svp.select` that are arrays with a row an example; any other role is a kind of signal.
 ARGUMENTS = ("probs", "embeddings", "labels", "similarity", "scores", "costs")
+SUFFIXES = (".npy", ".npz", *TABLES)
 
 
 @dataclass(frozen=True)
@@ -132,40 +129,65 @@ def read_names(source: Source, memory: int, role: Literal["ids", "keys"] = "ids"
                 f"{source.path} holds numbers, the examples have keys; give keys, or a selection saved as .parquet"
             )
         return array if array.dtype.kind in "iu" else pa.chunked_array([pa.array(array.astype(str).tolist())])
-    parts = _names(source, ("ids", "keys") if role == "ids" else ("keys", "ids"))
-    column = pa.chunked_array(parts) if parts else pa.chunked_array([pa.array([], pa.int64())])
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = _names(source, _columns(source, "ids"), ("ids", "keys") if role == "ids" else ("keys", "ids"))
     _refuse_missing(source.path, np.flatnonzero(_is_null(column)))
     if pa.types.is_integer(column.type):
         return column.to_numpy() if role == "ids" else column.cast(pa.string())
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return column.cast(pa.string())
-    raise DataError(f"{source.path}: {column.type} cannot name examples; give a column of whole numbers or of strings")
+    return column
 
 
-def _names(source: Source, roles: Sequence[str]) -> list[Any]:
-    """The chunks of the column, read as the first of these roles that fits every row."""
-    columns = _columns(source, "ids")
+def read_labels(source: Source, memory: int) -> NDArray[Any]:
+    """(n,) class numbers, or where they are text the names of the classes, None where unknown."""
     try:
-        return [batch.column(0) for file in source.files for batch in batches(file, columns, roles[0])]
-    except _NotNumbers:
+        return read_array(source, "labels", memory)
+    except NotNumbers:
+        column = _names(source, _columns(source, "labels"), ("keys",)).combine_chunks().dictionary_encode()
+    names = np.array([*column.dictionary.to_pylist(), None], object)  # each word is held once
+    return np.asarray(names[column.indices.fill_null(len(names) - 1).to_numpy()])
+
+
+def _names(source: Source, columns: list[str], roles: Sequence[str]) -> Any:
+    """The column as whole numbers or as text, read as the first of these roles that fits every row."""
+    import pyarrow as pa
+
+    found: dict[Any, Path] = {}
+    parts = []
+    try:
+        for file in source.files:
+            for batch in batches(file, columns, roles[0]):
+                parts.append(_named(file, batch.column(0)))
+                found.setdefault(parts[-1].type, file)
+    except NotNumbers:
         if len(roles) == 1:
             raise
-        return _names(source, roles[1:])
+        return _names(source, columns, roles[1:])
+    if len(found) > 1:
+        (kind, first), (other, second) = found.items()
+        raise DataError(f"{source.path}: {first.name} holds {kind}, {second.name} {other}; give names of one type")
+    return pa.chunked_array(parts, None if parts else pa.int64())
 
 
-def write_table(path: Path, table: Any) -> None:
-    """A pyarrow table as .parquet, .arrow, .feather, .csv, .tsv or .jsonl, whole or not at all."""
-    if path.suffix.lower() not in _WRITERS:
-        raise SettingError(f"{path} cannot be written; give a name that ends in {', '.join(_WRITERS)} or .npy")
-    write_bytes(path, _WRITERS[path.suffix.lower()](table))
+def _named(file: Path, column: Any) -> Any:
+    """Whole numbers as int64, text as strings; DataError for anything else."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_null(column.type):
+        _refuse_missing(file, np.arange(len(column)))
+    kind = pa.int64() if pa.types.is_integer(column.type) else pa.string()
+    if kind == pa.string() and not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise DataError(f"{file}: {column.type} cannot name examples; give a column of whole numbers or of strings")
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{file}: {' '.join(str(error).split())}; give whole numbers below 2^63") from None
 
 
 def check_out(path: Path, sources: Iterable[Source]) -> Path:
     """`path` if it can be written without harm: a known suffix, a folder that is there, and no file that is read."""
-    if path.suffix.lower() not in (*_WRITERS, ".npy"):
-        raise SettingError(f"{path} cannot be written; give a name that ends in {', '.join(_WRITERS)} or .npy")
+    if path.suffix.lower() not in (*WRITERS, ".npy"):
+        raise SettingError(f"{path} cannot be written; give a name that ends in {', '.join(WRITERS)} or .npy")
     if not path.absolute().parent.is_dir():
         raise SettingError(f"{path}: the folder {path.parent} does not exist; make it first")
     if path.is_dir():
@@ -209,11 +231,12 @@ def _shards(folder: Path) -> tuple[Path, ...]:
 def _columns(source: Source, role: str) -> list[str]:
     """The columns of the first file that are meant, which all others have too, in whatever order; of arrays none."""
     first, *others = source.files
-    if source.kind not in _TABLES:
+    if source.kind not in TABLES:
         return []
     chosen = _choose(first, source.columns, role)
     for file in others:
-        types = column_types(file)
+        if not (types := column_types(file)):  # a .jsonl without lines
+            continue
         if missing := [name for name in chosen if name not in types]:
             raise UnknownName(f"column of {file.name}", missing[0], list(types), hint=f"{first.name} has it")
         if role in NAMES:
@@ -260,136 +283,6 @@ def _choose(file: Path, columns: str | None, role: str) -> list[str]:
     return chosen
 
 
-def column_types(file: Path) -> dict[str, str]:
-    """Each column as "number", "list" or "other"."""
-    import pyarrow as pa
-
-    def word(kind: Any) -> str:
-        t = pa.types
-        if t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind):
-            return "list"
-        return "number" if _is_number(kind) or t.is_decimal(kind) else "other"
-
-    schema = _schema(file)
-    return {field.name: word(field.type) for field in schema}
-
-
-# --- tables, block by block ----------------------------------------------------------------------------------------------
-
-
-class _NotNumbers(DataError):
-    """Text where numbers should be."""
-
-
-def batches(file: Path, names: list[str], role: str) -> Iterator[Any]:
-    """pyarrow batches of these columns, in the order of the rows; DataError for a damaged file."""
-    import pyarrow as pa
-
-    try:
-        for batch in _TABLES[_suffix(file)].read(file, names, role):
-            if missing := [name for name in names if name not in batch.schema.names]:
-                raise UnknownName(f"column of {file.name}", missing[0], batch.schema.names)
-            yield batch.select(names)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        # The header is row 1 of pyarrow's.
-        if found := re.search(r"Row #(\d+): CSV conversion error to \w+: invalid value '(.*)'", text):
-            raise _NotNumbers(f"{file}: {role} wants numbers, row {int(found[1]) - 2} has {found[2]!r}") from None
-        if "changed from" in text:
-            raise _NotNumbers(f"{file}: {role} wants numbers in every row; {text}") from None
-        raise DataError(f"{file} cannot be read: {text}") from None
-
-
-def _schema(file: Path) -> Any:
-    import pyarrow as pa
-
-    try:
-        return _TABLES[_suffix(file)].schema(file)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
-
-
-def _parquet(file: Path, names: list[str], role: str) -> Iterator[Any]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(file) as opened:
-        yield from opened.iter_batches(_BLOCK_ROWS, columns=names)
-
-
-def _parquet_schema(file: Path) -> Any:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(file) as opened:
-        return opened.schema_arrow
-
-
-def _ipc(file: Path, names: list[str], role: str) -> Iterator[Any]:
-    import pyarrow as pa
-
-    with pa.memory_map(str(file)) as mapped, pa.ipc.open_file(mapped) as opened:
-        for i in range(opened.num_record_batches):
-            batch = opened.get_batch(i)
-            for start in range(0, batch.num_rows, _BLOCK_ROWS):
-                yield batch.slice(start, _BLOCK_ROWS)
-
-
-def _ipc_schema(file: Path) -> Any:
-    import pyarrow as pa
-
-    with pa.memory_map(str(file)) as mapped, pa.ipc.open_file(mapped) as opened:
-        return opened.schema
-
-
-def _csv(file: Path, names: list[str] | None, role: str) -> Any:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    kind = pa.string() if role == "keys" else pa.int64() if role == "ids" else pa.float64()
-    return csv.open_csv(
-        file,
-        # With threads pyarrow does not say which row is wrong.
-        read_options=csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-        parse_options=csv.ParseOptions(delimiter="\t" if _suffix(file) == ".tsv" else ",", newlines_in_values=True),
-        convert_options=csv.ConvertOptions(include_columns=names or [], column_types=dict.fromkeys(names or [], kind)),
-    )
-
-
-def _csv_schema(file: Path) -> Any:
-    with _csv(file, None, "") as opened:
-        names = opened.schema.names
-    if names != [str(i) for i in range(len(names))] and all(
-        re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", name) for name in names
-    ):
-        raise DataError(
-            f"{file} has numbers where its header should be ({', '.join(names[:3])}); give its columns names"
-        )
-    return opened.schema
-
-
-def _jsonl(file: Path, names: list[str] | None, role: str) -> Iterator[Any]:
-    """Blocks of whole lines, each parsed by pyarrow."""
-    import pyarrow as pa
-    import pyarrow.json as paj
-
-    wanted = {"keys": pa.string(), "ids": pa.int64()}.get(role)
-    schema = None if wanted is None or names is None else pa.schema([(name, wanted) for name in names])
-    with file.open("rb") as opened:
-        # readlines stops after the line that reaches the size: whole lines, about a block.
-        while lines := opened.readlines(_BLOCK_BYTES):
-            block = b"".join(lines)
-            if block.strip():
-                options = paj.ParseOptions(explicit_schema=schema)
-                read = paj.ReadOptions(block_size=len(block) + 1)
-                yield from paj.read_json(pa.BufferReader(block), read, options).to_batches()
-
-
-def _jsonl_schema(file: Path) -> Any:
-    import pyarrow as pa
-
-    first = next(iter(_jsonl(file, None, "")), None)
-    return pa.schema([]) if first is None else first.schema
-
-
 # --- arrays --------------------------------------------------------------------------------------------------------------
 
 
@@ -431,9 +324,9 @@ def _numbers(file: Path, batch: Any, role: str, row: int) -> tuple[NDArray[Any],
             column, parents, width = _unpacked(file, name, column, row)
         if pa.types.is_decimal(column.type) or pa.types.is_null(column.type):
             column = column.cast(pa.float64())
-        if not _is_number(column.type):
+        if not is_number(column.type):
             first = next((i for i, value in enumerate(column) if value.is_valid), 0)
-            raise _NotNumbers(
+            raise NotNumbers(
                 f"{file}: {role} wants numbers, column {name!r} holds {column.type}, "
                 f"in row {row + parents[first]} {column[first]!s:.40}"
             )
@@ -482,12 +375,6 @@ def _unpacked(file: Path, name: str, column: Any, row: int) -> tuple[Any, NDArra
     return column.take(there).flatten(), there.repeat(width), width
 
 
-def _is_number(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
-
-
 def _is_null(column: Any) -> NDArray[np.bool_]:
     return np.asarray(column.is_null().to_numpy(zero_copy_only=False))
 
@@ -497,66 +384,3 @@ def _refuse_missing(path: Path, rows: NDArray[np.int64]) -> None:
         raise DataError(
             f"{path}: {len(rows)} rows have missing values, the first: {rows[:3].tolist()}; fill or drop them"
         )
-
-
-# --- tables out ----------------------------------------------------------------------------------------------------------
-
-
-def _buffered(write: Callable[[Any, Any], Any], table: Any) -> bytes:
-    import pyarrow as pa
-
-    sink = pa.BufferOutputStream()
-    write(table, sink)
-    return bytes(sink.getvalue().to_pybytes())
-
-
-def _to_parquet(table: Any) -> bytes:
-    import pyarrow.parquet as pq
-
-    return _buffered(pq.write_table, table)
-
-
-def _to_ipc(table: Any) -> bytes:
-    from pyarrow import feather
-
-    return _buffered(feather.write_feather, table)
-
-
-def _to_csv(table: Any, delimiter: str = ",") -> bytes:
-    from pyarrow import csv
-
-    options = csv.WriteOptions(delimiter=delimiter, quoting_style="needed")
-    return _buffered(lambda table, sink: csv.write_csv(table, sink, options), table)
-
-
-def _to_jsonl(table: Any) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist()).encode()
-
-
-_WRITERS: dict[str, Callable[[Any], bytes]] = {
-    ".parquet": _to_parquet,
-    ".csv": _to_csv,
-    ".tsv": lambda table: _to_csv(table, "\t"),
-    ".jsonl": _to_jsonl,
-    ".arrow": _to_ipc,
-    ".feather": _to_ipc,
-}
-
-
-@dataclass(frozen=True)
-class _Table:
-    """How one kind of table is read."""
-
-    read: Callable[[Path, list[str], str], Iterable[Any]]
-    schema: Callable[[Path], Any]
-
-
-_TABLES = {
-    ".parquet": _Table(_parquet, _parquet_schema),
-    ".arrow": _Table(_ipc, _ipc_schema),
-    ".feather": _Table(_ipc, _ipc_schema),
-    ".csv": _Table(_csv, _csv_schema),
-    ".tsv": _Table(_csv, _csv_schema),
-    ".jsonl": _Table(_jsonl, _jsonl_schema),
-}
-SUFFIXES = (".npy", ".npz", *_TABLES)

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from svp.chance import hash_ids
-from svp.errors import SettingError, UnknownName
+from svp.errors import SettingError
 from svp.select.budget import Budget, Memory, resolve_budget
-from svp.select.choose import choose_by, limits_and_amount, scores_of
+from svp.select.choose import Terms, choose_by, scores_of
 from svp.select.inputs import Inputs
 from svp.select.limits import PerClass, choose_within
-from svp.select.methods import METHODS, SAMPLERS, find_method
+from svp.select.methods import METHODS, SAMPLERS, find_method, find_sampler
 from svp.select.selection import Selection
 from svp.select.table import Cost, Cover, Floats, Ints, Method, Picks, Rank, Sampler, Shape
 
@@ -58,7 +58,7 @@ def select(
     exclude: ArrayLike = (),
     per_class: PerClass | None = None,
     costs: ArrayLike | None = None,
-    sampler: str | None = None,
+    sampler: str | Callable[..., Any] | None = None,
     neighbors: int | None = None,
     memory: Memory | None = None,
     seed: int = 0,
@@ -73,7 +73,7 @@ def select(
     probs       (n, c) class probabilities
     embeddings  (n, d) features
     signals     by kind, (n_epochs, n) what training recorded: {"correct": uint8, 255 where not shown}
-    labels      (n,) class numbers, -1 where unknown
+    labels      (n,) class numbers, -1 where unknown; or names, numbered as they sort ("" and None where unknown)
     similarity  (n, n) dense or scipy-sparse, higher = more alike, only for methods that compare examples by it; default: made of
                 embeddings (cosine)
     scores      (n,) scores that exist already, in place of those that the method would compute (one that ranks, or "d2");
@@ -81,11 +81,12 @@ def select(
     ids         (n,) distinct whole numbers that name the examples; default: the row numbers
     already     ids that count as chosen (distances, coverage, classes), and are never returned
     exclude     ids that are neither chosen nor returned
-    per_class   {"min": 5}, {"max": {0: 10}}, both, or {"share": "equal" | "natural" | {0: 0.7, 1: 0.3}}: how many of each of
-                `labels`, what was chosen already counted. Shares are rounded down, what is left goes to the largest
-                remainders; "equal" comes as near to it as the classes allow
+    per_class   {"min": 5}, {"max": {0: 10}} (by name where labels are names), both, or {"share": "equal" | "natural" |
+                {0: 0.7, 1: 0.3}}: how many of each of `labels`, what was chosen already counted. Shares are rounded down, what
+                is left goes to the largest remainders; "equal" comes as near to it as the classes allow
     costs       (n,) what each example costs, 0 or more. The order of the method is followed; what no longer fits is skipped
-    sampler     how scored examples are chosen: "top" (the default), or a name of SAMPLERS
+    sampler     how scored examples are chosen: "top" (the default), a name of SAMPLERS, "package.module:function", or a function
+                (see `table.sampler_of`)
     neighbors   keep only so many of the most similar of each example (similarity only)
     memory      bytes a method may take beside its arrays where it can choose, such as "2GB"; default 1 GiB
     seed        decides chance and ties; the same seed, the same ids
@@ -97,8 +98,9 @@ def select(
     argument. Cost: that of the method; a ranking adds n log n operations at most, and 17 n bytes.
     """
     name, row = find_method(method)
-    row = _with_sampler(name, row, sampler)
+    sampled_by, row = _with_sampler(name, row, sampler)
     options = row.settle(name, options)
+    row = row.under(options)
     seed = _as_seed(seed)
     if tie_break not in ("hash", "id"):
         raise SettingError(f"tie_break={tie_break!r}; give 'hash' or 'id'")
@@ -141,14 +143,20 @@ def select(
         return own if tie_break == "id" else hash_ids(own, seed, "ties").view(np.int64)
 
     candidates = np.flatnonzero(~(given | barred))
-    limits, amount = limits_and_amount(inputs, budget, per_class, costs, given, candidates)
-    choose, fixed_order = choose_by(name, row, inputs, seed, options, order, barred)
+    terms = Terms(inputs, budget, per_class, costs, given, candidates)
+    row.refuse(options, inputs.shape(terms.size or 0, int(given.sum())))
+    if terms.limited:
+        terms.limits(candidates)  # what cannot be met is refused before anything is computed
+    chooser = choose_by(name, row, inputs, seed, options, order, barred)
     chosen = np.flatnonzero(given)
     chosen = chosen[np.argsort(order(chosen))]
-    if limits is None:
-        picks = choose(chosen, candidates, int(amount))
+    if terms.limited:
+        open_ = np.setdiff1d(candidates, chooser.never)
+        picks = choose_within(
+            chooser.choose, terms.limits(open_), chosen, open_, terms.amount, fixed_order=chooser.fixed_order
+        )
     else:
-        picks = choose_within(choose, limits, chosen, candidates, amount, fixed_order=fixed_order)
+        picks = chooser.choose(chosen, candidates, int(terms.amount))
     return Selection(
         ids=inputs.ids[picks.pos],
         gains=picks.gains,
@@ -157,12 +165,15 @@ def select(
         options=options,
         seed=seed,
         tie_break=tie_break,
-        sampler=sampler,
+        sampler=sampled_by,
         labels=None if labels is None else inputs.arrays["labels"][picks.pos].astype(np.int64),
+        classes=inputs.classes,
         nearest=None if picks.nearest is None else np.where(picks.nearest < 0, -1, inputs.ids[picks.nearest]),
         distances=picks.distances,
         per_class=None if per_class is None else dict(per_class),
         with_costs=costs is not None,
+        with_similarity=similarity is not None,
+        neighbors=None if neighbors is None else int(neighbors),
     )
 
 
@@ -186,27 +197,26 @@ def score(
     name, row = find_method(method)
     if not isinstance(row, Rank):
         raise SettingError(f"Method {name!r} chooses sets and has no score of one example; call svp.select")
-    options = row.own(row.settle(name, options))
+    options = row.settle(name, options)
+    row = row.under(options)
     inputs = Inputs.of(
         ids=ids, probs=probs, embeddings=embeddings, labels=labels, scores=scores, signals=signals, memory=memory
     )
     inputs.require(name, row.needs)
-    return scores_of(name, row, inputs, _as_seed(seed), options)
+    row.refuse(options, inputs.shape(0, 0))
+    return scores_of(name, row, inputs, _as_seed(seed), row.own(options))
 
 
-def _with_sampler(name: str, row: Method, sampler: str | None) -> Method:
-    """The row with the sampler asked for; SettingError where there is nothing to sample, or another one already."""
+def _with_sampler(name: str, row: Method, sampler: str | Callable[..., Any] | None) -> tuple[str | None, Method]:
+    """The sampler's name, and the row with it; SettingError where there is nothing to sample, or another one already."""
     if sampler is None:
-        return row
-    if sampler != "top" and sampler not in SAMPLERS:
-        raise UnknownName("sampler", sampler, ["top", *SAMPLERS])
+        return None, row
+    called, own = find_sampler(sampler)
     if not isinstance(row, Rank):
-        raise SettingError(
-            f"sampler={sampler!r}: method {name!r} chooses sets; samplers choose by scores, leave it out"
-        )
+        raise SettingError(f"sampler={called!r}: method {name!r} chooses sets; samplers choose by scores, leave it out")
     if row.sampler is not None:
-        raise SettingError(f"sampler={sampler!r}: method {name!r} has its own; choose a method that only ranks")
-    return row if sampler == "top" else replace(row, sampler=SAMPLERS[sampler])
+        raise SettingError(f"sampler={called!r}: method {name!r} has its own; choose a method that only ranks")
+    return called, replace(row, sampler=own)
 
 
 def _refuse_unused(name: str, row: Rank, options: Mapping[str, Any]) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.chance import hash_ids
-from svp.errors import SettingError
 from svp.select.clusters import k_means
 from svp.select.geometry import BLOCK, float_rows, mean_row, scale_of, split, squared
 from svp.select.scores import known_classes
@@ -27,8 +26,6 @@ def moderate(embeddings: NDArray[Any], labels: NDArray[Any], *, ids: Ints, media
     Xia et al. 2023, "Moderate coreset: a universal method of data selection for real-world deep learning tasks", ICLR. Its code
     takes the median, coordinate by coordinate, for the centre, where its text has the mean.
     """
-    if median not in ("all", "class"):
-        raise SettingError(f"median={median!r}; give 'all' or 'class'")
     classes = known_classes(labels, ids, "moderate")
     # Class by class, and by id inside: the sums must not depend on the order of the rows.
     order = np.lexsort((ids, classes))
@@ -54,8 +51,6 @@ def ssl_prototypes(embeddings: NDArray[Any], *, ids: Ints, seed: int, memory: in
     Sorscher et al. 2022, "Beyond neural scaling laws: beating power law scaling via data pruning", NeurIPS. Where data are scarce
     it finds the typical ones the better choice: give the scores with the other sign (method "given").
     """
-    if isinstance(clusters, bool) or not isinstance(clusters, int) or clusters < 1:
-        raise SettingError(f"clusters={clusters!r}; give a whole number of prototypes, 1 or more")
     distances = np.zeros(len(ids))
     if len(ids):
         order = np.argsort(hash_ids(ids, seed, "ssl_prototypes"))

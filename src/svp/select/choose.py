@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,27 @@ from numpy.typing import ArrayLike, NDArray
 from svp.errors import DataError, MissingInput
 from svp.machine import n_cores
 from svp.select.budget import Budget, resolve_budget
+from svp.select.classes import numbered
 from svp.select.inputs import NO_SIGNAL, Inputs
 from svp.select.limits import Choose, Limits, PerClass, as_costs, limits_of, resolve_spend
 from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank
 
 # Values looked at to guess which are among the highest; the guess decides the speed, never the answer.
 _SAMPLE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """A method with everything it reads.
+
+    choose       turns (already, candidates, size) into picks
+    fixed_order  it is an order that does not depend on what was taken before
+    never        positions that it would never take
+    """
+
+    choose: Choose
+    fixed_order: bool = False
+    never: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 def choose_by(
@@ -28,8 +43,8 @@ def choose_by(
     options: dict[str, Any],
     order: Callable[[Ints], Ints],
     barred: NDArray[np.bool_],
-) -> tuple[Choose, bool]:
-    """What turns (already, candidates, size) into picks, and whether it is a fixed order, whatever was taken before."""
+) -> Chooser:
+    """What makes the choice, for everything that is not barred."""
 
     def by_order(candidates: Ints) -> Ints:
         return candidates[np.argsort(order(candidates))]
@@ -53,7 +68,7 @@ def choose_by(
             picks = row.function(*arrays, already, candidates, size, **theirs, **options)
             return _as_picks(name, picks, candidates, size)
 
-        return cover, False
+        return Chooser(cover)
     sampler = row.sampler
     if "scores" in inputs.arrays:
         values = inputs.whole("scores").astype(np.float64)
@@ -65,16 +80,19 @@ def choose_by(
             pos = _top(values, candidates, size, order)
             return Picks(pos, values[pos])
 
-        return top, True
+        return Chooser(top, fixed_order=True)
     arrays = [inputs.whole(need) for need in sampler.needs]
-    theirs = {**given_to(sampler), **{key: options[key] for key in sampler.options}}
+    own = {key: options[key] for key in sampler.options}
+    theirs = {**given_to(sampler), **own}
 
     def sample(already: Ints, candidates: Ints, size: int) -> Picks:
         candidates = by_order(candidates)
         pos = sampler.function(values, *arrays, already, candidates, size, **theirs)
         return replace(_as_picks(name, pos, candidates, size), gains=values[pos])
 
-    return sample, False
+    if sampler.never is None:
+        return Chooser(sample)
+    return Chooser(sample, never=sampler.never(values, by_order(np.flatnonzero(~barred)), **own))
 
 
 def scores_of(
@@ -153,25 +171,47 @@ def _as_picks(name: str, picks: Picks | ArrayLike, candidates: Ints, size: int) 
     return picks
 
 
-def limits_and_amount(
-    inputs: Inputs,
-    budget: Budget,
-    per_class: PerClass | None,
-    costs: ArrayLike | None,
-    given: NDArray[np.bool_],
-    candidates: Ints,
-) -> tuple[Limits | None, float]:
-    """What a choice must keep to, None where that is its size alone; and how many examples or how much money."""
-    if per_class is None and costs is None:
-        return None, resolve_budget(budget, len(candidates))
-    if per_class is not None and "labels" not in inputs.arrays:
-        raise MissingInput(
-            "per_class needs labels; pass labels=, an (n,) array of class numbers (predicted ones will do)"
+class Terms:
+    """What a choice must keep to: how many examples, or how much money, and so many of each class.
+
+    amount  examples, or where they have costs money
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        budget: Budget,
+        per_class: PerClass | None,
+        costs: ArrayLike | None,
+        given: NDArray[np.bool_],
+        candidates: Ints,
+    ) -> None:
+        if per_class is not None and "labels" not in inputs.arrays:
+            raise MissingInput(
+                "per_class needs labels; pass labels=, an (n,) array of classes (predicted ones will do)"
+            )
+        self.classes = inputs.classes or ()
+        self.per_class, self.given = numbered(per_class, self.classes) if self.classes else per_class, given
+        self.labels = inputs.arrays["labels"].astype(np.int64) if per_class is not None else None
+        self.costs = None if costs is None else as_costs(costs, len(inputs), inputs.ids)
+        self.amount = (
+            resolve_budget(budget, len(candidates))
+            if self.costs is None
+            else resolve_spend(budget, self.costs[candidates])
         )
-    labels = inputs.arrays["labels"].astype(np.int64) if per_class is not None else None
-    if costs is None:
-        size = resolve_budget(budget, len(candidates))
-        return limits_of(per_class, labels, None, given, candidates, size, 0.0), size
-    values = as_costs(costs, len(inputs), inputs.ids)
-    spend = resolve_spend(budget, values[candidates])
-    return limits_of(per_class, labels, values, given, candidates, None, spend), spend
+
+    @property
+    def size(self) -> int | None:
+        """How many examples; None where costs decide."""
+        return int(self.amount) if self.costs is None else None
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is more to keep to than the size."""
+        return self.per_class is not None or self.costs is not None
+
+    def limits(self, candidates: Ints) -> Limits:
+        """The limits as they are for these candidates; BudgetError where they cannot be met."""
+        return limits_of(
+            self.per_class, self.labels, self.costs, self.given, candidates, self.size, self.amount, self.classes
+        )

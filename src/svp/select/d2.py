@@ -6,9 +6,17 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.errors import SettingError
 from svp.select.neighbors import nearest
-from svp.select.table import Floats, Ints, Picks
+from svp.select.options import number, whole
+from svp.select.table import Floats, Ints, Picks, Shape
+
+
+def check(shape: Shape, *, n_neighbors: int, **gammas: float) -> None:
+    """Whether these options can be."""
+    whole("n_neighbors", n_neighbors, 0)
+    for name, gamma in gammas.items():
+        if gamma != math.inf:
+            number(name, gamma, 0)
 
 
 def d2(
@@ -44,11 +52,6 @@ def d2(
     Maharana, Yadav and Bansal 2024, "D2 pruning: message passing for balancing diversity and difficulty in data pruning",
     ICLR. There the scores are counts of forgetting (CIFAR) or areas under the margin (ImageNet).
     """
-    if isinstance(n_neighbors, bool) or not isinstance(n_neighbors, int) or n_neighbors < 0:
-        raise SettingError(f"n_neighbors={n_neighbors!r}; give a whole number of neighbours, 0 or more")
-    for name, gamma in (("gamma_f", gamma_f), ("gamma_r", gamma_r)):
-        if isinstance(gamma, (str, bool)) or not 0 <= gamma <= math.inf:
-            raise SettingError(f"{name}={gamma!r}; give a number, 0 or more")
     if not budget:
         return Picks(candidates[:0], np.zeros(0))
     place = np.full(len(embeddings), -1)

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from svp.errors import SvpError
 from svp.select.budget import Budget, resolve_budget, resolve_memory
+from svp.select.classes import as_numbers
 from svp.select.inputs import CHUNK_NUMBERS, SHAPES
 from svp.select.limits import resolve_spend
 from svp.select.similarity import as_indexable
-from svp.select.table import Cover, Shape
+from svp.select.table import Cover, Rank, Shape
 
 # Bytes an example that `select` itself takes at the highest, measured: ids, masks, candidates, their order.
 _BYTES_RANK, _BYTES_COVER = 52, 44
@@ -27,12 +28,16 @@ _SECONDS = 0.3
 class Forecast:
     """What a choice will take; None where the method's row has no formula for it, or there are no examples.
 
-    seconds  measured on a few thousand examples at most and scaled by the formula: right within a factor, not a per cent
-    bytes    at the highest, beside the arrays
+    seconds   measured on a few thousand examples at most and scaled by the formula: right within a factor, not a per cent.
+              Where there are restarts it is for all of them: an upper bound
+    bytes     at the highest, beside the arrays
+    restarts  how often at most the method begins again, from what it has chosen, because a class is full or its minimum met.
+              What becomes too dear with costs is not counted: nobody knows how often that is
     """
 
     seconds: float | None
     bytes: int | None
+    restarts: int = 0
 
 
 def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any) -> Forecast:
@@ -44,12 +49,20 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
     from svp.select import find_method
 
     _, row = find_method(method)
+    if arguments.get("labels") is not None:
+        arguments["labels"] = as_numbers(arguments["labels"])[0]  # a part has not all the names
     if row.cost is None or not (shape := _shape(budget, arguments)).n:
         return Forecast(None, None)
     own = _BYTES_COVER if isinstance(row, Cover) else _BYTES_RANK
     in_chunk = min(CHUNK_NUMBERS, shape.memory // 64, _numbers(arguments))
     held = own * shape.n + _BYTES_NUMBER * in_chunk
-    n_bytes = int(held + row.cost.peak(replace(shape, memory=max(0, shape.memory - int(held)))))
+    fixed_order = isinstance(row, Rank) and row.sampler is None and arguments.get("sampler") in (None, "top")
+    restarts = 0 if fixed_order else _restarts(arguments)
+    # What a restart begins with lies between the two: nothing of the budget chosen yet, and all of it.
+    first = replace(shape, memory=max(0, shape.memory - int(held)))
+    last = replace(first, already=shape.already + shape.budget, budget=0) if restarts else first
+    n_bytes = int(held + max(row.cost.peak(first), row.cost.peak(last)))
+    operations = row.cost.operations(first) + restarts * (row.cost.operations(first) + row.cost.operations(last))
     trials: list[tuple[float, float]] = []  # operations, seconds
     begin = time.perf_counter()
     n = min(_FIRST, shape.n)
@@ -65,8 +78,24 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
                 break
             n = min(4 * n, shape.n)
     except SvpError:  # too few examples for an option, or wrong inputs: select itself will say
-        return Forecast(None, n_bytes)
-    return Forecast(_extended(trials, row.cost.operations(shape)), n_bytes)
+        return Forecast(None, n_bytes, restarts)
+    return Forecast(_extended(trials, operations), n_bytes, restarts)
+
+
+def _restarts(arguments: Mapping[str, Any]) -> int:
+    """How often limits per class can interrupt a method: when a class is full, and while, and after, only minimums count."""
+    per_class, labels = arguments.get("per_class"), arguments.get("labels")
+    if not isinstance(per_class, Mapping) or labels is None:
+        return 0
+    n_classes = len(np.unique(np.asarray(labels)))
+
+    def bound(limit: str) -> int:
+        given = per_class.get(limit, 0 if limit == "min" else {})
+        return len(given) if isinstance(given, Mapping) else n_classes * bool(given or limit == "max")
+
+    if "share" in per_class:
+        return n_classes + 2
+    return bound("max") + (bound("min") + 2 if bound("min") else 0)
 
 
 def _seconds(method: str | Callable[..., Any], part: dict[str, Any], size: Shape) -> float:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from svp.errors import DataError, MissingInput, SettingError
 from svp.select.budget import DEFAULT_MEMORY, Memory, resolve_memory
+from svp.select.classes import Names, as_numbers
 from svp.select.scores import UNSEEN
 from svp.select.similarity import Similarity, as_matrix
 from svp.select.table import Ints, Shape
@@ -22,7 +23,7 @@ CHUNK_NUMBERS = 1 << 17
 NO_SIGNAL = {
     "probs": "probs=, an (n, classes) array of class probabilities",
     "embeddings": "embeddings=, an (n, d) array of features",
-    "labels": "labels=, an (n,) array of class numbers",
+    "labels": "labels=, an (n,) array of class numbers or names",
     "scores": "scores=, an (n,) array of numbers, higher = taken first",
     "similarity": "similarity=, an (n, n) matrix, or embeddings=, an (n, d) array of features",
 }
@@ -36,6 +37,7 @@ class Inputs:
     similarity  (n, n), dense or scipy-sparse, or None: made of embeddings where a method needs it
     neighbors   keep only so many of the most similar of each example; None: all
     memory      bytes that may be taken beside the arrays, where that can be chosen
+    classes     names of the classes where the labels were text; or None
     """
 
     ids: Ints
@@ -43,6 +45,7 @@ class Inputs:
     similarity: Any = None
     neighbors: int | None = None
     memory: int = DEFAULT_MEMORY
+    classes: Names | None = None
 
     @classmethod
     def of(
@@ -56,6 +59,9 @@ class Inputs:
         **given: ArrayLike | None,
     ) -> Self:
         """Check shapes and ids (contents are checked where they are read). Arrays on disk stay there."""
+        classes = None
+        if (labels := given.get("labels")) is not None:
+            given["labels"], classes = as_numbers(labels)
         arrays = {
             name: _as_array(name, values, len(SHAPES[name])) for name, values in given.items() if values is not None
         }
@@ -77,13 +83,13 @@ class Inputs:
             raise MissingInput("Nothing says which examples there are; pass ids=, or an array the method reads")
         if ids is None:
             row_ids = np.arange(next(iter(lengths.values())))
-        return cls(row_ids, arrays, similarity, neighbors, resolve_memory(memory))
+        return cls(row_ids, arrays, similarity, neighbors, resolve_memory(memory), classes)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def require(self, method: str, needs: tuple[str, ...]) -> None:
-        """MissingInput unless everything that `method` reads was given."""
+        """MissingInput unless everything that `method` reads was given; DataError if names cannot be columns of probs."""
         for need in needs:
             if need in self.arrays or (
                 need == "similarity" and (self.similarity is not None or "embeddings" in self.arrays)
@@ -95,6 +101,13 @@ class Inputs:
             raise MissingInput(
                 f"Method {method!r} needs the signal {need!r}; "
                 f"pass signals={{{need!r}: an (n_epochs, n) array}} (signals given: {kinds})"
+            )
+        if self.classes is None or not {"probs", "labels"}.issubset(needs):
+            return
+        if (n := self.arrays["probs"].shape[1]) != len(self.classes):
+            raise DataError(
+                f"labels has {len(self.classes)} names, probs {n} columns, and nothing says which is whose; "
+                "give labels as numbers of columns"
             )
 
     def part(self, need: str, rows: slice, keep: NDArray[np.bool_] | None = None) -> NDArray[Any]:

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.chance import hash_ids
-from svp.errors import SettingError
 from svp.select.geometry import Factors, Space, split, squared
 from svp.select.table import Floats, Ints, Picks
 
@@ -51,8 +50,6 @@ def k_center(
     is an upper bound. Only the block of points with the highest bounds is brought up to date; inside it picks are made
     for as long as the best of them is above every bound outside.
     """
-    if not isinstance(start, int) or isinstance(start, bool) or start < 1:
-        raise SettingError(f"k_center: start={start!r}; give a whole number of first examples, 1 or more")
     space = Space(embeddings, already, candidates)
     minima = _Minima(space, candidates, capacity=len(already) + budget)
     if len(already):

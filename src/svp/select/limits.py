@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.errors import BudgetError, DataError, SettingError
+from svp.select.options import is_whole
 from svp.select.table import Floats, Ints, Picks
 
 PerClass = Mapping[str, Any]
@@ -92,10 +93,12 @@ def limits_of(
     candidates: Ints,
     size: int | None,
     spend: float,
+    names: tuple[str, ...] = (),
 ) -> Limits:
     """Check `per_class` against what there is: SettingError for what makes no sense, BudgetError for what cannot be met.
 
-    size  how many new examples; None where costs decide
+    size   how many new examples; None where costs decide
+    names  of the classes, where they have any: for errors alone
     """
     if per_class is None:
         return Limits(np.full(len(already), -1), np.zeros(0, np.int64), np.zeros(0, np.int64), costs)
@@ -116,18 +119,18 @@ def limits_of(
             raise SettingError(
                 f"per_class: {len(unknown)} candidates have no class and so no share; exclude them, or give min or max"
             )
-        quota = _quotas(per_class["share"], size, have, there)
+        quota = _quotas(per_class["share"], size, have, there, names)
         return Limits(labels, quota, quota)
     low = _counts("min", per_class.get("min", 0), have + there > 0)
     high = _counts("max", per_class.get("max", np.iinfo(np.int64).max), have + there > 0)
     if len(bad := np.flatnonzero(low > high)):
-        raise SettingError(f"per_class: class {bad[0]} has min {low[bad[0]]} above max {high[bad[0]]}")
+        raise SettingError(f"per_class: class {_called(bad[0], names)} has min {low[bad[0]]} above max {high[bad[0]]}")
     least, most = np.maximum(low - have, 0), np.maximum(high - have, 0)
     if len(short := np.flatnonzero(least > there)):
         c = short[0]
         raise BudgetError(
-            f"per_class: min {low[c]} of class {c} cannot be met: {have[c]} are chosen already and {there[c]} are "
-            "candidates; ask for fewer"
+            f"per_class: min {low[c]} of class {_called(c, names)} cannot be met: {have[c]} are chosen already and {there[c]} "
+            "are candidates; ask for fewer"
         )
     limits = Limits(labels, least, most, costs)
     if size is not None:
@@ -269,13 +272,17 @@ def _counts(name: Literal["min", "max"], given: Any, occurs: NDArray[np.bool_]) 
     counts = np.full(n_classes, 0 if name == "min" else np.iinfo(np.int64).max)
     pairs = given.items() if isinstance(given, Mapping) else [(c, given) for c in np.flatnonzero(occurs).tolist()]
     for c, count in pairs:
-        if not _whole(count) or count < 0:
+        if not is_whole(count) or count < 0:
             raise SettingError(f"per_class: {name} {count!r}; give a whole number of examples, 0 or more")
         counts[_class(c, n_classes)] = count
     return counts
 
 
-def _quotas(share: Any, size: int, have: Ints, there: Ints) -> Ints:
+def _called(c: Any, names: tuple[str, ...]) -> str:
+    return names[c] if names else str(c)
+
+
+def _quotas(share: Any, size: int, have: Ints, there: Ints, names: tuple[str, ...]) -> Ints:
     """(c,) how many more of each class, together `size`, so that all chosen ones come as near to the shares as can be."""
     n_classes = len(there)
     if share == "equal":
@@ -300,8 +307,8 @@ def _quotas(share: Any, size: int, have: Ints, there: Ints) -> Ints:
         if len(off := np.flatnonzero((exact > have + there) | (exact < have))):
             c = off[0]
             raise BudgetError(
-                f"per_class: class {c} should have {exact[c]} of {total}; {have[c]} are chosen already and {there[c]} are "
-                "candidates; change its share, or lower the budget"
+                f"per_class: class {_called(c, names)} should have {exact[c]} of {total}; {have[c]} are chosen already and "
+                f"{there[c]} are candidates; change its share, or lower the budget"
             )
     return wanted - have
 
@@ -328,13 +335,9 @@ def _apportion(total: int, weights: Floats, low: Ints, high: Ints) -> Ints:
 
 
 def _class(c: Any, n_classes: int) -> int:
-    if not _whole(c) or not 0 <= c < n_classes:
+    if not is_whole(c) or not 0 <= c < n_classes:
         raise SettingError(f"per_class: there is no class {c!r}; labels has the classes 0 to {n_classes - 1}")
     return int(c)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _at(picks: Picks, places: Ints) -> Picks:

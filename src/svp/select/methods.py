@@ -19,12 +19,14 @@ from svp.select import (
     submodular,
     typiclust,
 )
-from svp.select.table import Cost, Cover, Method, Rank, Sampler, Shape, method_of, path_of
+from svp.select.options import number, wholes, words
+from svp.select.similarity import KERNELS
+from svp.select.table import Cost, Cover, Method, Rank, Sampler, Shape, method_of, path_of, sampler_of
 
 SAMPLERS: dict[str, Sampler] = {
-    "temperature": Sampler(samplers.temperature),
-    "strata": Sampler(samplers.strata),
-    "round_robin": Sampler(samplers.round_robin, needs=("embeddings",)),
+    "temperature": Sampler(samplers.temperature, check=samplers.check_temperature),
+    "strata": Sampler(samplers.strata, check=samplers.check_strata, never=samplers.hardest),
+    "round_robin": Sampler(samplers.round_robin, needs=("embeddings",), check=samplers.check_round_robin),
 }
 
 _PER_CLASS = Cost(lambda s: s.n * s.c)
@@ -41,6 +43,23 @@ def _rows(s: Shape) -> float:
     return 8.0 * s.n * (s.d + 2) + (64 << 20)
 
 
+def _clustered(s: Shape) -> int:
+    """What cluster_margin clusters: the pool, and what is chosen already."""
+    return min(s.n, s.already + 10 * s.budget, 10_000)
+
+
+def _kernels(shape: Shape, *, kernel: str, **_: Any) -> None:
+    if kernel not in KERNELS:
+        raise UnknownName("kernel", kernel, KERNELS)
+
+
+def _graph_cut(shape: Shape, *, kernel: str, lambda_: float) -> None:
+    _kernels(shape, kernel=kernel)
+    number("lambda_", lambda_, 0)
+
+
+_HARD_OR_EASY = words(keep=("hard", "easy"))
+
 METHODS: dict[str, Method] = {
     "random": Rank(scores.random, needs=(), cost=Cost(lambda s: s.n, lambda s: 24 * s.n)),
     "stratified_random": Cover(
@@ -50,31 +69,39 @@ METHODS: dict[str, Method] = {
     "margin": Rank(scores.margin, needs=("probs",), cost=_PER_CLASS),
     "entropy": Rank(scores.entropy, needs=("probs",), cost=_PER_CLASS),
     "forgetting": Rank(scores.forgetting, needs=("correct",), cost=_PER_EPOCH),
-    "el2n": Rank(scores.el2n, needs=("el2n",), cost=_PER_EPOCH),
+    "el2n": Rank(scores.el2n, needs=("el2n",), cost=_PER_EPOCH, check=wholes(epochs=1)),
     "grand": Rank(scores.grand, needs=("probs", "embeddings", "labels"), cost=Cost(lambda s: s.n * (s.c + s.d))),
-    "aum": Rank(scores.aum, needs=("logit_margin",), cost=_PER_EPOCH),
-    "data_map": Rank(scores.data_map, needs=("p_true", "correct"), cost=_PER_EPOCH),
+    "aum": Rank(scores.aum, needs=("logit_margin",), cost=_PER_EPOCH, check=_HARD_OR_EASY),
+    "data_map": Rank(
+        scores.data_map,
+        needs=("p_true",),
+        needs_by=lambda options: ("correct",) if options["by"] == "correctness" else ("p_true",),
+        cost=_PER_EPOCH,
+        check=words(by=("variability", "confidence", "correctness")),
+    ),
     "moderate": Rank(
         centres.moderate,
         needs=("embeddings", "labels"),
         per_example=False,
         cost=Cost(lambda s: s.n * s.d, lambda s: 40 * s.n + 8 * s.c * s.d),
+        check=words(median=("all", "class")),
     ),
     "ssl_prototypes": Rank(
         centres.ssl_prototypes,
         needs=("embeddings",),
         per_example=False,
         cost=Cost(lambda s: 30 * s.n * s.d, lambda s: 100 * s.n, _rows),
+        check=wholes(clusters=1),
     ),
     "given": Rank(scores.given, needs=("scores",), cost=Cost(lambda s: s.n)),
-    "ccs": Rank(scores.aum, needs=("logit_margin",), sampler=SAMPLERS["strata"], cost=_PER_EPOCH),
+    "ccs": Rank(scores.aum, needs=("logit_margin",), sampler=SAMPLERS["strata"], cost=_PER_EPOCH, check=_HARD_OR_EASY),
     "cluster_margin": Rank(
         scores.margin,
         needs=("probs",),
         sampler=SAMPLERS["round_robin"],
         cost=Cost(
-            lambda s: s.n * s.c + min(s.n, 10 * s.budget, 10_000) ** 2 * s.d,
-            lambda s: 8 * min(s.n, 10 * s.budget, 10_000) ** 2,
+            lambda s: s.n * s.c + _clustered(s) ** 2 * s.d,
+            lambda s: 8 * _clustered(s) ** 2,
         ),
     ),
     "k_center": Cover(
@@ -85,6 +112,7 @@ METHODS: dict[str, Method] = {
             lambda s: s.d * (2 * s.n + (s.n * s.budget) ** 0.7 + 4e-4 * s.n * s.already),
             lambda s: 50 * s.n + 4 * (s.already + s.budget) * (s.d + 30) + 8 * s.already * s.d,
         ),
+        check=wholes(start=1),
     ),
     "typiclust": Cover(
         typiclust.typiclust,
@@ -97,27 +125,32 @@ METHODS: dict[str, Method] = {
             lambda s: 100 * s.n,
             _rows,
         ),
+        check=wholes(max_clusters=1),
     ),
     "probcover": Cover(
         probcover.probcover,
         needs=("embeddings",),
         cost=Cost(_pairs, lambda s: 40 * s.n, lambda s: _rows(s) + 4.0 * s.n * s.n),
+        check=probcover.check,
     ),
     "seals": Cover(
         seals.seals,
         needs=("probs", "embeddings"),
         cost=Cost(lambda s: s.n * (s.c + s.already * s.d), lambda s: 30 * s.n + 16 * 100 * s.already, _rows),
+        check=seals.check,
     ),
     "d2": Cover(
         d2.d2,
         needs=("scores", "embeddings"),
         scored_by=Rank(scores.forgetting, needs=("correct",)),
         cost=Cost(_pairs, lambda s: (200 + 32 * 10) * s.n, _rows),
+        check=d2.check,
     ),
     "facility_location": Cover(
         submodular.facility_location,
         needs=("similarity",),
         cost=Cost(lambda s: 6 * _pairs(s), lambda s: 16 * s.n * s.d + 60 * s.n, lambda s: 5.0 * s.n * s.n + (64 << 20)),
+        check=_kernels,
     ),
     "graph_cut": Cover(
         submodular.graph_cut,
@@ -127,6 +160,7 @@ METHODS: dict[str, Method] = {
             lambda s: 16 * s.n * s.d + 30 * s.n,
             lambda s: 4.0 * s.n * s.n + (64 << 20),
         ),
+        check=_graph_cut,
     ),
     "herding": Cover(
         herding.herding,
@@ -142,6 +176,17 @@ METHODS: dict[str, Method] = {
         ),
     ),
 }
+
+
+def find_sampler(sampler: str | Callable[..., Any]) -> tuple[str, Sampler | None]:
+    """The name that records use, and the row; None for "top", which takes the highest. Found as methods are."""
+    if callable(sampler):
+        return path_of(sampler), sampler_of(sampler)
+    if sampler == "top" or sampler in SAMPLERS:
+        return sampler, SAMPLERS.get(sampler)
+    if ":" in sampler:
+        return sampler, sampler_of(resolve(sampler))
+    raise UnknownName("sampler", sampler, ["top", *SAMPLERS])
 
 
 def find_method(method: str | Callable[..., Any]) -> tuple[str, Method]:

@@ -12,10 +12,18 @@ from svp.select.clusters import k_means
 from svp.select.geometry import Space
 from svp.select.k_center import k_center
 from svp.select.neighbors import Columns, nearest, tiles_within
-from svp.select.table import Ints, Picks
+from svp.select.options import is_number, whole
+from svp.select.table import Ints, Picks, Shape
 
 # One ball in so many may mix clusters: the paper's purity of 95 %.
 _IMPURE = 20
+
+
+def check(shape: Shape, *, radius: float | str, n_classes: int) -> None:
+    """Whether these options can be."""
+    whole("n_classes", n_classes, 2)
+    if radius != "auto" and (not is_number(radius) or not 0 <= radius < math.inf):  # type: ignore[operator]
+        raise SettingError(f"radius={radius!r}; give a distance, 0 or more, or 'auto'")
 
 
 def probcover(
@@ -50,10 +58,6 @@ def probcover(
                 `memory` at most, 40 n bytes, and `memory`
     Yehuda et al. 2022, "Active learning through a covering lens", NeurIPS.
     """
-    if isinstance(n_classes, bool) or not isinstance(n_classes, int) or n_classes < 2:
-        raise SettingError(f"n_classes={n_classes!r}; give a whole number of classes, 2 or more")
-    if radius != "auto" and (isinstance(radius, (str, bool)) or not 0 <= radius < math.inf):
-        raise SettingError(f"radius={radius!r}; give a distance, 0 or more, or 'auto'")
     if not budget:
         return Picks(candidates[:0], np.zeros(0))
     if radius == "auto":

@@ -1,16 +1,23 @@
 """What was chosen stands for what was not: each other example belongs to the chosen one nearest to it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from svp.errors import DataError
 from svp.select.budget import Memory
-from svp.select.inputs import Inputs
+from svp.select.geometry import float_rows, scale_of, split, squared
+from svp.select.inputs import Inputs, as_ids
 from svp.select.neighbors import nearest
 from svp.select.selection import Selection
+from svp.select.similarity import as_indexable
 from svp.select.table import Floats, Ints
+
+SOON = 2e10  # operations, n k d, that take seconds: so many `svp select` does without being asked
+_FEW = 32  # picks compared one with another
+_ROWS = 1024  # of a similarity matrix, looked at together
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,28 +46,162 @@ class Representatives:
 
 
 def stands_for(
-    selection: Selection, embeddings: ArrayLike, *, ids: ArrayLike | None = None, memory: Memory | None = None
+    selection: Selection,
+    embeddings: ArrayLike | None = None,
+    *,
+    similarity: Any = None,
+    ids: ArrayLike | None = None,
+    already: ArrayLike = (),
+    exclude: ArrayLike = (),
+    memory: Memory | None = None,
 ) -> Representatives:
     """For each chosen example the others that are nearer to it than to any other chosen one (Euclidean).
 
     embeddings  (n, d) one row per example, chosen or not
+    similarity  (n, n) in place of embeddings: each other example belongs to the chosen one it is most similar to, and to none
+                where no similarity is above 0. The distances are NaN
     ids         (n,) distinct whole numbers that name the rows; default: the row numbers
+    already     ids that were chosen before: what is nearest to one of them nobody of this selection stands for
+    exclude     ids that take no part
     memory      bytes that may be taken beside the arrays, such as "2GB"; default 1 GiB
     returns     each other example with its nearest chosen one; of equally near ones the one chosen first
-    cost        time: n k d operations for k chosen, nearly all in matrix products. Memory: 50 n bytes, and `memory`
-    Raises DataError for chosen ids that have no row, or rows that are not finite.
+    cost        time: n k d operations for k chosen, nearly all in matrix products; of a matrix n k. Memory: 50 n bytes, and
+                `memory`
+    Raises DataError for chosen ids that have no row, or rows that are not finite; MissingInput without either array.
     """
-    inputs = Inputs.of(ids=ids, embeddings=embeddings, memory=memory)
-    chosen = inputs.mask(selection.ids, "selection")
+    inputs = Inputs.of(ids=ids, embeddings=embeddings, similarity=similarity, memory=memory)
     order = np.argsort(inputs.ids)
-    base = order[np.searchsorted(inputs.ids, selection.ids, sorter=order)]
-    others = order[~chosen[order]]
-    pos, distances = nearest(inputs.whole("embeddings"), others, base, 1, memory=inputs.memory)
-    by = pos[:, 0]
+    picks, before = (
+        _rows(inputs, order, name, own) for name, own in (("selection", selection.ids), ("already", already))
+    )
+    apart = np.zeros(len(inputs), bool)
+    apart[np.concatenate([picks, before, _rows(inputs, order, "exclude", exclude)])] = True
+    others = order[~apart[order]]
+    by, far = _measure(inputs).nearest(others, np.concatenate([picks, before]))
     return Representatives(
         picks=selection.ids,
-        counts=np.bincount(by[by >= 0], minlength=len(inputs))[base],
+        counts=np.bincount(by[by >= 0], minlength=len(inputs))[picks],
         ids=inputs.ids[others],
-        nearest=np.where(by < 0, -1, inputs.ids[by]) if len(base) else by,
-        distances=np.where(by < 0, np.nan, distances[:, 0]),
+        nearest=_named(inputs, by),
+        distances=np.where(by < 0, np.nan, far) if similarity is None else np.full(len(by), np.nan),
     )
+
+
+def described(
+    selection: Selection,
+    embeddings: ArrayLike | None = None,
+    *,
+    similarity: Any = None,
+    ids: ArrayLike | None = None,
+    already: ArrayLike = (),
+    exclude: ArrayLike = (),
+    memory: Memory | None = None,
+) -> Selection:
+    """The selection with `stands_for`, and with `nearest` and `distances` where its method did not say them.
+
+    Arguments, errors and cost as for `stands_for`; (m + k) k d operations more for m in `already`. `nearest` is the nearest of
+    those chosen before, in `already` or earlier in the selection; of equally near ones the lower id of `already`, then the
+    one chosen first. Of a similarity matrix there are no distances.
+    """
+    how: Any = {"similarity": similarity, "ids": ids, "memory": memory}
+    counts = stands_for(selection, embeddings, already=already, exclude=exclude, **how).counts
+    if selection.nearest is not None:
+        return replace(selection, stands_for=counts)
+    inputs = Inputs.of(embeddings=embeddings, **how)
+    order = np.argsort(inputs.ids)
+    picks, before = _rows(inputs, order, "selection", selection.ids), _rows(inputs, order, "already", np.sort(already))
+    earlier = _Earlier(_measure(inputs), picks, before)
+    return replace(
+        selection,
+        stands_for=counts,
+        nearest=_named(inputs, earlier.nearest),
+        distances=None if similarity is not None else np.where(earlier.nearest < 0, np.nan, earlier.far),
+    )
+
+
+class _Earlier:
+    """For each pick who was chosen before it and is nearest, and how far that is; -1 and infinity: nobody.
+
+    The later half of the picks is compared with the earlier, then each half within itself, and so on: large blocks alone.
+    """
+
+    def __init__(self, measure: "_Euclidean | _Similar", picks: Ints, before: Ints) -> None:
+        self.measure, self.picks = measure, picks
+        self.nearest, self.far = measure.nearest(picks, before)
+        self._compare(0, len(picks))
+
+    def _compare(self, start: int, stop: int) -> None:
+        own = self.picks[start:stop]
+        if len(own) > _FEW:
+            middle = (start + stop) // 2
+            self._lower(slice(middle, stop), *self.measure.nearest(self.picks[middle:stop], self.picks[start:middle]))
+            self._compare(start, middle)
+            self._compare(middle, stop)
+        elif len(own):
+            far = np.where(np.tri(len(own), k=-1, dtype=bool), self.measure.pairs(own), np.inf)
+            best = far.argmin(axis=1)  # of equals the first
+            self._lower(slice(start, stop), own[best], far[np.arange(len(own)), best])
+
+    def _lower(self, part: slice, nearest: Ints, far: Floats) -> None:
+        nearer = far < self.far[part]
+        self.nearest[part][nearer], self.far[part][nearer] = nearest[nearer], far[nearer]
+
+
+class _Euclidean:
+    """Distances of rows."""
+
+    def __init__(self, embeddings: NDArray[Any], memory: int) -> None:
+        self.embeddings, self.memory = embeddings, memory
+
+    def nearest(self, queries: Ints, base: Ints) -> tuple[Ints, Floats]:
+        """(q,) the nearest of the base, of equals the first, and how far it is; -1 and infinity where there is none."""
+        pos, distances = nearest(self.embeddings, queries, base, 1, memory=self.memory)
+        return pos[:, 0], distances[:, 0]
+
+    def pairs(self, pos: Ints) -> Floats:
+        """(k, k) how far each is from each."""
+        scale = scale_of(self.embeddings, pos)
+        rows = float_rows(self.embeddings, pos, scale)
+        return np.sqrt(np.stack([squared(rows, row) for row in rows])) / scale
+
+
+class _Similar:
+    """Similarities above 0 of a matrix, with the other sign: lower = nearer."""
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix if isinstance(matrix, np.ndarray) else matrix.tocsr()
+
+    def nearest(self, queries: Ints, base: Ints) -> tuple[Ints, Floats]:
+        pos, far = np.full(len(queries), -1), np.full(len(queries), np.inf)
+        for part in split(np.arange(len(queries)), _ROWS) if len(base) else ():
+            keys = self._keys(queries[part], base)
+            best = keys.argmin(axis=1)
+            far[part] = keys[np.arange(len(part)), best]
+            pos[part] = np.where(np.isinf(far[part]), -1, base[best])
+        return pos, far
+
+    def pairs(self, pos: Ints) -> Floats:
+        return self._keys(pos, pos)
+
+    def _keys(self, queries: Ints, base: Ints) -> Floats:
+        block = self.matrix[queries][:, base]
+        similar = np.asarray(block if isinstance(block, np.ndarray) else block.toarray(), np.float64)
+        return np.where(similar > 0, -similar, np.inf)
+
+
+def _measure(inputs: Inputs) -> _Euclidean | _Similar:
+    if inputs.similarity is None:
+        inputs.require("stands_for", ("embeddings",))
+        return _Euclidean(inputs.whole("embeddings"), inputs.memory)
+    return _Similar(as_indexable(inputs.similarity))
+
+
+def _rows(inputs: Inputs, order: Ints, name: str, ids: ArrayLike) -> Ints:
+    """The positions of these ids, in their order; DataError for one that has no row."""
+    inputs.mask(ids, name)
+    return order[np.searchsorted(inputs.ids, as_ids(ids, name), sorter=order)]
+
+
+def _named(inputs: Inputs, pos: Ints) -> Ints:
+    """The ids at these positions, -1 where there is none."""
+    return np.where(pos < 0, -1, inputs.ids[pos]) if len(inputs) else pos

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.chance import hash_ids
-from svp.errors import DataError, SettingError
+from svp.errors import DataError
 from svp.select.table import Floats, Ints
 
 UNSEEN = 255
@@ -109,8 +109,6 @@ def el2n(el2n: NDArray[Any], *, epochs: int = 10) -> Floats:
     Paul, Ganguli and Dziugaite 2021, "Deep learning on a data diet", NeurIPS: there the mean over about 10 trainings at one
     early epoch. For that give several proxies, whose scores are averaged.
     """
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise SettingError(f"epochs={epochs!r}; give a whole number of epochs, 1 or more")
     return _mean_over_epochs(el2n[:epochs])
 
 
@@ -123,17 +121,15 @@ def aum(logit_margin: NDArray[Any], *, keep: str = "hard") -> Floats:
     cost          n_epochs * n operations; 3 rows of n beside a chunk
     Pleiss et al. 2020, "Identifying mislabeled data using the area under the margin ranking", NeurIPS.
     """
-    if keep not in ("hard", "easy"):
-        raise SettingError(f"keep={keep!r}; give 'hard' (also mislabelled) or 'easy'")
     area = _mean_over_epochs(logit_margin)
     return area if keep == "easy" else 0.0 - area
 
 
-def data_map(p_true: NDArray[Any], correct: NDArray[Any], *, by: str = "variability") -> Floats:
+def data_map(history: NDArray[Any], *, by: str = "variability") -> Floats:
     """Where the example lies on the map of training: how its label's probability went, ambiguous ones first.
 
-    p_true   (n_epochs, n) probability of the label, NaN where the example was not shown
-    correct  (n_epochs, n) 1 where training had the example right, 0 where wrong, 255 where it was not shown
+    history  (n_epochs, n) the signal p_true, the probability of the label, NaN where the example was not shown; by
+             "correctness" the signal correct, 1 where training had the example right, 0 where wrong, 255 where not shown
     by       "variability": standard deviation of p_true over the epochs (ddof 0), high first; "confidence": its mean, low
              first; "correctness": share of the epochs that were right, low first
     returns  (n,) the deviation, or minus the mean or the share; over the epochs that showed the example. DataError where none
@@ -142,13 +138,11 @@ def data_map(p_true: NDArray[Any], correct: NDArray[Any], *, by: str = "variabil
     Swayamdipta et al. 2020, "Dataset cartography: mapping and diagnosing datasets with training dynamics", EMNLP.
     """
     if by == "correctness":
-        return 0.0 - _mean_over_epochs(np.where(correct == UNSEEN, np.nan, correct.astype(np.float64)))
-    mean = _mean_over_epochs(p_true)
+        return 0.0 - _mean_over_epochs(np.where(history == UNSEEN, np.nan, history.astype(np.float64)))
+    mean = _mean_over_epochs(history)
     if by == "confidence":
         return 0.0 - mean
-    if by != "variability":
-        raise SettingError(f"by={by!r}; give 'variability', 'confidence' or 'correctness'")
-    return np.asarray(np.sqrt(_mean_over_epochs(p_true, about=mean)))
+    return np.asarray(np.sqrt(_mean_over_epochs(history, about=mean)))
 
 
 def grand(probs: NDArray[Any], embeddings: NDArray[Any], labels: NDArray[Any], *, ids: Ints) -> Floats:

@@ -3,15 +3,23 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.errors import SettingError, UnknownName
+from svp.errors import UnknownName
 from svp.select.geometry import split
 from svp.select.neighbors import nearest
+from svp.select.options import whole
 from svp.select.scores import entropy, least_confidence, margin
-from svp.select.table import Ints, Picks
+from svp.select.table import Ints, Picks, Shape
 
 _SCORES = {"margin": margin, "entropy": entropy, "least_confidence": least_confidence}
 # Examples scored together: they decide the speed.
 _BLOCK = 4096
+
+
+def check(shape: Shape, *, score: str, n_neighbors: int) -> None:
+    """Whether these options can be."""
+    if score not in _SCORES:
+        raise UnknownName("score", score, _SCORES)
+    whole("n_neighbors", n_neighbors, 1)
 
 
 def seals(
@@ -45,10 +53,6 @@ def seals(
     Coleman et al. 2022, "Similarity search for efficient active learning and search of rare concepts", AAAI. There the
     neighbours come from an approximate index; here they are exact.
     """
-    if score not in _SCORES:
-        raise UnknownName("score", score, _SCORES)
-    if isinstance(n_neighbors, bool) or not isinstance(n_neighbors, int) or n_neighbors < 1:
-        raise SettingError(f"n_neighbors={n_neighbors!r}; give a whole number of neighbours, 1 or more")
     near = np.zeros(len(embeddings), bool)
     k = max(0, min(n_neighbors, len(ground) - 1))
     for part in split(already, max(1, memory // (64 * (k + 1)))):

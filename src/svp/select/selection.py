@@ -15,7 +15,7 @@ from svp.errors import BudgetError, DataError, require
 from svp.select.table import Floats, Ints
 
 FORMAT = "svp-selection"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: classes by name, neighbors, with_similarity; what 1 has not is read as None
 
 
 class DatasetLike(Protocol):
@@ -58,6 +58,7 @@ class Selection:
     seed         what chance and ties were decided by, with tie_break
     sampler      how scored examples were chosen, where it was asked for; or None: the method's own way
     labels       (k,) class numbers, -1 where unknown; or None
+    classes      names of all classes, by number, where labels were given as names; or None
     keys         (k,) the users' own names; or None
     nearest      (k,) id of the nearest example that was chosen or given before this one, -1 where none was; or None
     distances    (k,) how far that is, NaN where none was; or None
@@ -65,6 +66,8 @@ class Selection:
     fingerprint  of the dataset it was chosen from; or None
     per_class    the limits per class it was chosen under; or None
     with_costs   whether examples had costs
+    with_similarity  whether a similarity matrix was given; else a method that wants one made it of embeddings
+    neighbors    of how many of the most similar each example kept its similarity; None: of all
     inputs       the files it was chosen from: by argument, for each file its path, size and SHA-256
     version      of svp
     """
@@ -78,6 +81,7 @@ class Selection:
     tie_break: str = "hash"
     sampler: str | None = None
     labels: Ints | None = None
+    classes: tuple[str, ...] | None = None
     keys: tuple[str, ...] | None = None
     nearest: Ints | None = None
     distances: Floats | None = None
@@ -85,6 +89,8 @@ class Selection:
     fingerprint: str | None = None
     per_class: dict[str, Any] | None = None
     with_costs: bool = False
+    with_similarity: bool = False
+    neighbors: int | None = None
     inputs: dict[str, Any] = field(default_factory=dict)
     version: str = field(default_factory=_version)
 
@@ -114,6 +120,7 @@ class Selection:
             self,
             keys=None if dataset.keys is None else tuple(dataset.keys[i] for i in pos),
             labels=self.labels if dataset.labels is None else dataset.labels[pos],
+            classes=self.classes if dataset.labels is None else None,
             fingerprint=dataset.fingerprint,
         )
 
@@ -153,8 +160,8 @@ class Selection:
     def table(self) -> Any:
         """A pyarrow table with a row per choice.
 
-        Columns: rank (from 0), id, gain (the score where the method scores), weight, and where known key, label, nearest,
-        distance, stands_for; null for what a row has not.
+        Columns: rank (from 0), id, gain (the score where the method scores), weight, and where known key, label, class (its
+        name), nearest, distance, stands_for; null for what a row has not.
         """
         import pyarrow as pa
 
@@ -168,6 +175,8 @@ class Selection:
             columns["key"] = pa.array(self.keys, pa.string())
         if self.labels is not None:
             columns["label"] = pa.array(self.labels, mask=self.labels < 0)
+            if self.classes is not None:
+                columns["class"] = pa.array([self.classes[c] if c >= 0 else None for c in self.labels], pa.string())
         if self.nearest is not None:
             columns["nearest"] = pa.array(self.nearest, mask=self.nearest < 0)
         if self.distances is not None:
@@ -197,6 +206,9 @@ class Selection:
             "sampler": self.sampler,
             "per_class": _with_keys(self.per_class, str),
             "with_costs": self.with_costs,
+            "with_similarity": self.with_similarity,
+            "neighbors": self.neighbors,
+            "classes": self.classes,
             "n": len(self),
             "fingerprint": self.fingerprint,
             "inputs": self.inputs,
@@ -222,6 +234,7 @@ class Selection:
         try:
             table = pq.read_table(pa.BufferReader(content))
             read = {name: table.column(name) for name in table.column_names}
+            classes = origin.get("classes")
             return cls(
                 ids=read["id"].to_numpy(),
                 gains=_floats(read["gain"]),
@@ -237,8 +250,11 @@ class Selection:
                 distances=_floats(read["distance"]) if "distance" in read else None,
                 stands_for=_ints(read["stands_for"]) if "stands_for" in read else None,
                 fingerprint=origin["fingerprint"],
-                per_class=_with_keys(origin.get("per_class"), _class_number),
+                classes=None if classes is None else tuple(classes),
+                per_class=_with_keys(origin.get("per_class"), str if classes else _class_number),
                 with_costs=origin.get("with_costs", False),
+                with_similarity=origin.get("with_similarity", False),
+                neighbors=origin.get("neighbors"),
                 inputs=origin.get("inputs", {}),
                 version=origin["svp_version"],
             )
@@ -274,9 +290,9 @@ def _read_origin(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is not JSON: {error}; save the selection again") from error
     if not isinstance(origin, dict) or origin.get("format") != FORMAT:
         raise DataError(f"{path} is not the origin of a selection; save the selection again")
-    if origin.get("format_version") != FORMAT_VERSION:
+    if origin.get("format_version") not in range(1, FORMAT_VERSION + 1):
         raise DataError(
-            f"{path} has format version {origin.get('format_version')}, this svp reads {FORMAT_VERSION}; "
+            f"{path} has format version {origin.get('format_version')}, this svp reads up to {FORMAT_VERSION}; "
             "install the svp that wrote it"
         )
     expected = ("method", "options", "seed", "tie_break", "fingerprint", "svp_version", "sha256")

@@ -3,8 +3,8 @@
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,10 @@ class Cost:
         return max(s.memory - int(self.bytes(s)), LEAST_ROOM)
 
 
+# check(shape, **options): SettingError for options that can come to no good at these sizes.
+Check = Callable[..., None]
+
+
 @dataclass(frozen=True)
 class Method:
     """One way of selecting: a function over arrays, and which arrays it reads.
@@ -69,12 +73,16 @@ class Method:
     needs     "probs", "embeddings", "labels", "scores", "similarity" (made of embeddings where it is not given), or a kind
               of signal such as "correct"
     cost      formulas of time and memory; None: no forecast
+    needs_by  where it depends on options what is read: settled options -> needs; `needs` are those of the defaults
+    check     what refuses options before anything is computed (see `options`); None: nothing, or the function itself
     The one-line summary is the first line of the function's docstring; its options are its keyword-only parameters.
     """
 
     function: Callable[..., Any]
     needs: tuple[str, ...] = ("probs",)
     cost: Cost | None = None
+    check: Check | None = None
+    needs_by: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None
 
     @property
     def summary(self) -> str:
@@ -111,6 +119,15 @@ class Method:
             raise SettingError(f"Method {name!r} needs the option {missing[0]!r}; pass {missing[0]}=")
         return settled
 
+    def under(self, options: Mapping[str, Any]) -> Self:
+        """The row as it is with these settled options: it needs what they need."""
+        return self if self.needs_by is None else replace(self, needs=self.needs_by(options), needs_by=None)
+
+    def refuse(self, options: Mapping[str, Any], shape: Shape) -> None:
+        """SettingError for settled options that can come to no good at these sizes; before anything is computed."""
+        if self.check is not None:
+            self.check(shape, **options)
+
     def given(self, **values: Any) -> dict[str, Any]:
         """Those of the values of GIVEN that the function names."""
         keywords = self._keywords()
@@ -123,9 +140,13 @@ class Method:
 
 @dataclass(frozen=True)
 class Sampler(Method):
-    """A way from scores to a choice: function(scores, *needs, already, candidates, budget, ...) -> positions, in order."""
+    """A way from scores to a choice: function(scores, *needs, already, candidates, budget, ...) -> positions, in order.
+
+    never  which it would never take: function(scores, ground, **options) -> positions. Limits and costs reckon without them
+    """
 
     needs: tuple[str, ...] = ()
+    never: Callable[..., Ints] | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +181,11 @@ class Rank(Method):
     def own(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the settled options that the scores take; the others are the sampler's."""
         return {name: options[name] for name in super().options}
+
+    def refuse(self, options: Mapping[str, Any], shape: Shape) -> None:
+        super().refuse(self.own(options), shape)
+        if self.sampler is not None:
+            self.sampler.refuse({name: options[name] for name in self.sampler.options}, shape)
 
 
 @dataclass(frozen=True)
@@ -209,16 +235,25 @@ def method_of(function: Callable[..., Any]) -> Method:
     """A row for somebody's own function.
 
     Its attributes say what the table says of ours: `needs` (default ("probs",), or ("embeddings",) of a set method),
-    `kind` ("rank", the default, or "cover") and `per_example` (default False: the function sees all examples at once).
+    `kind` ("rank", the default, or "cover"), `per_example` (default False: the function sees all examples at once) and
+    `check` (default: none).
     """
     kind = getattr(function, "kind", "rank")
     if kind not in ("rank", "cover"):
         raise SettingError(f"{path_of(function)} has kind {kind!r}; it can be 'rank' or 'cover'")
     needs = getattr(function, "needs", ("probs",) if kind == "rank" else ("embeddings",))
     needs = (needs,) if isinstance(needs, str) else tuple(needs)
+    check = getattr(function, "check", None)
     if kind == "cover":
-        return Cover(function, needs)
-    return Rank(function, needs, per_example=bool(getattr(function, "per_example", False)))
+        return Cover(function, needs, check=check)
+    return Rank(function, needs, check=check, per_example=bool(getattr(function, "per_example", False)))
+
+
+def sampler_of(function: Callable[..., Any]) -> Sampler:
+    """A row for somebody's own sampler: its attributes `needs` (beside the scores; default: nothing), `check` and `never`."""
+    needs = getattr(function, "needs", ())
+    needs = (needs,) if isinstance(needs, str) else tuple(needs)
+    return Sampler(function, needs, check=getattr(function, "check", None), never=getattr(function, "never", None))
 
 
 def path_of(function: Callable[..., Any]) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.errors import SettingError
 from svp.select.clusters import k_means
 from svp.select.neighbors import nearest
 from svp.select.table import Ints, Picks
@@ -48,8 +47,6 @@ def typiclust(
     Their code does without clusters of 5 too, and measures typicality anew among those not chosen yet, to half a cluster at
     most; here it is the paper's, once for all.
     """
-    if isinstance(max_clusters, bool) or not isinstance(max_clusters, int) or max_clusters < 1:
-        raise SettingError(f"max_clusters={max_clusters!r}; give a whole number of clusters, 1 or more")
     if not budget:
         return Picks(candidates[:0], np.zeros(0))
     found = k_means(embeddings, ground, min(len(already) + budget, max_clusters), seed=seed, memory=memory)

@@ -22,7 +22,7 @@ from svp.runs import SIMULATED, Json, Run, check_files
 from svp.select import resolve_budget
 from svp.workflows.arms import Arm, answers, arm_facts, compare
 from svp.workflows.session import Session
-from svp.workflows.work import Ranked, Show, Work, begin, check, check_needs, labels_of, silent
+from svp.workflows.work import Ranked, Show, Work, begin, check, check_needs, labels_of, refuse_options, silent
 
 
 class Oracle:
@@ -57,6 +57,7 @@ def active(
     check_needs(config, dataset, trained_on_all=False)
     check(config, dataset)
     totals = _totals(config.labelled, len(dataset), "labelled")
+    refuse_options(config, len(dataset), max((b - a for a, b in pairwise(totals)), default=0))
     at = _totals(config.evaluate or config.labelled[-1:], len(dataset), "evaluate")
     if unknown := sorted(set(at) - set(totals)):
         raise SettingError(

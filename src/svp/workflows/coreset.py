@@ -25,7 +25,19 @@ from svp.learners import find
 from svp.runs import Json, Run
 from svp.select import Selection, find_method, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare
-from svp.workflows.work import Fitted, Ranked, Show, Tested, Work, begin, check, labels_of, model_seed, silent
+from svp.workflows.work import (
+    Fitted,
+    Ranked,
+    Show,
+    Tested,
+    Work,
+    begin,
+    check,
+    labels_of,
+    model_seed,
+    refuse_options,
+    silent,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,8 @@ def coreset(
         raise SettingError(f"{config.target.model} does not learn in steps; leave equal at epochs")
     earlier = None if config.selection is None else Selection.load(config.selection)
     budget = _budget(config, dataset, earlier)
+    if earlier is None:
+        refuse_options(config, len(dataset), budget)
     with begin(config, dataset, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show) as work:
         chosen: dict[int, Chosen] = {}
         arms: list[Arm] = []

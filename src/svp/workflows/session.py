@@ -15,7 +15,7 @@ from svp.errors import BudgetError, DataError, SettingError
 from svp.labels import Answer, Batch, LabelStore, Round
 from svp.runs import Run, digest
 from svp.select import Cover, Selection, find_method, resolve_budget, select
-from svp.workflows.work import Fitted, Show, Work, check_needs, model_seed, silent
+from svp.workflows.work import Fitted, Show, Work, check_needs, model_seed, refuse_options, silent
 
 
 class Session:
@@ -48,6 +48,7 @@ class Session:
             )
         dataset = (dataset or load(config, show)).without_labels()
         check_needs(config, dataset, trained_on_all=False)
+        refuse_options(config, len(dataset))
         run = Run.start(Path(folder), config, dataset, reuse=reuse, accept_code_change=accept_code_change)
         try:
             path = run.folder / "labels.sqlite"
@@ -108,6 +109,7 @@ class Session:
                 self._work.show(f"asking for {budget:,} at {origin}", 0, 0)
             start = select("random", budget, ids=pool, seed=self.config.seed)
             return self._store.ask(start.ids, round=round_, origin=origin)
+        refuse_options(self.config, len(pool), budget)
         _, row = find_method(self.config.method)
         covers = isinstance(row, Cover)
         chosen = self._work.choose(

@@ -32,7 +32,7 @@ from svp.runs import (
     write_json,
 )
 from svp.select import Cover, Method, Rank, Selection, find_method, score, select
-from svp.select.table import path_of
+from svp.select.table import Shape, path_of
 from svp.signals import KINDS, Signals
 
 if TYPE_CHECKING:
@@ -215,6 +215,7 @@ class Work:
         so these must be among `ids`; a method that ranks is not, and its pool holds candidates only.
         """
         _, row = find_method(method)
+        row = row.under(row.settle(method, options))
         made_from = {
             "models": [f.origin for f in fitted],
             "method": method,
@@ -398,6 +399,12 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
         raise SettingError(f"{config.method} gives no scores to average over several proxies; set proxy.seeds to 1")
 
 
+def refuse_options(config: RunConfig, n: int, budget: int = 0) -> None:
+    """SettingError for options of the method that can come to no good where `budget` of n are chosen."""
+    _, method = find_method(config.method)
+    method.refuse(method.settle(config.method, config.options), Shape(n=n, budget=budget))
+
+
 def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = True) -> None:
     """MissingInput unless the proxy gives what the method reads; unlabelled examples have neither signals nor labels.
 
@@ -409,6 +416,7 @@ def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = T
             "Dataset.from_arrays(..., classes=['cat', 'dog']), or an array classes in the .npz file"
         )
     _, method = find_method(config.method)
+    method = method.under(method.settle(config.method, config.options))
     if not method.reads:
         return
     gives = {"probs", "labels", *(trial(config.proxy, dataset).gives if method.asks_model else ())}
