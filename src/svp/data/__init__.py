@@ -24,19 +24,27 @@ class Source:
 
     load     import string of the function that reads it, `"package.module:function"`; imported when used
     summary  one line for `svp list datasets`
+    args     what the function is given first
     options  which options of `load_dataset` the function takes; any other that is given is refused
     """
 
     load: str
     summary: str
     options: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+
+
+def _cifar(name: str, classes: str) -> Source:
+    return Source("svp.data.cifar:load", f"60,000 photos, 32 x 32 RGB, {classes}", ("root", "progress"), (name,))
 
 
 DATASETS = {
     "digits": Source(
         "svp.data.digits:load", "1,797 handwritten digits, 8 x 8 grey, 10 classes; ships with scikit-learn"
     ),
-    "cifar10": Source("svp.data.cifar:load", "60,000 photos, 32 x 32 RGB, 10 classes", ("root", "progress")),
+    "cifar10": _cifar("cifar10", "10 classes"),
+    "cifar100": _cifar("cifar100", "100 classes"),
+    "cifar100-coarse": _cifar("cifar100-coarse", "the 100 classes of cifar100 in 20"),
 }
 
 _NPZ = Source("svp.data.arrays:load", "arrays x and y in an .npz file", ("test_share",))
@@ -114,7 +122,7 @@ def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[
     """The source that is meant, and the arguments that it takes before its options."""
     name = os.fspath(name_or_path)
     if isinstance(name_or_path, str) and name in DATASETS:
-        return DATASETS[name], ()
+        return DATASETS[name], DATASETS[name].args
     path = Path(name).expanduser()
     if path.is_dir():
         return _FOLDER, (path,)
