@@ -74,7 +74,7 @@ def serve() -> None:
             files, size, short_side = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        pickle.dump(squares(files, size, short_side), answers, protocol=5)
+        answers.write(pickle.dumps(squares(files, size, short_side), protocol=5))
         answers.flush()
 
 

@@ -68,13 +68,15 @@ def stamp(key: str, size: int, changed: int, *more: int) -> bytes:
 class Decoded:
     """A complete pass: (m, size, size, 3) images that can be read, in the order of the files, and why the others cannot."""
 
-    images: MappedImages
+    images: Images
     broken: dict[int, str]  # by position among the files
     facts: Path
 
-    def part(self, start: int, stop: int) -> MappedImages:
+    def part(self, start: int, stop: int) -> Images:
         """A range of the images, whose digest and statistics are known: computed once, read from the cache afterwards."""
-        name, images = f"{start}:{stop}", cast(MappedImages, self.images[start:stop])
+        name, images = f"{start}:{stop}", self.images[start:stop]
+        if not isinstance(images, MappedImages):
+            return images  # there are none
         try:
             known = json.loads(self.facts.read_text())
         except (OSError, ValueError):  # there is none yet, or somebody damaged it
@@ -156,10 +158,10 @@ class _Pass:
     def n_bytes(self) -> int:
         return 3 * self.size**2 * self.n_images
 
-    def images(self) -> MappedImages:
+    def images(self) -> Images:
         shape = (self.n_images, self.size, self.size, 3)
         if not self.n_images:  # nothing cannot be mapped
-            return np.zeros(shape, np.uint8).view(MappedImages)
+            return np.zeros(shape, np.uint8)
         return MappedImages(self.path.with_suffix(".pixels"), np.uint8, "r", 0, shape)
 
     def rows(self) -> dict[bytes, int]:
@@ -184,7 +186,7 @@ class _Cache:
 
     def decoded(self) -> Decoded:
         name = hashlib.sha256(b"".join(self.stamps)).hexdigest()[:16]
-        passes = [_Pass.read(path, self.size) for path in sorted(self.folder.glob("*.journal"))]
+        passes = [_Pass.read(path.with_suffix(""), self.size) for path in sorted(self.folder.glob("*.journal"))]
         mine = [p for p in passes if p.path.name.startswith(name)] or [_Pass(self.folder / f"{name}-0", self.size)]
         found = max(mine, key=lambda p: p.number)
         if found.files == len(self.stamps) and found.broken and self._can_be_read(sorted(found.broken)):
