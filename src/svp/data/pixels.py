@@ -166,7 +166,12 @@ class _Pass:
 
     def rows(self) -> dict[bytes, int]:
         """Where the image of each stamp stands."""
-        stamps = self.path.with_suffix(".stamps").read_bytes()
+        try:
+            stamps = self.path.with_suffix(".stamps").read_bytes()
+        except OSError:
+            return {}
+        if len(stamps) < 16 * self.files:
+            return {}
         whole = (stamps[16 * i : 16 * i + 16] for i in range(self.files) if i not in self.broken)
         return {stamp: row for row, stamp in enumerate(whole)}
 
