@@ -42,6 +42,11 @@ class MappedImages(np.memmap[Any, np.dtype[np.uint8]]):
         in_memory = isinstance(chosen, MappedImages) and chosen._mmap is None  # type: ignore[attr-defined]
         return chosen.view(np.ndarray) if in_memory else chosen
 
+    def __array_wrap__(self, array: Any, *more: Any) -> Any:
+        """What is computed of images is a plain array, or a number."""
+        plain = np.asarray(array)
+        return plain if plain.ndim else plain[()]
+
 
 def facts_of(images: NDArray[np.uint8]) -> Facts:
     """Time: two passes over the images; memory: a block of them."""

@@ -188,6 +188,8 @@ def _key(root: Path, entry: os.DirEntry[str]) -> str:
 
 def _flat_labels(val: Path) -> dict[str, str]:
     """The class of each of ImageNet's validation images that lie in one folder; {} for any other folder."""
+    if _folders(val):
+        return {}
     return imagenet.flat_labels(val, [entry.name for entry in _visible(val) if _is_image(entry.name)])
 
 
