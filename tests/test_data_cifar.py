@@ -1,4 +1,4 @@
-"""CIFAR-10's layout: read without running it, checked, fetched. Small sets stand in for the real one."""
+"""The layouts of CIFAR-10 and CIFAR-100: read without running it, checked, fetched. Small sets stand in for the real one."""
 
 import hashlib
 import http.client
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import urllib.error
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ import pytest
 from svp.data import cifar, load_dataset
 from svp.errors import DataError, StorageError
 
+CIFAR10 = cifar.LAYOUTS["cifar10"]
 SHARED = Path(__file__).parents[1] / ".." / "shared" / "data"
 
 
-def python2_batch(images: np.ndarray, labels: list[int]) -> bytes:
+def python2_batch(images: np.ndarray, labels: dict[str, list[int]]) -> bytes:
     """A batch as Python 2 wrote it: byte strings as keys, an array from numpy.core."""
 
     def text(value: bytes) -> bytes:
@@ -32,48 +34,63 @@ def python2_batch(images: np.ndarray, labels: list[int]) -> bytes:
         + b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
         + b"\x89T" + struct.pack("<i", len(raw)) + raw + b"tb"
     )  # fmt: skip
-    numbers = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
-    return b"\x80\x02}(" + text(b"labels") + numbers + text(b"data") + array + b"u."
+    lists = [
+        text(key.encode()) + b"](" + b"".join(b"K" + bytes([label]) for label in numbers) + b"e"
+        for key, numbers in labels.items()
+    ]
+    return b"\x80\x02}(" + b"".join(lists) + text(b"data") + array + b"u."
 
 
-def write_layout(root: Path, n: int = 4, classes: tuple[str, ...] = ("cat", "dog", "owl"), seed: int = 0) -> Path:
-    """A folder `cifar-10-batches-py` under root, with n random images in each of its six batches."""
+def write_layout(
+    root: Path, n: int = 4, classes: tuple[str, ...] = ("cat", "dog", "owl"), seed: int = 0, name: str = "cifar10"
+) -> Path:
+    """The folder of a layout under root, with n random images in each of its batches. Coarse labels are half the fine ones."""
     rng = np.random.default_rng(seed)
-    folder = root / cifar.FOLDER
+    layout = cifar.LAYOUTS[name]
+    folder = root / layout.folder
     folder.mkdir(parents=True)
-    for name in (*cifar.TRAIN, cifar.TEST):
+    for file in (*layout.train, layout.test):
         images = rng.integers(0, 256, (n, 32, 32, 3), np.uint8)
-        (folder / name).write_bytes(python2_batch(images, rng.integers(0, len(classes), n).tolist()))
-    (folder / cifar.META).write_bytes(pickle.dumps({"label_names": list(classes)}, protocol=2))
+        labels = rng.integers(0, len(classes), n)
+        fine = {"cifar10": "labels"}.get(name, "fine_labels")
+        batch = {fine: labels.tolist(), "coarse_labels": (labels // 2).tolist()}
+        (folder / file).write_bytes(python2_batch(images, batch))
+    coarse = [f"{'-'.join(classes[i : i + 2])}" for i in range(0, len(classes), 2)]
+    meta = {layout.classes: list(classes), "fine_label_names": list(classes), "coarse_label_names": coarse}
+    (folder / layout.meta).write_bytes(pickle.dumps(meta, protocol=2))
     return folder
 
 
-def make_official(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def change(monkeypatch: pytest.MonkeyPatch, name: str, **changes) -> None:
+    """Let the facts of a layout be others."""
+    monkeypatch.setitem(cifar.LAYOUTS, name, replace(cifar.LAYOUTS[name], **changes))
+
+
+def make_official(monkeypatch: pytest.MonkeyPatch, folder: Path, *names: str) -> None:
     """Let the files of a small set be the official ones."""
-    table = {}
-    for name in cifar.NAMES:
-        content = (folder / name).read_bytes()
-        table[name] = (len(content), hashlib.md5(content).hexdigest())
-    monkeypatch.setattr(cifar, "OFFICIAL", table)
+    for name in names or ("cifar10",):
+        files = {file: hashlib.md5((folder / file).read_bytes()).hexdigest() for file in cifar.LAYOUTS[name].names}
+        change(monkeypatch, name, files=files)
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, Path]:
     """A small set as the official one, and its archive as what the internet has: (its folder, the archive)."""
     folder = write_layout(tmp_path / "published")
     make_official(monkeypatch, folder)
-    archive = tmp_path / "web" / cifar.ARCHIVE
+    archive = tmp_path / "web" / CIFAR10.archive
     archive.parent.mkdir()
     with tarfile.open(archive, "w:gz") as tar:
-        tar.add(folder, cifar.FOLDER)
-    monkeypatch.setattr(cifar, "URL", archive.as_uri())
-    monkeypatch.setattr(cifar, "ARCHIVE_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
+        tar.add(folder, CIFAR10.folder)
+    md5 = hashlib.md5(archive.read_bytes()).hexdigest()
+    change(monkeypatch, "cifar10", url=archive.as_uri(), md5=md5)
     return folder, archive
 
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch, tmp_path):
     """Nothing here reaches the internet, or the user's own data."""
-    monkeypatch.setattr(cifar, "URL", (tmp_path / "offline" / cifar.ARCHIVE).as_uri())
+    for name, layout in list(cifar.LAYOUTS.items()):
+        change(monkeypatch, name, url=(tmp_path / "offline" / layout.archive).as_uri())
     monkeypatch.setenv("SVP_DATA", str(tmp_path / "default"))
 
 
@@ -118,8 +135,8 @@ def test_a_small_set_in_the_layout_needs_no_checksums(tmp_path, inside):
 def test_batches_that_python_3_wrote(tmp_path, protocol):
     folder = write_layout(tmp_path)
     before = cifar.read_batches(tmp_path)
-    for name in (*cifar.TRAIN, cifar.TEST):
-        images, labels = cifar._batch(folder / name, None, 3)
+    for name in (*CIFAR10.train, CIFAR10.test):
+        images, labels = cifar._batch(folder / name, None, "labels", 3)
         raw = images.transpose(0, 3, 1, 2).reshape(-1, 3072).copy()
         (folder / name).write_bytes(pickle.dumps({"data": raw, "labels": labels.tolist()}, protocol))
     if protocol == 2:  # the bytes themselves are then made by a function, and none is run
@@ -129,18 +146,65 @@ def test_batches_that_python_3_wrote(tmp_path, protocol):
         assert cifar.read_batches(tmp_path).fingerprint == before.fingerprint
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_cifar100_has_fine_and_coarse_labels(tmp_path, monkeypatch, inside):
+    classes = tuple(f"class {i}" for i in range(100))
+    folder = write_layout(tmp_path, n=60, classes=classes, seed=5, name="cifar100")
+    make_official(monkeypatch, folder, "cifar100", "cifar100-coarse")
+    fine, coarse = (load_dataset(name, root=folder if inside else tmp_path) for name in ("cifar100", "cifar100-coarse"))
+    rng = np.random.default_rng(5)
+    for part, other in ((fine, coarse), (fine.test, coarse.test)):
+        assert np.array_equal(part.inputs, rng.integers(0, 256, (60, 32, 32, 3), np.uint8))
+        assert np.array_equal(other.inputs, part.inputs)
+        labels = rng.integers(0, 100, 60)
+        assert np.array_equal(part.labels, labels)
+        assert np.array_equal(other.labels, labels // 2)
+    assert (fine.classes, len(coarse.classes), coarse.classes[1]) == (classes, 50, "class 2-class 3")
+    assert (fine.name, coarse.name, fine.augmentation, fine.inputs.flags.c_contiguous) == (
+        "cifar100",
+        "cifar100-coarse",
+        "crop_flip",
+        True,
+    )
+
+
+@pytest.mark.parametrize("name", ["cifar100", "cifar100-coarse"])
+def test_cifar100_is_fetched_and_held_against_its_checksums(tmp_path, monkeypatch, name):
+    folder = write_layout(tmp_path / "published", name="cifar100")
+    make_official(monkeypatch, folder, name)
+    archive = tmp_path / "cifar-100-python.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, folder.name)
+    change(monkeypatch, name, url=archive.as_uri())
+    with pytest.raises(DataError, match=r"not md5 eb9058c3a382ffc7106e4002c42a8d85"):
+        load_dataset(name, root=tmp_path / "new")
+    change(monkeypatch, name, md5=hashlib.md5(archive.read_bytes()).hexdigest())
+    assert len(load_dataset(name, root=tmp_path / "new")) == 4
+    file = tmp_path / "new" / folder.name / "meta"
+    file.write_bytes(pickle.dumps({"data": _Touch(tmp_path / "executed")}, 2))
+    with pytest.raises(DataError, match="meta is truncated or altered"):
+        load_dataset(name, root=tmp_path / "new")
+    change(monkeypatch, name, files={**cifar.LAYOUTS[name].files, "meta": hashlib.md5(file.read_bytes()).hexdigest()})
+    with pytest.raises(DataError, match=r"meta is refused: it asks for .*was not run"):
+        load_dataset(name, root=tmp_path / "new")
+    assert not (tmp_path / "executed").exists()
+
+
 # --- files that are not what they should be
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: content[:-100], r"data_batch_3 is truncated: [\d,]+ bytes with md5 \w{32}, not [\d,]+ bytes"),
+        (
+            lambda content: content[:-100],
+            r"data_batch_3 is truncated or altered: [\d,]+ bytes with md5 \w{32}, not md5 \w{32}",
+        ),
         (
             lambda content: content[:-9] + b"\x00" + content[-8:],
-            r"data_batch_3 is altered: .* with md5 \w{32}, not .* md5",
+            r"data_batch_3 is truncated or altered: .* delete it",
         ),
-        (lambda content: b"", "data_batch_3 is truncated: 0 bytes"),
+        (lambda content: b"", "data_batch_3 is truncated or altered: 0 bytes"),
     ],
 )
 def test_a_file_with_another_checksum_is_refused(tmp_path, monkeypatch, damage, message):
@@ -158,13 +222,25 @@ def test_a_file_with_another_checksum_is_refused(tmp_path, monkeypatch, damage, 
     [
         ("data_batch_2", b"", "truncated or no pickle"),
         ("data_batch_2", b"PK\x03\x04 surely a zip", "truncated or no pickle"),
-        ("data_batch_2", python2_batch(np.zeros((2, 32, 32, 3), np.uint8), [0, 1])[:-50], "truncated or no pickle"),
+        (
+            "data_batch_2",
+            python2_batch(np.zeros((2, 32, 32, 3), np.uint8), {"labels": [0, 1]})[:-50],
+            "truncated or no pickle",
+        ),
         ("data_batch_2", pickle.dumps([1, 2]), "holds a list, not the dict"),
         ("data_batch_2", pickle.dumps({"labels": [1]}), "no array data"),
         ("data_batch_2", pickle.dumps({"data": np.zeros((2, 9), np.uint8), "labels": [0, 1]}, 4), "no array data"),
         ("data_batch_2", pickle.dumps({"data": np.zeros((2, 3072)), "labels": [0, 1]}, 4), "no array data"),
-        ("data_batch_2", python2_batch(np.zeros((2, 32, 32, 3), np.uint8), [0]), "one number for each of its 2 images"),
-        ("test_batch", python2_batch(np.zeros((2, 32, 32, 3), np.uint8), [0, 3]), r"labels outside 0 \.\. 2.* 3"),
+        (
+            "data_batch_2",
+            python2_batch(np.zeros((2, 32, 32, 3), np.uint8), {"labels": [0]}),
+            "one number for each of its 2 images",
+        ),
+        (
+            "test_batch",
+            python2_batch(np.zeros((2, 32, 32, 3), np.uint8), {"labels": [0, 3]}),
+            r"labels outside 0 \.\. 2.* 3",
+        ),
         ("batches.meta", pickle.dumps({"label_names": 3}), "no list label_names"),
     ],
 )
@@ -249,7 +325,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StorageError, match="cannot be written: No space left on device"):
         load_dataset("cifar10", root=tmp_path / "new")
-    assert list((tmp_path / "new" / cifar.FOLDER).iterdir()) == []
+    assert list((tmp_path / "new" / CIFAR10.folder).iterdir()) == []
 
 
 def test_a_missing_set_is_fetched_once(tmp_path, monkeypatch):
@@ -257,8 +333,8 @@ def test_a_missing_set_is_fetched_once(tmp_path, monkeypatch):
     calls = []
     data = load_dataset("cifar10", root=tmp_path / "new", progress=lambda *call: calls.append(call))
     assert data.fingerprint == cifar.read_batches(folder).fingerprint
-    assert sorted(file.name for file in (tmp_path / "new" / cifar.FOLDER).iterdir()) == sorted(cifar.NAMES)
-    assert calls[-1] == (f"fetching {cifar.ARCHIVE}", archive.stat().st_size, archive.stat().st_size)
+    assert sorted(file.name for file in (tmp_path / "new" / CIFAR10.folder).iterdir()) == sorted(CIFAR10.names)
+    assert calls[-1] == (f"fetching {CIFAR10.archive}", archive.stat().st_size, archive.stat().st_size)
     archive.unlink()
     assert load_dataset("cifar10", root=tmp_path / "new").fingerprint == data.fingerprint
 
@@ -266,7 +342,7 @@ def test_a_missing_set_is_fetched_once(tmp_path, monkeypatch):
 def test_the_default_place_is_the_environments(tmp_path, monkeypatch):
     publish(monkeypatch, tmp_path)
     load_dataset("cifar10")
-    assert (tmp_path / "default" / cifar.FOLDER / "test_batch").is_file()
+    assert (tmp_path / "default" / CIFAR10.folder / "test_batch").is_file()
 
 
 def test_only_what_is_missing_is_written(tmp_path, monkeypatch):
@@ -279,7 +355,7 @@ def test_only_what_is_missing_is_written(tmp_path, monkeypatch):
 
 def test_an_archive_that_lies_there_is_used(tmp_path, monkeypatch):
     folder, archive = publish(monkeypatch, tmp_path)
-    monkeypatch.setattr(cifar, "URL", "file:///nowhere")
+    change(monkeypatch, "cifar10", url="file:///nowhere")
     assert load_dataset("cifar10", root=archive.parent).fingerprint == cifar.read_batches(folder).fingerprint
 
 
@@ -290,16 +366,16 @@ def test_an_archive_with_another_checksum_is_refused(tmp_path, monkeypatch, loca
     root = archive.parent if local else tmp_path / "new"
     with pytest.raises(DataError, match=r"is truncated or altered: [\d,]+ bytes with md5 \w+, not md5 \w+"):
         load_dataset("cifar10", root=root)
-    assert not (root / cifar.FOLDER).exists()
+    assert not (root / CIFAR10.folder).exists()
 
 
 def test_an_archive_is_not_trusted_beyond_its_files(tmp_path, monkeypatch):
     _, archive = publish(monkeypatch, tmp_path)
     with tarfile.open(archive, "w:gz") as tar:
-        link = tarfile.TarInfo(f"{cifar.FOLDER}/data_batch_1")
+        link = tarfile.TarInfo(f"{CIFAR10.folder}/data_batch_1")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    monkeypatch.setattr(cifar, "ARCHIVE_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
+    change(monkeypatch, "cifar10", md5=hashlib.md5(archive.read_bytes()).hexdigest())
     with pytest.raises(DataError, match="does not hold cifar-10-batches-py as published"):
         load_dataset("cifar10", root=tmp_path / "new")
 

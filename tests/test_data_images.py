@@ -1,6 +1,7 @@
 """Folders of class folders of images."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from svp.data import load_dataset
-from svp.errors import DataError, SettingError, SvpWarning
+from svp.errors import DataError, SettingError, StorageError, SvpWarning
 
 RED, BLUE = (200, 30, 40), (10, 60, 220)
 
@@ -448,11 +449,24 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
         load_dataset(tmp_path)
 
 
-def test_more_than_the_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+def test_more_than_the_disk_is_refused_before_it_is_read(tmp_path, monkeypatch):
     photos(tmp_path)
-    monkeypatch.setattr("svp.data.base.available_memory", lambda: 2**29)
-    with pytest.raises(DataError, match=r"10 images of 4096 x 4096 takes? .* GiB are free; use a smaller image_size"):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100 << 20))
+    with pytest.raises(
+        StorageError, match=r"10 images of 4096 x 4096 take 480.0 MiB in the cache, and .* has 100.0 MiB free"
+    ):
         load_dataset(tmp_path, image_size=4096)
-    for size in (0, 4097):
-        with pytest.raises(SettingError, match="image_size"):
-            load_dataset(tmp_path, image_size=size)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"image_size": 0}, r"image_size \(--image-size\) is 0; give a number of pixels from 1 to 4096"),
+        ({"image_size": 4097}, r"image_size \(--image-size\) is 4097"),
+        ({"image_size": 8, "short_side": 7}, r"short_side \(--short-side\) is 7; give image_size \(8\) or more"),
+    ],
+)
+def test_sizes_that_make_no_sense(tmp_path, sizes, message):
+    with pytest.raises(SettingError, match=message):
+        load_dataset(photos(tmp_path), **sizes)

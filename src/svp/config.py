@@ -194,7 +194,20 @@ class DataConfig(Config):
         description="a name from `svp list datasets`, a folder, a .npz file, or package.module:function"
     )
     data: Path | None = Field(None, description="folder that holds (or will hold) the files of a named dataset")
-    image_size: Count | None = Field(None, description="side in pixels that a folder's images are brought to")
+    image_size: Count | None = Field(None, description="side in pixels that images are brought to")
+    short_side: Count | None = Field(
+        None,
+        description="pixels the short side is scaled to before image_size is cut out of the middle; default: image_size",
+    )
+    image_column: str | None = Field(
+        None, description="column of image files in Parquet; default: image, img, jpg, png or bytes"
+    )
+    label_column: str | None = Field(
+        None, description="column of classes in Parquet; default: label, labels, class, target or fine_label"
+    )
+    cache: Path | None = Field(
+        None, description="folder for decoded images; default: $XDG_CACHE_HOME/svp/images, or ~/.cache"
+    )
     on_error: Literal["refuse", "skip"] = Field("refuse", description="what an unreadable example leads to")
     test_share: float = Field(0.2, ge=0, lt=1, description="held out where the dataset has no test part of its own")
 

@@ -350,7 +350,7 @@ class Run:
                 f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; {_ELSEWHERE}"
             )
         # Where the data lies may change; what it is stands in the fingerprint.
-        free = [*may_vary, "data"]
+        free = [*may_vary, "data", "cache"]
         changed = changes(_drop(before["settings"], free), _drop(settings, free))
         if before["dataset"]["fingerprint"] != dataset.fingerprint:
             changed.append(f"the content of dataset {dataset.name} is another (fingerprint {dataset.fingerprint[:12]})")

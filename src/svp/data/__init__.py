@@ -1,4 +1,4 @@
-"""Examples come in: `load_dataset("cifar10", root=DIR)`, a folder of class folders, an `.npz`, or your own function.
+"""Examples come in: `load_dataset("cifar10", root=DIR)`, a folder of photos, Parquet, an `.npz`, or your own function.
 
 Adding a source is one function `load(...) -> Dataset` in one file, and a row in `DATASETS`.
 """
@@ -24,26 +24,44 @@ class Source:
 
     load     import string of the function that reads it, `"package.module:function"`; imported when used
     summary  one line for `svp list datasets`
+    args     what the function is given first
     options  which options of `load_dataset` the function takes; any other that is given is refused
     """
 
     load: str
     summary: str
     options: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+
+
+def _cifar(name: str, classes: str) -> Source:
+    return Source("svp.data.cifar:load", f"60,000 photos, 32 x 32 RGB, {classes}", ("root", "progress"), (name,))
 
 
 DATASETS = {
     "digits": Source(
         "svp.data.digits:load", "1,797 handwritten digits, 8 x 8 grey, 10 classes; ships with scikit-learn"
     ),
-    "cifar10": Source("svp.data.cifar:load", "60,000 photos, 32 x 32 RGB, 10 classes", ("root", "progress")),
+    "cifar10": _cifar("cifar10", "10 classes"),
+    "cifar100": _cifar("cifar100", "100 classes"),
+    "cifar100-coarse": _cifar("cifar100-coarse", "the 100 classes of cifar100 in 20"),
+    "imagenet": Source(
+        "svp.data.images:load_imagenet",
+        "1,331,167 photos (ILSVRC 2012), 1,000 classes; not fetched",
+        ("root", "image_size", "short_side", "on_error", "cache", "progress"),
+    ),
 }
 
 _NPZ = Source("svp.data.arrays:load", "arrays x and y in an .npz file", ("test_share",))
 _FOLDER = Source(
     "svp.data.images:load",
     "a folder of class folders of images",
-    ("image_size", "on_error", "test_share", "progress"),
+    ("image_size", "short_side", "on_error", "test_share", "cache", "progress"),
+)
+_PARQUET = Source(
+    "svp.data.parquet:load",
+    "images as bytes in Parquet, a file or a folder of shards",
+    ("image_size", "short_side", "image_column", "label_column", "on_error", "test_share", "cache", "progress"),
 )
 
 
@@ -52,19 +70,29 @@ def load_dataset(
     *,
     root: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
+    short_side: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
     on_error: OnError = "refuse",
     test_share: float = TEST_SHARE,
+    cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Load a dataset by its name, its path, or the function that makes it.
 
-    name_or_path  a name in `DATASETS` (`svp list datasets`); else a path to an `.npz` or a folder of class folders
-                  (`./digits` for one called like a dataset); else `"package.module:function"`, called with root
+    name_or_path  a name in `DATASETS` (`svp list datasets`); else a path to an `.npz`, a folder of class folders, a Parquet
+                  file of images or a folder of those (`./digits` for one called like a dataset); else
+                  `"package.module:function"`, called with root
     root          where a named dataset lies, or is put when it is fetched; default `$SVP_DATA`, else `~/.cache/svp`
-    image_size    side of the square that photos are scaled to; default 64
+    image_size    side of the square that photos are scaled to; default 64, of imagenet 224
+    short_side    pixels that the short side is scaled to before image_size is cut out of the middle; default image_size, of
+                  imagenet at 224 pixels 256
+    image_column  column of the image files in Parquet; default image, img, jpg, png or bytes
+    label_column  column of class numbers or names in Parquet; default label, labels, class, target or fine_label
     on_error      what to do about images that cannot be read: "refuse" the dataset, or "skip" them and name them
                   in `Dataset.problems`
     test_share    how much of each class is held out where the source brings no test part; 0 holds out nothing
+    cache         folder for decoded photos; default `$XDG_CACHE_HOME/svp/images`, else `~/.cache/svp/images`
     progress      called now and then with (what, done, total)
 
     Raises UnknownName with the nearest known name, DataError naming the file that is missing or broken, SettingError
@@ -81,8 +109,12 @@ def load_dataset(
         for option, value, default in (
             ("root", root, None),
             ("image_size", image_size, None),
+            ("short_side", short_side, None),
+            ("image_column", image_column, None),
+            ("label_column", label_column, None),
             ("on_error", on_error, "refuse"),
             ("test_share", test_share, TEST_SHARE),
+            ("cache", cache, None),
         )
         if value != default
     }
@@ -104,8 +136,12 @@ def load(config: DataConfig, progress: Progress | None = None) -> Dataset:
         config.dataset,
         root=config.data,
         image_size=config.image_size,
+        short_side=config.short_side,
+        image_column=config.image_column,
+        label_column=config.label_column,
         on_error=config.on_error,
         test_share=config.test_share,
+        cache=config.cache,
         progress=progress,
     )
 
@@ -114,12 +150,12 @@ def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[
     """The source that is meant, and the arguments that it takes before its options."""
     name = os.fspath(name_or_path)
     if isinstance(name_or_path, str) and name in DATASETS:
-        return DATASETS[name], ()
+        return DATASETS[name], DATASETS[name].args
     path = Path(name).expanduser()
-    if path.is_dir():
-        return _FOLDER, (path,)
     if path.exists():
-        return _NPZ, (path,)
+        from svp.data.parquet import is_source
+
+        return _PARQUET if is_source(path) else _FOLDER if path.is_dir() else _NPZ, (path,)
     if PATH.fullmatch(name):
         root = given.pop("root", None)
         takes_root = bool(inspect.signature(resolve(name)).parameters)

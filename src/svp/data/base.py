@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,39 @@ Progress = Callable[[str, int, int], object]  # (what is being done, how much is
 TEST_SHARE = 0.2  # how much of each class is held out, unless told otherwise
 _HOLD_OUT_SEED = 0  # a held-out test part belongs to the dataset: no run's seed changes it
 _FILE_CACHE = ("inactive_file ", "active_file ")  # counted as used by a container, and given back when asked for
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What is known of images without reading them: SHA-256 of their bytes, (c,) mean and deviation of their channels."""
+
+    sha256: str
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+
+class MappedImages(np.memmap[Any, np.dtype[np.uint8]]):
+    """(n, h, w, c) bytes on disk, and what is known of all of them; what is chosen of them is an array in memory."""
+
+    facts: Facts | None = None
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = super().__getitem__(index)
+        in_memory = isinstance(chosen, MappedImages) and chosen._mmap is None  # type: ignore[attr-defined]
+        return chosen.view(np.ndarray) if in_memory else chosen
+
+    def __array_wrap__(self, array: Any, *more: Any) -> Any:
+        """What is computed of images is a plain array, or a number."""
+        plain = np.asarray(array)
+        return plain if plain.ndim else plain[()]
+
+
+def facts_of(images: NDArray[np.uint8]) -> Facts:
+    """Time: two passes over the images; memory: a block of them."""
+    digest = hashlib.sha256()
+    for block in _blocks(images):
+        digest.update(np.ascontiguousarray(block).data)
+    return Facts(digest.hexdigest(), *_moments(images))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,23 +162,19 @@ class Dataset:
     def statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(c,) mean and standard deviation of the inputs along their last axis (channels, or numbers of a row).
 
-        Time: one pass, in float64; memory: a block of rows.
+        Time: one pass, in whole numbers for bytes and in float64 for floats, or none for images whose source knows them; memory:
+        a block of rows.
         """
-        n_channels = self.inputs.shape[-1]
-        total, squares, count = np.zeros(n_channels), np.zeros(n_channels), 0
-        for start in range(0, len(self), 4096):
-            block = self.inputs[start : start + 4096].reshape(-1, n_channels).astype(np.float64)
-            total += block.sum(axis=0)
-            squares += np.square(block).sum(axis=0)
-            count += len(block)
-        mean = total / max(count, 1)
-        return mean, np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
+        if isinstance(self.inputs, MappedImages) and self.inputs.facts is not None:
+            return self.inputs.facts.mean, self.inputs.facts.deviation
+        return _moments(self.inputs)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all that a result depends on: inputs, labels, classes, ids, keys, augmentation, and the test part.
 
-        The name, and what could not be read, are no part of it. Time: one pass over the data.
+        The name, and what could not be read, are no part of it. Mapped images count with the digest that their source knows.
+        Time: one pass over the data, but for those.
         """
         digest = hashlib.sha256()
         for part in (self, self.test):
@@ -156,8 +185,45 @@ class Dataset:
             for array in (part.inputs, part.ids, part.labels):
                 if array is not None:
                     digest.update(f"{array.shape}{array.dtype.str}".encode())
-                    digest.update(np.ascontiguousarray(array).data)
+                    known = array.facts if isinstance(array, MappedImages) else None
+                    digest.update(np.ascontiguousarray(array).data if known is None else known.sha256.encode())
         return digest.hexdigest()
+
+
+def _moments(inputs: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(c,) mean and standard deviation along the last axis."""
+    n_channels = inputs.shape[-1]
+    total, squares, count = np.zeros(n_channels), np.zeros(n_channels), inputs.size // n_channels
+    for block in _blocks(inputs):
+        for part in _sums_of_bytes(block) if block.dtype == np.uint8 else _sums_of_floats(block):
+            total += part[0]
+            squares += part[1]
+    mean = total / max(count, 1)
+    return mean, np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
+
+
+def _sums_of_bytes(block: NDArray[np.uint8]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """(c,) sums and sums of squares, exact: down long columns, which is fast; 4,096 squares of bytes stay under 2**32."""
+    n_channels, rows = block.shape[-1], block.reshape(len(block), -1)
+    width = n_channels * max(1, (1 << 22) // (n_channels * len(rows)))
+    for start in range(0, rows.shape[1], width):
+        part = rows[:, start : start + width]
+        sums = part.sum(axis=0, dtype=np.uint32), np.square(part, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
+        yield sums[0].reshape(-1, n_channels).sum(axis=0), sums[1].reshape(-1, n_channels).sum(axis=0, dtype=np.uint64)
+
+
+def _sums_of_floats(block: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    columns = block.reshape(-1, block.shape[-1]).astype(np.float64)
+    yield columns.sum(axis=0), np.square(columns).sum(axis=0)
+
+
+def _blocks(inputs: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Blocks of rows: 4,096 of them, fewer where bytes are many (images), so that a block stays under 32 MiB."""
+    n_rows = 4096
+    if inputs.dtype == np.uint8:
+        n_rows = max(1, min(n_rows, (1 << 25) // math.prod(inputs.shape[1:])))
+    for start in range(0, len(inputs), n_rows):
+        yield inputs[start : start + n_rows]
 
 
 def hold_out(labels: ArrayLike, ids: ArrayLike, share: float) -> NDArray[np.int64]:

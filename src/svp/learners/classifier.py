@@ -1,6 +1,7 @@
 """Any scikit-learn classifier as a `Learner`: it gives probabilities, and nothing else."""
 
 import inspect
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from svp.chance import shuffled, spawn_seed
 from svp.config import RunConfig, TrainConfig
-from svp.data.base import Dataset
+from svp.data.base import Dataset, check_memory
 from svp.errors import MissingInput, SettingError, SvpError, TrainingError, one_line
 from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.runs import read_array, read_json, write_array, write_json
@@ -142,6 +143,8 @@ def logistic(*, max_iter: int = 1000, random_state: int | None = None, **options
 
 
 def _rows(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    n_bytes = 4 * len(ids) * math.prod(dataset.inputs.shape[1:])
+    check_memory(n_bytes, f"{len(ids):,} examples as rows of floats", "a net, a smaller image_size (--image-size), ")
     inputs = dataset.inputs[dataset.positions(ids)]
     rows = inputs.reshape(len(inputs), -1).astype(np.float32)
     return rows / np.float32(255) if inputs.dtype == np.uint8 else rows

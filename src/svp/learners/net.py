@@ -1,10 +1,10 @@
 """The learner around a torch net: makes it, feeds the loop, keeps its files."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from svp.chance import shuffled, spawn_seed
 from svp.config import TrainConfig
-from svp.data.base import Augmentation, Dataset
+from svp.data.base import Augmentation, Dataset, available_memory
 from svp.errors import DataError, MissingInput, SettingError, TrainingError, one_line
 from svp.learners import loop, weights
 from svp.learners.base import EpochRecord, Outputs, Progress
@@ -124,9 +124,44 @@ class NetLearner:
 
     def _examples(self, dataset: Dataset, ids: NDArray[np.int64], labels: NDArray[np.int64] | None) -> loop.Examples:
         device = self._compute.device
-        inputs = torch.from_numpy(np.ascontiguousarray(dataset.inputs[dataset.positions(ids)]))
+        inputs = _inputs(dataset, ids, device)
         numbers = torch.from_numpy(np.zeros(len(ids), np.int64) if labels is None else np.asarray(labels, np.int64))
-        return loop.Examples(inputs.to(device), numbers.to(device), ids, self._mean.to(device), self._std.to(device))
+        return loop.Examples(inputs, numbers.to(device), ids, self._mean.to(device), self._std.to(device))
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """Rows of an array on disk, in place of a tensor that would not fit: `inputs[rows]` reads them, to the device of the model.
+
+    array      (n, ...) mapped
+    positions  (m,) which row of it each row of these is
+    """
+
+    array: NDArray[Any]
+    positions: NDArray[np.int64]
+    device: str
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        """Read in the order in which they lie on disk: a batch is drawn from everywhere."""
+        wanted = self.positions[rows if isinstance(rows, slice) else rows.cpu().numpy()]
+        order = np.argsort(wanted)
+        read = self.array[wanted[order]]
+        inputs = np.empty_like(read)
+        inputs[order] = read
+        return torch.from_numpy(inputs).to(self.device)
+
+
+def _inputs(dataset: Dataset, ids: NDArray[np.int64], device: str) -> Tensor:
+    """The inputs of these examples, in memory on the device; of mapped images that would take more than half of the free memory,
+    what reads them from disk a batch at a time.
+    """
+    positions, free = dataset.positions(ids), available_memory()
+    n_bytes = len(ids) * dataset.inputs[:1].nbytes
+    if isinstance(dataset.inputs, np.memmap) and free is not None and n_bytes > free / 2:
+        return cast(
+            Tensor, OnDisk(dataset.inputs, positions, device)
+        )  # all that the loop does to inputs is inputs[rows]
+    return torch.from_numpy(np.ascontiguousarray(dataset.inputs[positions])).to(device)
 
 
 def _two_examples(example: Tensor, compute: Compute) -> Tensor:

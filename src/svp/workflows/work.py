@@ -358,7 +358,7 @@ def begin(
     if out is None:
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset.name)
         kind = f"{name}-{config.workflow}"
-        out = Path("runs") / f"{kind}-{config.digest(without=[*config.may_vary, 'data'])[:8]}"
+        out = Path("runs") / f"{kind}-{config.digest(without=[*config.may_vary, 'data', 'cache'])[:8]}"
         # Another method or budget does not train the same proxy again.
         siblings = sorted(mark.parent for mark in Path("runs").glob(f"{kind}-*/environment.json"))
         here = surroundings(environment(dataset))

@@ -1,0 +1,248 @@
+"""Images as bytes in Parquet: one file, or a folder of shards, as the Hugging Face hub and many others keep them."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.data import decode
+from svp.data.base import TEST_SHARE, Dataset, OnError, Progress
+from svp.data.photos import Files, dataset_of, some
+from svp.data.pixels import stamp
+from svp.errors import DataError, SettingError
+
+IMAGES = ("image", "img", "jpg", "png", "bytes")  # how columns of images are called, and those of labels
+LABELS = ("label", "labels", "class", "target", "fine_label")
+PLACES = ("", "data", "train")  # folders below the given one that may hold the shards
+_PART = re.compile(r"(train|test|validation|valid|val)(?![a-z])")
+_TESTS = ("test", "validation", "valid", "val")  # the first that has labels is the test part
+
+
+def load(
+    source: str | os.PathLike[str],
+    image_size: int = 64,
+    short_side: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    on_error: OnError = "refuse",
+    test_share: float = TEST_SHARE,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """A dataset from the rows of a Parquet file, or of a folder of them (those in data/ and in folders below are found).
+
+    image_column  of bytes, or of structures {bytes, path}; default: image, img, jpg, png or bytes
+    label_column  of class numbers or names; default: label, labels, class, target or fine_label. The names of numbers are
+                  taken from the Hugging Face metadata of the file where there are any
+
+    Shards are divided by how their name or folder begins (train-00000-of-00008.parquet, test/0.parquet): the first of test,
+    validation, valid and val with labels (no row below 0) is the test part; where none is, test_share of each class is held out.
+    ids are row numbers through the training part's shards in order of their path's bytes; keys are SHARD:ROW.
+    The other arguments, errors and costs are those of `images.load`; a row group is held in memory at a time.
+    """
+    source = Path(source)
+    shards = _shards(source, label_column)
+    columns = [_columns(shard, image_column, label_column) for shard in shards[0] + shards[1]]
+    if other := next((c for c in columns if c[:2] != columns[0][:2] or c[2] != columns[0][2]), None):
+        raise DataError(f"{source}: its shards differ in their columns or names of classes: {columns[0]}, {other}")
+    image, label, names = columns[0]
+    labels = [[_labels(shard, label) for shard in part] for part in shards]
+    classes = names or _classes([values for part in labels for values in part])
+    parts = tuple(
+        _files(source, image, some_shards, values, classes) for some_shards, values in zip(shards, labels, strict=True)
+    )
+    train, test = parts
+    if not shards[1]:
+        train, test = train.divided(test_share)
+    elif test_share != TEST_SHARE:
+        raise SettingError(f"{source}: test_share (--test-share) means nothing here; it has shards of a test part")
+    rows = _Rows(image, shards[0] + shards[1])
+    wheres = [*train.ids.tolist(), *(test.ids if not shards[1] else test.ids + len(train.ids)).tolist()]
+    return dataset_of(
+        source,
+        (train, test),
+        classes,
+        lambda positions: [rows[wheres[i]] for i in positions],
+        image_size=image_size,
+        short_side=short_side,
+        on_error=on_error,
+        cache=cache,
+        progress=progress,
+    )
+
+
+def is_source(path: Path) -> bool:
+    """Whether a path is a Parquet file, or a folder of them."""
+    if path.is_dir():
+        return any(any((path / place).glob("*.parquet")) for place in PLACES)
+    return path.suffix.lower() == ".parquet"
+
+
+# --- shards and their columns
+
+
+def _shards(source: Path, label: str | None) -> tuple[list[Path], list[Path]]:
+    """The files of the training and of the test part, each in order of their paths."""
+    if not source.is_dir():
+        return [source], []
+    found: dict[str, list[Path]] = {}
+    for path in sorted(source.rglob("*.parquet"), key=lambda path: os.fsencode(path.relative_to(source))):
+        parts = (_PART.match(name.lower()) for name in path.relative_to(source).parts)
+        found.setdefault(next((part[1] for part in parts if part), ""), []).append(path)
+    train = found.get("train", [])
+    if train and "" in found:
+        raise DataError(
+            f"{source} has shards of a part train, and others that are of no part: {some([p.name for p in found['']])}; "
+            "move them elsewhere, or let their names begin with train, test or validation"
+        )
+    train = train or found.get("", [])
+    if not train:
+        raise DataError(
+            f"{source} has no shards to train on, only of {', '.join(found)}; let their names begin with train"
+        )
+    tests = (found[name] for name in _TESTS if name in found)
+    return train, next((shards for shards in tests if _is_labelled(shards, label)), [])
+
+
+def _is_labelled(shards: list[Path], label: str | None) -> bool:
+    """Whether no label is below 0, as they are where nobody may know them."""
+    for shard in shards:
+        values = _labels(shard, _column(shard, _schema(shard).names, label, LABELS, "labels"))
+        if values.dtype.kind in "iu" and (values < 0).any():
+            return False
+    return True
+
+
+def _columns(shard: Path, image: str | None, label: str | None) -> tuple[str, str, tuple[str, ...]]:
+    """The columns of images and of labels, and the names of the classes, if the file has any."""
+    schema = _schema(shard)
+    image = _column(shard, schema.names, image, IMAGES, "images")
+    label = _column(shard, schema.names, label, LABELS, "labels")
+    kind = schema.field(image).type
+    fields = {kind.field(i).name for i in range(kind.num_fields)}
+    if "binary" not in str(kind) or (fields and "bytes" not in fields):
+        raise DataError(
+            f"{shard}: column {image} holds {kind}, not the bytes of image files; name another (--image-column)"
+        )
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return image, label, tuple(features[label]["names"])
+    except (KeyError, TypeError, ValueError):  # nobody has to write any
+        return image, label, ()
+
+
+def _column(shard: Path, names: Sequence[str], given: str | None, usual: Sequence[str], what: str) -> str:
+    flag = {"images": "image_column (--image-column)", "labels": "label_column (--label-column)"}[what]
+    if given is not None and given not in names:
+        raise DataError(f"{shard} has no column {given!r}; it has {', '.join(names)}")
+    found = given or next((name for name in usual if name in names), None)
+    if found is None:
+        raise DataError(
+            f"{shard} has no column of {what} called {', '.join(usual)}; name one of {', '.join(names)} with {flag}"
+        )
+    return found
+
+
+def _schema(shard: Path) -> Any:
+    with _open(shard) as file:
+        return file.schema_arrow
+
+
+def _open(shard: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(shard)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{shard} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _labels(shard: Path, column: str) -> NDArray[Any]:
+    """(n,) numbers or names."""
+    import pyarrow as pa
+
+    try:
+        with _open(shard) as file:
+            values = file.read(columns=[column]).column(column)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{shard} cannot be read: {' '.join(str(error).split())}") from error
+    if values.null_count:
+        raise DataError(f"{shard}: {values.null_count} rows have no {column}; remove them")
+    if pa.types.is_integer(values.type):
+        return np.asarray(values.to_numpy(), np.int64)
+    if pa.types.is_dictionary(values.type) or pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        return np.array(values.to_pylist(), np.str_)
+    raise DataError(f"{shard}: column {column} holds {values.type}; labels are whole numbers or names (--label-column)")
+
+
+def _classes(labels: list[NDArray[Any]]) -> tuple[str, ...]:
+    """Names in order, or numbers in words."""
+    if labels[0].dtype.kind == "U":
+        return tuple(np.unique(np.concatenate(labels)).tolist())
+    return tuple(str(i) for i in range(max((int(values.max()) + 1 for values in labels if len(values)), default=0)))
+
+
+def _files(source: Path, image: str, shards: list[Path], labels: list[NDArray[Any]], classes: tuple[str, ...]) -> Files:
+    numbers: list[int] = []
+    keys: list[str] = []
+    stamps: list[bytes] = []
+    known = {name: i for i, name in enumerate(classes)}
+    for shard, values in zip(shards, labels, strict=True):
+        of_names = values.dtype.kind == "U"
+        if of_names and (unknown := sorted(set(values.tolist()) - set(known))):
+            raise DataError(f"{shard} has classes that the names of the file lack: {some(unknown)}")
+        if not of_names and len(values) and not 0 <= values.min() <= values.max() < len(classes):
+            raise DataError(
+                f"{shard} has labels from {values.min()} to {values.max()}, and {len(classes)} classes are named"
+            )
+        numbers += [known[name] for name in values.tolist()] if of_names else values.tolist()
+        name, facts = shard.relative_to(source).as_posix() if shard != source else shard.name, shard.stat()
+        keys += [f"{name}:{row}" for row in range(len(values))]
+        stamps += [stamp(f"{name}:{image}", facts.st_size, facts.st_mtime_ns, row) for row in range(len(values))]
+    return Files(np.arange(len(numbers)), np.array(numbers, np.int64), tuple(keys), tuple(stamps), {})
+
+
+# --- rows
+
+
+class _Rows:
+    """The image files in a column, by row through all shards; they are read in order, a row group at a time."""
+
+    def __init__(self, column: str, shards: list[Path]) -> None:
+        self._column = column
+        self._groups: list[tuple[Path, int]] = []
+        starts = [0]
+        for shard in shards:
+            with _open(shard) as file:
+                for group in range(file.num_row_groups):
+                    self._groups.append((shard, group))
+                    starts.append(starts[-1] + file.metadata.row_group(group).num_rows)
+        self._starts = np.array(starts)
+        self._group = lru_cache(maxsize=1)(self._read)
+
+    def __getitem__(self, row: int) -> decode.Item:
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        value = self._group(group)[row - int(self._starts[group])].as_py()
+        if isinstance(value, dict):
+            path = value.get("path")
+            value = value["bytes"]
+            if value is None and path:  # a file that lies beside its shard
+                return str(self._groups[group][0].parent / path)
+        return value or b""  # nothing is no image
+
+    def _read(self, group: int) -> Any:
+        import pyarrow as pa
+
+        shard, number = self._groups[group]
+        try:
+            with _open(shard) as file:
+                return file.read_row_group(number, columns=[self._column]).column(self._column).combine_chunks()
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{shard} cannot be read: {' '.join(str(error).split())}") from error
