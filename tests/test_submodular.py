@@ -15,8 +15,8 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from svp.errors import DataError, MissingInput, SettingError, UnknownName
-from svp.select import compared, select, submodular
-from svp.select.similarity import KERNELS
+from svp.select import bounded, compared, select, submodular
+from svp.select.similarity import KERNELS, Similarity
 from tests import reference
 from tests.test_k_center import KINDS, made
 
@@ -24,11 +24,21 @@ fixed = settings(deadline=None, derandomize=True, max_examples=60)
 both_methods = pytest.mark.parametrize("method", ["facility_location", "graph_cut"])
 
 # Blocks far smaller than the data; entries are thinned out as soon as every row has been looked at once, or never.
-SMALL = {(compared, "_ROWS"): 3, (compared, "_COLUMNS"): 4, (submodular, "_AHEAD"): 2}
-THINNED, NEVER = {**SMALL, (submodular, "_SPARSE"): 1}, {**SMALL, (submodular, "_SPARSE"): 10**9}
+SMALL = {
+    (compared, "_ROWS"): 3,
+    (compared, "_COLUMNS"): 4,
+    (bounded, "_ROWS"): 20,
+    (bounded, "_COLUMNS"): 16,
+    (submodular, "_AHEAD"): 2,
+    (submodular, "_FEW"): 2,
+    (submodular, "_HELD"): 10**9,
+}
+THINNED = {**SMALL, (submodular, "_SPARSE"): 1}
+HELD = {**SMALL, (submodular, "_SPARSE"): 1, (submodular, "_HELD"): 1}
+NEVER = {**SMALL, (submodular, "_SPARSE"): 10**9, (submodular, "_NOTED"): 1}
 
 
-@pytest.fixture(params=[{}, THINNED, NEVER], ids=["as it is", "thinned", "never thinned"])
+@pytest.fixture(params=[{}, THINNED, NEVER, HELD], ids=["as it is", "thinned", "never thinned", "held"])
 def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     for (module, name), value in request.param.items():
         monkeypatch.setattr(module, name, value)
@@ -93,9 +103,9 @@ def test_both_ways_of_a_choice_are_tested_above(monkeypatch: pytest.MonkeyPatch)
     thinned = []
     original = submodular._Thin.__init__
 
-    def noted(self: Any, *given: Any) -> None:
+    def noted(self: Any, *given: Any, **named: Any) -> None:
         thinned.append(True)
-        original(self, *given)
+        original(self, *given, **named)
 
     monkeypatch.setattr(submodular._Thin, "__init__", noted)
     for sizes, expected in ((THINNED, [True]), (NEVER, [])):
@@ -167,13 +177,15 @@ def test_nothing_but_the_data_and_the_seed_decides(
     assert chosen(source=np.load(tmp_path / "embeddings.npy", mmap_mode="r")) == first
     with threadpool_limits(1):
         assert chosen() == first
-    for sizes in (THINNED, NEVER):
+    for sizes in (THINNED, HELD, NEVER):
         for (module, name), value in sizes.items():
             monkeypatch.setattr(module, name, value)
         assert chosen(order) == first
         assert chosen(memory="1MiB") == first
+    monkeypatch.setattr(bounded, "_TILES", 1)
     for n_threads in (1, 3):
-        monkeypatch.setattr(compared, "n_cores", lambda n_threads=n_threads: n_threads)
+        for module in (bounded, compared):
+            monkeypatch.setattr(module, "n_cores", lambda n_threads=n_threads: n_threads)
         assert chosen() == first
 
 
@@ -369,3 +381,32 @@ def test_similarities_that_cannot_cover_anything_are_refused() -> None:
 def test_neighbors_of_a_method_that_has_none_is_refused() -> None:
     with pytest.raises(SettingError, match="neighbors=5: method 'random'"):
         select("random", 1, ids=[1, 2], neighbors=5)
+
+
+@pytest.mark.usefixtures("sizes")
+@pytest.mark.parametrize("kernel", ["cosine", "dot"])
+def test_bounds_hold_and_what_is_above_is_found(kernel: str) -> None:
+    rng = np.random.default_rng(2)
+    ground, s = rng.permutation(50), rng.permutation(50)[:30]
+    for embeddings in (rng.normal(size=(50, 3)), rng.random((50, 400))):
+        embeddings[7] = 0
+        columns = Similarity.made(embeddings, None, 1 << 20).among(ground, kernel).columns(s)
+        assert isinstance(columns, compared.DenseColumns)
+        assert columns.rough is not None
+        whole = columns.block(np.arange(50), np.arange(30)).astype(np.int64)
+        low = np.maximum(whole[:, :2].max(axis=1), 0).astype(np.int32)
+        v = np.flatnonzero(rng.random(50) < 0.5)
+        high = low + rng.integers(1, 1 << 20, size=50, dtype=np.int32)
+        of = bounded.Bounded(columns, columns.rough())
+        assert (of.rough.at_most(low) >= np.maximum(whole - low[:, None], 0).sum(axis=0)).all()
+        for own, top in ((np.arange(50), None), (v, high[v])):
+            over = np.maximum(whole[own] - low[own, None], 0)
+            exact = (over if top is None else np.minimum(over, (top - low[own])[:, None])).sum(axis=0)
+            sums, error = of.between(np.arange(30), own, low[own], top)
+            assert (abs(sums - exact) <= error).all()
+            assert (error <= 1e-4 * (1 << 22) * 50).all()
+            some = np.array([4, 1, 17])
+            assert columns.sums(low[own], top, own, some).tolist() == exact[some].tolist()
+        found = of.above(low, 50 * 30)
+        assert np.array_equal(found.toarray(), np.where(whole > low[:, None], whole, 0))
+        assert of.above(low, found.nnz - 1) is None

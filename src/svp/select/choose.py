@@ -130,7 +130,9 @@ def scores_of(
     else:
         for rows in chunks:
             fill(rows)
-    if len(bad := inputs.ids[~np.isfinite(values)]):
+    finite = np.isfinite(values)
+    if not finite.all():
+        bad = inputs.ids[~finite]
         hint = "; leave out what training never showed" if any(need not in NO_SIGNAL for need in row.needs) else ""
         raise DataError(
             f"Method {name!r} gave {len(bad)} scores that are not finite, the first ids: {bad[:3].tolist()}{hint}"
@@ -152,9 +154,10 @@ def _top(values: Floats, candidates: Ints, size: int, order: Callable[[Ints], In
         # Sorting only what can be in: first those above a guess from a sample, then those at or above the last that is.
         sample = own[:: max(1, len(own) // _SAMPLE)]
         guess = np.quantile(sample, max(0.0, 1 - 1.1 * size / len(own) - 3 / len(sample)), method="lower")
-        if (own >= guess).sum() >= size:
-            candidates, own = candidates[own >= guess], own[own >= guess]
-        likely = own >= np.partition(own, len(own) - size)[len(own) - size]
+        likely = np.flatnonzero(own >= guess)
+        if len(likely) >= size:
+            candidates, own = candidates[likely], own[likely]
+        likely = np.flatnonzero(own >= np.partition(own, len(own) - size)[len(own) - size])
         candidates, own = candidates[likely], own[likely]
     return candidates[np.lexsort((order(candidates), -own))[:size]]
 

@@ -5,7 +5,7 @@ Sums of whole numbers are exact: no order of rows, size of blocks or number of t
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -16,10 +16,11 @@ from svp.select.geometry import split
 from svp.select.table import Floats, Ints
 
 Units = NDArray[np.int32]
+Nearly = NDArray[np.float32]
 Places = Ints | slice
 Csr = Any  # scipy.sparse.csr_array, which has no types
 T = TypeVar("T")
-Blocks = Callable[[Places, slice], Floats]
+Blocks = Callable[[Places, Places], Floats]
 
 # The largest similarity has 2^22 units: 2.4e-7 of it each, and 256 of them add up within int32.
 BITS = 22
@@ -46,10 +47,29 @@ class Compared(Protocol):
         """The k highest entries of each row, the example itself always among them; of equals the earlier place."""
 
 
+class Rough(Protocol):
+    """Entries of columns that are fast to have and nearly right: what bounds are made of.
+
+    slack  units by which one may be wrong
+    """
+
+    slack: float
+
+    def above(self, v: Places, low: Units) -> Callable[[Places], Nearly]:
+        """From columns c to (len(c), len(v)) by how many units their entries in rows v are above low (len(v),)."""
+
+    def exact(self, v: Ints, c: Ints) -> Units:
+        """(len(v),) the entries at these pairs."""
+
+    def at_most(self, low: Units) -> Floats:
+        """(k,) for each column no less than the sum over all rows of max(x, low) - low."""
+
+
 class Dense:
     """Compared in blocks that are computed, or read, when they are asked for.
 
     blocks  from columns s to a function (rows v, part of s) -> (len(v), len(part)) float64 in units, not yet rounded
+    rough   from columns s to entries that take far less time than blocks, where there are such
     """
 
     def __init__(
@@ -58,15 +78,18 @@ class Dense:
         unit: float,
         blocks: Callable[[Ints], Blocks],
         symmetric: bool,
+        rough: Callable[[Ints], Rough] | None = None,
     ) -> None:
         self.size = size
         self.unit = unit
         self.blocks = blocks
         self.symmetric = symmetric
+        self.rough = rough
 
     def columns(self, s: Ints) -> "DenseColumns":
         whole = self.symmetric and np.array_equal(s, np.arange(self.size))
-        return DenseColumns(self.size, len(s), self.blocks(s), mirrored=whole)
+        rough = None if self.rough is None else partial(self.rough, s)
+        return DenseColumns(self.size, len(s), self.blocks(s), mirrored=whole, rough=rough)
 
     def cross(self, s: Ints, c: Ints) -> Units:
         back = np.ascontiguousarray(self.columns(s).block(c, slice(None)).T)
@@ -95,13 +118,17 @@ class DenseColumns:
     """Columns that are computed, or read, block by block.
 
     mirrored  they are all columns of a symmetric matrix, in order
+    rough     makes entries that take far less time, where there are such
     """
 
-    def __init__(self, size: int, width: int, compute: Blocks, mirrored: bool) -> None:
+    def __init__(
+        self, size: int, width: int, compute: Blocks, mirrored: bool, rough: Callable[[], Rough] | None
+    ) -> None:
         self.size = size
         self.width = width
         self.mirrored = mirrored
         self.compute = compute
+        self.rough = rough
         self.kept: Units | None = None
 
     def keep(self, memory: int) -> int:
@@ -118,7 +145,7 @@ class DenseColumns:
         self.kept = kept
         return kept.nbytes
 
-    def block(self, v: Places, part: slice) -> Units:
+    def block(self, v: Places, part: Places) -> Units:
         """(len(v), len(part)) entries, not to be written to."""
         if self.kept is not None:
             return self.kept[v, part]
@@ -130,26 +157,29 @@ class DenseColumns:
         """(m,) one column."""
         return self.block(slice(0, self.size), slice(c, c + 1))[:, 0]
 
-    def sums(self, low: Units | None = None, high: Units | None = None, v: Ints | None = None) -> Ints:
-        """(k,) for each column the sum over rows v (default: all) of min(max(x, low), high) - low, or of x.
+    def sums(
+        self, low: Units | None = None, high: Units | None = None, v: Ints | None = None, c: Ints | None = None
+    ) -> Ints:
+        """For each column of c (default: all) the sum over rows v (default: all) of min(max(x, low), high) - low, or of x.
 
         low   (len(v),) 0 or more
         high  (len(v),) above low
         """
         v = np.arange(self.size) if v is None else v
-        total = np.zeros(self.width, np.int64)
+        width = self.width if c is None else len(c)
+        total = np.zeros(width, np.int64)
 
         def add(part: slice) -> None:
             for start in range(0, len(v), _ROWS):
                 own = slice(start, start + _ROWS)
-                block = self.block(v[own], part)
+                block = self.block(v[own], part if c is None else c[part])
                 if low is not None:
                     np.maximum(block, low[own, None], out=block)
                 if high is not None:
                     np.minimum(block, high[own, None], out=block)
                 total[part] += block.sum(axis=0, dtype=np.int32)  # 256 entries of 2^22 units at most: it fits
 
-        for _ in self._each(add, self._parts(), n_rows=len(v)):
+        for _ in self._each(add, pieces(width, _COLUMNS), n_rows=len(v)):
             pass
         return total if low is None else total - low.sum(dtype=np.int64)
 
@@ -197,6 +227,10 @@ class DenseColumns:
             return
         with ThreadPoolExecutor(n_threads) as pool:
             yield from pool.map(work, parts)
+
+
+def pieces(size: int, length: int) -> Iterator[slice]:
+    return (slice(start, min(start + length, size)) for start in range(0, size, length))
 
 
 def _highest(block: Units, v: Ints, k: int) -> NDArray[np.bool_]:

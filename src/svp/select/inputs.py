@@ -18,6 +18,7 @@ from svp.select.table import Ints, Shape
 SUM_TOLERANCE = 1e-2
 # Numbers per chunk: what a method makes of them stays in a processor's cache, and memory is not asked for anew each time.
 CHUNK_NUMBERS = 1 << 17
+_FEW_COLUMNS = 32
 
 # How to hand over each array that is no signal.
 NO_SIGNAL = {
@@ -113,6 +114,8 @@ class Inputs:
     def part(self, need: str, rows: slice, keep: NDArray[np.bool_] | None = None) -> NDArray[Any]:
         """The examples `rows` of one array, checked; of them those to `keep`."""
         part = self.arrays[need][(slice(None),) * _axis(need) + (rows,)]
+        if need == "probs" and part.shape[1] <= _FEW_COLUMNS:
+            part = np.asfortranarray(part)  # checks and scores then run along columns, far longer than rows
         if not _is_sound(need, part).all():
             self.check(need)
         return part if keep is None else part[(slice(None),) * _axis(need) + (keep,)]

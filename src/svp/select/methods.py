@@ -149,7 +149,9 @@ METHODS: dict[str, Method] = {
     "facility_location": Cover(
         submodular.facility_location,
         needs=("similarity",),
-        cost=Cost(lambda s: 6 * _pairs(s), lambda s: 16 * s.n * s.d + 60 * s.n, lambda s: 5.0 * s.n * s.n + (64 << 20)),
+        cost=Cost(
+            lambda s: 6 * _pairs(s), lambda s: 28 * s.n * s.d + 200 * s.n, lambda s: 5.0 * s.n * s.n + (64 << 20)
+        ),
         check=_kernels,
     ),
     "graph_cut": Cover(

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.errors import DataError, SettingError, UnknownName
-from svp.select.compared import BITS, Blocks, Compared, Dense, Places, Sparse, csr
+from svp.select.bounded import Single
+from svp.select.compared import BITS, Blocks, Compared, Dense, Places, Rough, Sparse, csr
 from svp.select.table import Floats, Ints
 
 # A coordinate has 2^25 steps from 0 to 1, so that |x|^2 + |y|^2 + 2 |x y| stays below 2^53 squared steps, whatever is
@@ -171,17 +172,24 @@ class _Made:
             right = product.right(s)
             return lambda v, part: product.finish(product.left(v) @ right[part].T)
 
-        return Dense(len(ground), product.unit, blocks, symmetric=True)
+        def single(s: Ints) -> Rough:
+            return Single(product.left, product.right, len(ground), s)
+
+        return Dense(len(ground), product.unit, blocks, symmetric=True, rough=single if product.inner else None)
 
 
 @dataclass(frozen=True)
 class _Product:
-    """A kernel as a matrix product: entry (v, s) is finish(left(v) @ right(s).T), in units."""
+    """A kernel as a matrix product: entry (v, s) is finish(left(v) @ right(s).T), in units.
+
+    inner  nothing is done to the product, which is of rows no longer than 1
+    """
 
     unit: float
     left: Callable[[Places], Floats]
     right: Callable[[Places], Floats]
     finish: Callable[[Floats], Floats] = lambda block: block
+    inner: bool = False
 
 
 def cosine(embeddings: NDArray[Any], ground: Ints) -> _Product:
@@ -236,7 +244,7 @@ KERNELS: dict[str, Callable[[NDArray[Any], Ints], _Product]] = {"cosine": cosine
 def _inner(steps: Floats, unit: float) -> _Product:
     """Inner products of rows given in steps, in units: 2^BITS of them where two rows of length 1 agree."""
     down = 2.0 ** (BITS - 2 * _STEP_BITS)
-    return _Product(unit, lambda v: steps[v] * down, lambda s: steps[s])
+    return _Product(unit, lambda v: steps[v] * down, lambda s: steps[s], inner=True)
 
 
 def _steps(embeddings: NDArray[Any], ground: Ints) -> tuple[Floats, float]:

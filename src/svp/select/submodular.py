@@ -7,15 +7,20 @@ import math
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from svp.errors import DataError, SettingError
+from svp.select.bounded import Bounded
 from svp.select.compared import Compared, Csr, DenseColumns, SparseColumns, Units
 from svp.select.similarity import Similarity
 from svp.select.table import Floats, Ints, Picks
 
 # Entries above the coverage are worth holding where they are fewer than one in so many.
-_SPARSE = 32
+_SPARSE = 20
+_HELD = 4  # all entries are held where that takes at most one in so many of the bytes there are
 _BYTES_PER_ENTRY = 48  # while they are collected and sorted by row and by column
+_FEW = 64  # bounds brought up to date at first, before those that are still in the way
+_NOTED = 8  # rises remembered, in rows for each row there is
 _AHEAD = 32  # rows computed in one product, of those that are likely to be picked next
 
 
@@ -41,29 +46,24 @@ def facility_location(
     returns     positions in order of choice; the first k are the answer for budget k. The gain of a pick is by how much
                 the sum grew
     guarantee   at least 1 - 1/e (63%) of the greatest sum there is; no method does better in polynomial time
-    cost        m examples, c candidates: time about (2 + p) m c d, where p is how often the coverage of an example rises
-                before most entries are out of the race, 3 to 5 on features of networks. Memory: `memory` bytes, and
-                16 m d for embeddings; with a sparse similarity or neighbors=k time and memory of its entries (beside the
+    cost        m examples, c candidates: time about (1 + p) m c d, where p is how often the coverage of an example rises
+                before most entries are out of the race, 2 to 4 on features of networks. Memory: `memory` bytes, and
+                28 m d for embeddings; with a sparse similarity or neighbors=k time and memory of its entries (beside the
                 m^2 d that finding neighbours takes)
     Nemhauser, Wolsey and Fisher 1978, "An analysis of approximations for maximizing submodular set functions"; Minoux
     1978 for using that gains only fall; Wei, Iyer and Bilmes 2015, "Submodularity in data subset selection".
 
-    Gains are kept exact: when the coverage of some examples rises, their rows alone are looked at, for all candidates.
-    An entry at or below the coverage of its row never counts again, so that soon nearly all of them are out; the few
-    that remain are then collected once, and the rest of the choice takes next to no time.
+    Gains only fall, so those of the past are upper bounds. Where they are in the way they are brought up to date, by the rows
+    alone whose coverage rose since, in float32 with its error; what may be the best is then added up exactly. An entry
+    at or below the coverage of its row never counts again, so that soon nearly all of them are out; the few that remain
+    are then collected once, and the rest of the choice takes next to no time.
     """
+    if similarity.negative:
+        raise DataError("similarity: no value is above 0, from where facility_location counts; add a constant to all")
     compared = similarity.among(ground, kernel)
     place = _places(ground)
     coverage = compared.columns(place[already]).highest()
-    columns = compared.columns(place[candidates])
-    race: _Race
-    if isinstance(columns, SparseColumns):
-        race = _Thin(columns.above(coverage), coverage, columns.sums(coverage))
-    else:
-        held = columns.keep(memory // 2)
-        race = _Eager(columns, coverage, columns.sums(coverage), (memory - held) // _BYTES_PER_ENTRY)
-    if similarity.negative and not race.gains.any():
-        raise DataError("similarity: no value is above 0, from where facility_location counts; add a constant to all")
+    race = _race(compared, place[candidates], coverage, memory)
     picks, values = np.empty(budget, np.int64), np.empty(budget, np.int64)
     for i in range(budget):
         race = race.thinned(budget - i)
@@ -71,13 +71,19 @@ def facility_location(
     return Picks(candidates[picks], (values * compared.unit).astype(np.float64))
 
 
+def _race(compared: Compared, candidates: Ints, coverage: Units, memory: int) -> "_Race":
+    columns = compared.columns(candidates)
+    if isinstance(columns, SparseColumns):
+        return _Thin(columns.above(coverage), coverage)
+    held = columns.keep(memory // _HELD)
+    limit = (memory - held) // _BYTES_PER_ENTRY
+    if held or columns.rough is None:
+        return _Eager(columns, coverage, columns.sums(coverage), limit)
+    return _Lazy(Bounded(columns, columns.rough()), coverage, limit)
+
+
 class _Race(Protocol):
-    """Exact gains of all candidates while coverage grows. They are numbered by their place: of equals the lower wins.
-
-    gains  (c,) below 0 where taken
-    """
-
-    gains: Ints
+    """The candidates while coverage grows, by their place: of equal gains the lower wins."""
 
     def take(self) -> tuple[int, int]:
         """The best candidate and its gain; it is taken."""
@@ -119,17 +125,108 @@ class _Eager:
             return self
         self.n_risen = 0
         entries = self.columns.above(self.coverage, self.limit)
-        return self if entries is None else _Thin(entries, self.coverage, self.gains)
+        return self if entries is None else _Thin(entries, self.coverage, self.gains < 0)
+
+
+class _Lazy:
+    """Gains only fall, so an old one is an upper bound: bounds are renewed where they are above what is surely the best gain.
+
+    highest  (c,) no gain is above it; -1 where taken
+    lowest   (c,) what the gain was not below when `seen` rises were accounted for
+    seen     (c,) how many of the rises are accounted for; -1: nothing is
+    settled  (c,) whether the gain is known exactly; it is kept so
+    rises    for each pick that raised any coverage the rows, and their coverage before and after
+    """
+
+    def __init__(self, bounds: Bounded, coverage: Units, limit: int) -> None:
+        self.bounds = bounds
+        self.coverage = coverage
+        self.limit = limit
+        self.all = np.arange(len(coverage))
+        self.highest = bounds.rough.at_most(coverage)
+        self.lowest = np.zeros(len(self.highest))
+        self.seen = np.full(len(self.highest), -1)
+        self.settled = np.zeros(len(self.highest), bool)
+        self.rises: list[tuple[Ints, Units, Units]] = []
+        self.n_noted = 0  # rows in `rises`
+        self.n_risen = 0  # rows that rose since thinning was tried in vain
+        self.last = len(coverage)  # and by the last pick: about how many entries a column has above the coverage
+
+    def take(self) -> tuple[int, int]:
+        width = _FEW
+        while not self.settled[best := int(self.highest.argmax())]:
+            self._narrow(width)
+            width *= 4
+        gain = int(self.highest[best])
+        self.highest[best] = self.lowest[best] = -1
+        self.settled[best] = False
+        if gain:
+            self._raise(self.bounds.columns.column(best))
+        return best, gain
+
+    def _narrow(self, width: int) -> None:
+        """Bring bounds up to date, and where they are settle gains, of the `width` highest of those that may be the best."""
+        current = self.seen == len(self.rises)
+        rivals = np.flatnonzero((self.highest >= self.lowest[current].max(initial=0)) & ~self.settled)
+        old = rivals[~current[rivals]]
+        if len(old):
+            self._renew(old[_top(self.highest[old], width)])
+        else:
+            c = rivals[_top(self.highest[rivals], width)]
+            self.highest[c] = self.lowest[c] = self.bounds.columns.sums(self.coverage, c=c)
+            self.settled[c] = True
+
+    def _renew(self, c: Ints) -> None:
+        if len(new := c[self.seen[c] < 0]):
+            gains, error = self.bounds.between(new, self.all, self.coverage)
+            self.highest[new] = np.minimum(self.highest[new], gains + error)
+            self.lowest[new] = gains - error
+            self.seen[new] = len(self.rises)
+        for i in range(int(self.seen[c].min()), len(self.rises)):
+            own = c[self.seen[c] <= i]
+            lost, error = self.bounds.between(own, *self.rises[i])
+            self.highest[own] -= np.maximum(lost - error, 0)
+            self.lowest[own] -= lost + error
+        self.seen[c] = len(self.rises)
+
+    def _raise(self, column: Units) -> None:
+        v = np.flatnonzero(column > self.coverage)
+        before, after = self.coverage[v], column[v]
+        self.rises.append((v, before, after))
+        self.coverage[v] = after
+        self.last = len(v)
+        self.n_risen += len(v)
+        self.n_noted += len(v)
+        if self.n_noted > _NOTED * len(self.coverage):
+            self.rises.clear()
+            self.seen[:] = -1
+            self.n_noted = 0
+        c = np.flatnonzero(self.settled)
+        self.highest[c] = self.lowest[c] = self.highest[c] - self.bounds.columns.sums(before, after, v, c)
+        self.seen[c] = len(self.rises)
+
+    def thinned(self, left: int) -> _Race:
+        m, n_entries = len(self.coverage), self.last * len(self.highest)
+        pays = self.n_risen >= m and self.last * _SPARSE <= m <= self.last * left and n_entries <= self.limit
+        if not pays:
+            return self
+        self.n_risen = 0
+        entries = self.bounds.above(self.coverage, self.limit)
+        return self if entries is None else _Thin(entries, self.coverage, self.highest < 0)
 
 
 class _Thin:
-    """Only the entries above the coverage are held, by row and by column."""
+    """Only the entries above the coverage are held, by row and by column; all gains are exact."""
 
-    def __init__(self, entries: Csr, coverage: Units, gains: Ints) -> None:
+    def __init__(self, entries: Csr, coverage: Units, taken: NDArray[np.bool_] | None = None) -> None:
         self.rows = entries
         self.by_column = entries.tocsc()
         self.coverage = coverage
-        self.gains = gains
+        self.gains = np.zeros(entries.shape[1], np.int64)
+        over = entries.data.astype(np.int64) - np.repeat(coverage, np.diff(entries.indptr))
+        np.add.at(self.gains, entries.indices, over)
+        if taken is not None:
+            self.gains[taken] = -1
 
     def take(self) -> tuple[int, int]:
         best = int(self.gains.argmax())
@@ -228,6 +325,11 @@ class _Repeats:
             rows = self.compared.cross(self.candidates[wanted], self.candidates)
             self.rows.update(zip(wanted, rows, strict=True))
         return self.rows.pop(best)
+
+
+def _top(values: Floats, k: int) -> Ints:
+    """Where the k highest stand, in no order; all if there are fewer."""
+    return np.argpartition(values, len(values) - k)[-k:] if k < len(values) else np.arange(len(values))
 
 
 def _places(ground: Ints) -> Ints:
