@@ -554,6 +554,15 @@ def test_a_method_that_the_proxy_cannot_serve_says_so(data: Dataset, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_that_answers_in_no_numbers_is_no_result(data: Dataset, tmp_path: Path) -> None:
+    """NaN has a largest entry too: it would be tested as if it had said the first class."""
+    broken = {"model": "tests.own_models:Undecided"}
+    with refused(TrainingError, "own_models:Undecided", "no numbers for", "of 24 examples", "change its settings"):
+        coreset(core(proxy=LOGISTIC, target=broken, method="margin"), data, out=tmp_path / "run")
+    with refused(TrainingError, "no numbers for", "of 64 examples"):
+        coreset(core(proxy=broken, target=LOGISTIC, method="margin"), data, out=tmp_path / "other")
+
+
 def test_a_counting_model_is_fitted_once_a_stage(data: Dataset, tmp_path: Path) -> None:
     own_models.fitted.clear()
     own = {"model": "tests.own_models:CountingClassifier"}

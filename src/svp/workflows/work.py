@@ -17,7 +17,7 @@ from svp.audit import Agreement, agreement
 from svp.chance import spawn_seed
 from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
-from svp.errors import DataError, MissingInput, SettingError
+from svp.errors import DataError, MissingInput, SettingError, TrainingError
 from svp.learners import EpochRecord, Learner, Outputs, check_device, find, make_learner, trial
 from svp.runs import (
     METRICS_FORMAT,
@@ -91,7 +91,13 @@ class Fitted:
 
     def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
         self.ready()
-        return self.learner.predict(dataset, ids, embeddings=embeddings)
+        outputs = self.learner.predict(dataset, ids, embeddings=embeddings)
+        if wrong := int((~np.isfinite(outputs.probs).all(axis=1)).sum()):
+            raise TrainingError(
+                f"{self.config.model} ({self.stage.folder}) gives probabilities that are no numbers for {wrong:,} of "
+                f"{len(ids):,} examples: it was trained to no good end; change its settings (a net: lower lr)"
+            )
+        return outputs
 
     def signals(self) -> Signals:
         if "signals" not in self.learner.gives:
