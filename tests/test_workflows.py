@@ -554,6 +554,20 @@ def test_a_method_that_the_proxy_cannot_serve_says_so(data: Dataset, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_classifier_in_both_roles_is_one_model(data: Dataset, tmp_path: Path) -> None:
+    """Named alone, it keeps the epochs of the default proxy and of the default target, which mean nothing to it."""
+    own = {"model": "tests.own_models:CountingClassifier"}
+    config = core(proxy=own, target=own, method="margin", control=["full"], compute={})
+    assert config.proxy.epochs != config.target.epochs
+    own_models.fitted.clear()
+    run = coreset(config, data, out=tmp_path / "run")
+    assert own_models.fitted == [64, 24]  # the proxy is the target on everything
+    assert run.metrics["agreement"] == []
+    assert [c["arm"] for c in run.metrics["comparisons"]] == ["proxy"]
+    config = act(proxy=own, target=own, method="margin", control=["target"], compute={})
+    assert active(config, data, out=tmp_path / "active").metrics["same_model"]
+
+
 def test_a_model_that_answers_in_no_numbers_is_no_result(data: Dataset, tmp_path: Path) -> None:
     """NaN has a largest entry too: it would be tested as if it had said the first class."""
     broken = {"model": "tests.own_models:Undecided"}

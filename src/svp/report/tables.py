@@ -217,9 +217,9 @@ def story(facts: Facts) -> Json:
         "method": method,
         "method_summary": METHODS[method].summary if method in METHODS else "",
         "proxy": None if settings.get("selection") else settings["proxy.model"],
-        "proxy_epochs": settings["proxy.epochs"],
+        "proxy_trained": _trained(settings["proxy.model"], metrics.get("proxies", [])),
         "target": settings["target.model"],
-        "target_epochs": settings["target.epochs"],
+        "target_trained": _trained(settings["target.model"], metrics["arms"]),
         "same": trains(facts, "proxy") == trains(facts, "target"),
         "n": metrics["n"],
         "n_test": about["n_test"],
@@ -228,6 +228,12 @@ def story(facts: Facts) -> Json:
         "n_seeds": settings["seeds"],
         "margin": words.points(metrics["margin"]),
     }
+
+
+def _trained(model: str, found: list[Json]) -> str:
+    """A model and, of a net, for how many epochs it was trained (on everything, or else on its first part)."""
+    epochs = [arm["epochs"] for arm in sorted(found, key=lambda arm: -arm["n"]) if arm["steps"] is not None]
+    return f"{model}, {epochs[0]} epochs" if epochs else model
 
 
 def trains(facts: Facts, role: str) -> Json:

@@ -22,7 +22,7 @@ from svp.runs import SIMULATED, Json, Run, check_files
 from svp.select import resolve_budget
 from svp.workflows.arms import Arm, answers, arm_facts, compare
 from svp.workflows.session import Session
-from svp.workflows.work import Ranked, Show, Work, begin, check, check_needs, labels_of, silent
+from svp.workflows.work import Ranked, Show, Work, begin, check, check_needs, labels_of, settled, silent
 
 
 class Oracle:
@@ -52,6 +52,7 @@ def active(
     on what each arm had labelled at the totals to evaluate; where an arm's own model is the target, that model is the one
     evaluated. Arguments, resuming and errors: as `coreset`.
     """
+    config = settled(config, "proxy", "target")
     dataset = dataset or load(config, show)
     labels_of(dataset)  # first of all: without labels there may be no classes either
     check_needs(config, dataset, trained_on_all=False)

@@ -25,7 +25,7 @@ from svp.learners import find
 from svp.runs import Json, Run
 from svp.select import Selection, find_method, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare
-from svp.workflows.work import Fitted, Ranked, Show, Tested, Work, begin, check, labels_of, model_seed, silent
+from svp.workflows.work import Fitted, Ranked, Show, Tested, Work, begin, check, labels_of, model_seed, settled, silent
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def coreset(
     Called again after an interruption, it continues inside the stage and ends in the same ids and metrics.
     Cost: the trainings. Files: docs/run_folder.md. Raises the errors of svp.errors, before anything is trained where it can.
     """
+    config = settled(config, "target", *([] if config.selection else ["proxy"]))
     dataset = dataset or load(config, show)
     check(config, dataset, chooses=config.selection is None)
     if "steps" in config.equal and not find(config.target).is_net:
@@ -72,7 +73,8 @@ def coreset(
                 selection = chosen[seed].ranked.selection
             else:
                 selection = earlier.head(budget)
-            arms += _train_targets(work, config, selection, seed)
+            itself = chosen[seed].proxies[0] if _is_own_proxy(config) else None
+            arms += _train_targets(work, config, selection, seed, itself)
             suffix = "" if seed == config.seed else f"-seed{seed}"
             selection.save(work.run.folder / f"selection{suffix}.parquet")
         return work.finish(config, **_measured(work, config, budget, chosen, arms))
@@ -90,8 +92,13 @@ def _select(work: Work, config: CoresetConfig, budget: int, seed: int) -> Chosen
     return Chosen(fitted, ranked, work.test(f"proxy/seed-{seed}/test", fitted[0]) if fitted else None)
 
 
-def _train_targets(work: Work, config: CoresetConfig, selection: Selection, seed: int) -> list[Arm]:
-    """Train and test the target of one run seed on every part that was asked for."""
+def _train_targets(
+    work: Work, config: CoresetConfig, selection: Selection, seed: int, itself: Fitted | None
+) -> list[Arm]:
+    """Train and test the target of one run seed on every part that was asked for.
+
+    itself  the proxy, where it is the target: then the target on everything stands already, and costs nothing
+    """
     ids, labels = work.dataset.ids, labels_of(work.dataset)
     parts = {_first_arm(config): np.sort(selection.ids)}
     if "random" in config.control:
@@ -103,11 +110,8 @@ def _train_targets(work: Work, config: CoresetConfig, selection: Selection, seed
             folder = f"target/{name}-{equal}/seed-{seed}"
             fitted = work.train(f"{folder}/model", train, part, labels[work.dataset.positions(part)], seed)
             arms.append(Arm(name, equal, seed, fitted, work.test(f"{folder}/test", fitted)))
-    # The target on everything is the proxy of this seed, where both are the same model: then it costs nothing.
-    same = _is_own_proxy(config)
-    if same or "full" in config.control:
-        folder = f"proxy/seed-{seed}/model-0" if same else f"target/full/seed-{seed}/model"
-        fitted = work.train(folder, config.target, ids, labels, seed)
+    if itself or "full" in config.control:
+        fitted = itself or work.train(f"target/full/seed-{seed}/model", config.target, ids, labels, seed)
         arms.append(Arm("full", "epochs", seed, fitted, work.test(f"target/full/seed-{seed}/test", fitted)))
     return arms
 

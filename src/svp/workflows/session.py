@@ -15,7 +15,7 @@ from svp.errors import BudgetError, DataError, SettingError
 from svp.labels import Answer, Batch, LabelStore, Round
 from svp.runs import Run, digest
 from svp.select import Cover, Selection, find_method, resolve_budget, select
-from svp.workflows.work import Fitted, Show, Work, check_needs, model_seed, silent
+from svp.workflows.work import Fitted, Show, Work, check_needs, model_seed, settled, silent
 
 
 class Session:
@@ -46,6 +46,7 @@ class Session:
             raise SettingError(
                 f"a session takes a svp.RunConfig, not {type(config).__name__}; make one of the same settings"
             )
+        config = settled(config, "proxy")
         dataset = (dataset or load(config, show)).without_labels()
         check_needs(config, dataset, trained_on_all=False)
         run = Run.start(Path(folder), config, dataset, reuse=reuse, accept_code_change=accept_code_change)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from svp.chance import spawn_seed
 from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError, TrainingError
-from svp.learners import EpochRecord, Learner, Outputs, check_device, find, make_learner, trial
+from svp.learners import EpochRecord, Learner, Outputs, check_device, find, make_learner, settle, trial
 from svp.runs import (
     METRICS_FORMAT,
     Json,
@@ -37,6 +37,8 @@ from svp.signals import KINDS, Signals
 
 if TYPE_CHECKING:
     from svp.learners.compute import Compute
+
+C = TypeVar("C", bound=RunConfig)
 
 # What every choice runs beside the function of its method.
 CHOOSING_CODE = tuple(
@@ -345,6 +347,16 @@ def _select(
 
 
 # --- before the first stage ------------------------------------------------------------------------------------------------
+
+
+def settled(config: C, *roles: str) -> C:
+    """The same settings, where those that a model does not use make no difference; roles: "proxy" and "target", if trained here.
+
+    A proxy that its method does not ask is left as it is: it need not even exist.
+    """
+    asked = find_method(config.method)[1].asks_model
+    models = {role: settle(getattr(config, role)) for role in roles if role != "proxy" or asked}
+    return config.model_copy(update=models)
 
 
 @contextmanager
