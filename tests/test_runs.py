@@ -535,14 +535,14 @@ def test_a_stage_is_begun_done_and_then_read(tmp_path: Path, data: Dataset) -> N
     with Run.start(tmp_path / "run", config(), data) as run:
         stage = run.stage("proxy/seed-0", {"lr": 0.1, "ids": "abc"}, CODE)
         assert not stage.done
-        assert run.seconds("proxy/seed-0") == 0
+        assert run.seconds("proxy/seed-0") == {}
         stage.finish(seconds=2.0, inference_seconds=0.5, n=4)
         assert stage.done
     with Run.start(run.folder, config(), data) as run:
         again = run.stage("proxy/seed-0", {"ids": "abc", "lr": 0.1}, CODE)
         assert again.done
         assert again.facts == {"seconds": 2.0, "inference_seconds": 0.5, "n": 4}
-        assert run.seconds("proxy/seed-0") == 2.5
+        assert run.seconds("proxy/seed-0") == {"train": 2.0, "score": 0.5}
         with refused(RunChanged, "proxy/seed-0", "lr was 0.1, is now 0.2", "--out"):
             run.stage("proxy/seed-0", {"ids": "abc", "lr": 0.2}, CODE)
         with refused(RunChanged, "ids was abc, is now not set"):

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 import svp
+import svp.workflows.work
 from svp.audit import agreement
 from svp.config import ActiveConfig, CoresetConfig, TrainConfig
 from svp.data.base import Dataset
@@ -888,6 +890,44 @@ def test_active_learning_is_what_its_parts_say(data: Dataset, tmp_path: Path, tr
     json.dumps(run.metrics, allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("workflow", "config", "took"),
+    [
+        (coreset, core(), lambda metrics: metrics["proxies"][0]["seconds"]),
+        (active, act(labelled=[12, 20]), lambda metrics: metrics["arms"][0]["selection_seconds"]),
+    ],
+)
+def test_seconds_are_those_of_the_stage_and_not_of_its_last_piece(
+    workflow: Any, config: Any, took: Any, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the first epoch of two, on a clock on which each epoch takes more than all before."""
+    now = iter(2.0**i for i in range(500))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(svp.workflows.work, "load", lambda *_: data)
+
+    class Killed(BaseException):
+        pass
+
+    def show(what: str, done: int, total: int, note: str = "") -> None:
+        if (done, total) == (1, 2):
+            raise Killed
+
+    with pytest.raises(Killed):
+        workflow(config, out=tmp_path / "run", show=show)
+    (checkpoint,) = (tmp_path / "run").rglob("checkpoint.safetensors")
+    with safe_open(checkpoint, framework="pt") as file:
+        (first,) = json.loads(file.metadata()["records"])
+    load_seconds = json.loads((tmp_path / "run" / "environment.json").read_text())["load"]["seconds"]
+    run = workflow(config, out=tmp_path / "run")
+    history = json.loads((checkpoint.parent / "history.json").read_text())
+    assert history[0] == first
+    assert took(run.metrics)["train"] == sum(record["seconds"] for record in history)
+    assert {"train", "score", "select"} <= took(run.metrics).keys()
+    # Reading the data is that of the first call, and a further call changes nothing.
+    assert run.metrics["load_seconds"] == load_seconds > 0
+    assert workflow(config, out=tmp_path / "run").metrics == run.metrics
+
+
 def test_selection_time_leaves_the_last_training_out(data: Dataset, tmp_path: Path) -> None:
     run = active(act(control=["target"], evaluate=[20, 28]), data, out=tmp_path / "run")
     for arm in ("proxy", "target"):
@@ -895,13 +935,18 @@ def test_selection_time_leaves_the_last_training_out(data: Dataset, tmp_path: Pa
         folders = {int(path.name[:3]): f"rounds/{path.name}" for path in session.folder.glob("rounds/*")}
         assert sorted(folders) == ([1, 2] if arm == "proxy" else [1, 2, 3])
         by_round = [
-            sum(session.seconds(f"{folders[r]}/{part}") for part in ("model-0", "selection")) if r in folders else 0
+            sum(sum(session.seconds(f"{folders[r]}/{part}").values()) for part in ("model-0", "selection"))
+            if r in folders
+            else 0
             for r in range(4)
         ]
         assert by_round[0] == 0  # the random start trains nothing
         found = arms(run)
-        assert found[arm, "epochs", 0, 20]["selection_seconds"] == pytest.approx(by_round[1])
-        assert found[arm, "epochs", 0, 28]["selection_seconds"] == pytest.approx(by_round[1] + by_round[2])
+        took = {n: found[arm, "epochs", 0, n]["selection_seconds"] for n in (20, 28)}
+        assert list(took[20]) == ["train", "score", "select"]
+        assert all(took[28][part] > took[20][part] > 0 for part in took[20])
+        assert sum(took[20].values()) == pytest.approx(by_round[1])
+        assert sum(took[28].values()) == pytest.approx(by_round[1] + by_round[2])
     assert by_round[3] > 0  # the target's session trained once more, for its evaluation
     (_, last) = run.metrics["speed_up"]
     assert last["ratio"] == pytest.approx(last["target_seconds"] / last["seconds"])
@@ -1183,7 +1228,7 @@ def test_a_model_between_two_answers_does_not_stop_the_round(data: Dataset, tmp_
         assert len(list((tmp_path / "s").glob("rounds/001-*"))) == 2
         session.tell(truth(data, second.ids))
         assert session.status()["labelled"] == 45
-        assert session.selection_seconds(45) > 0
+        assert sum(session.selection_seconds(45).values()) > 0
 
 
 def test_a_corrected_label_starts_its_round_anew(data: Dataset, tmp_path: Path) -> None:

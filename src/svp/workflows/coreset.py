@@ -17,7 +17,6 @@ import numpy as np
 
 from svp import audit
 from svp.config import CoresetConfig, TrainConfig
-from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import BudgetError, MissingInput, SettingError
 from svp.evaluate import better, no_worse
@@ -25,7 +24,20 @@ from svp.learners import find
 from svp.runs import Json, Run
 from svp.select import Selection, find_method, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare
-from svp.workflows.work import Fitted, Ranked, Show, Tested, Work, begin, check, labels_of, model_seed, settled, silent
+from svp.workflows.work import (
+    Fitted,
+    Ranked,
+    Show,
+    Tested,
+    Work,
+    begin,
+    check,
+    labels_of,
+    loaded,
+    model_seed,
+    settled,
+    silent,
+)
 
 
 @dataclass(frozen=True)
@@ -58,13 +70,15 @@ def coreset(
     Cost: the trainings. Files: docs/run_folder.md. Raises the errors of svp.errors, before anything is trained where it can.
     """
     config = settled(config, "target", *([] if config.selection else ["proxy"]))
-    dataset = dataset or load(config, show)
+    dataset, load_seconds = (dataset, None) if dataset is not None else loaded(config, show)
     check(config, dataset, chooses=config.selection is None)
     if "steps" in config.equal and not find(config.target).is_net:
         raise SettingError(f"{config.target.model} does not learn in steps; leave equal at epochs")
     earlier = None if config.selection is None else Selection.load(config.selection)
     budget = _budget(config, dataset, earlier)
-    with begin(config, dataset, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show) as work:
+    with begin(
+        config, dataset, load_seconds, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show
+    ) as work:
         chosen: dict[int, Chosen] = {}
         arms: list[Arm] = []
         for seed in config.run_seeds:
@@ -143,7 +157,7 @@ def _proxy_facts(work: Work, seed: int, made: Chosen, tested: Tested) -> Json:
     facts = arm_facts(work.dataset, Arm("proxy model", "epochs", seed, made.proxies[0], tested))
     facts["seconds"] = {
         "train": sum(f.seconds for f in made.proxies),
-        "select": made.ranked.seconds,
+        **work.run.seconds(f"selection/seed-{seed}"),
         "test": tested.seconds,
     }
     return facts
@@ -206,7 +220,9 @@ def _payments(measured: Json) -> list[Json]:
 
     None of an earlier selection: what that had cost is not known here.
     """
-    selecting = {p["seed"]: p["seconds"]["train"] + p["seconds"]["select"] for p in measured["proxies"]}
+    selecting = {
+        p["seed"]: sum(p["seconds"][part] for part in ("train", "score", "select")) for p in measured["proxies"]
+    }
     training = {(a["arm"], a["equal"], a["seed"]): a["seconds"]["train"] for a in measured["arms"]}
     found = []
     for judged in measured["comparisons"]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from svp.audit import Agreement, agreement
 from svp.chance import spawn_seed
 from svp.config import ComputeConfig, RunConfig, TrainConfig
+from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError, TrainingError
 from svp.learners import EpochRecord, Learner, Outputs, check_device, find, make_learner, settle, trial
@@ -119,17 +120,15 @@ class Ranked:
     selection: Selection
     ids: NDArray[np.int64]
     scores: NDArray[np.float64]
-    seconds: float  # scoring and choosing; training not counted
 
     @classmethod
-    def read(cls, folder: Path, seconds: float) -> Self:
+    def read(cls, folder: Path) -> Self:
         """Of a choosing stage's folder."""
         selection = Selection.load(folder / "selection.parquet")
         return cls(
             selection,
             np.asarray(read_array(folder / "ids.npy")),
             np.asarray(read_array(folder / "scores.npy")),
-            seconds,
         )
 
     def agreement(self, other: "Ranked", method: str) -> Agreement:
@@ -258,8 +257,7 @@ class Work:
             write_array(stage.folder / "scores.npy", scores[candidates])
             write_array(stage.folder / "ids.npy", ids[candidates])
             stage.finish(inference_seconds=inference, ranking_seconds=ranking, n=len(ids))
-        facts = stage.facts
-        return Ranked.read(stage.folder, facts["inference_seconds"] + facts["ranking_seconds"])
+        return Ranked.read(stage.folder)
 
     def test(self, name: str, fitted: Fitted) -> Tested:
         """Stage: the one look at the test part."""
@@ -270,8 +268,9 @@ class Work:
             fitted.ready()
             begin = time.perf_counter()
             probs = fitted.predict(test, test.ids).probs
+            seconds = time.perf_counter() - begin
             write_array(stage.folder / "probs.npy", probs)
-            stage.finish(seconds=time.perf_counter() - begin)
+            stage.finish(seconds=seconds)
         probs = read_array(stage.folder / "probs.npy")
         return Tested(probs.argmax(axis=1) == labels_of(test), stage.facts["seconds"])
 
@@ -284,6 +283,7 @@ class Work:
             "kind": kind_of(config.method),
             "n": len(self.dataset),
             "margin": config.margin,
+            "load_seconds": self.run.environment["load"]["seconds"],
             **measured,
         }
         write_json(self.run.folder / "metrics.json", metrics)
@@ -359,17 +359,29 @@ def settled(config: C, *roles: str) -> C:
     return config.model_copy(update=models)
 
 
+def loaded(config: RunConfig, show: Show) -> tuple[Dataset, float]:
+    """The dataset that the settings name, and the seconds that reading and fingerprinting it took."""
+    begin = time.perf_counter()
+    dataset = load(config, show)
+    _ = dataset.fingerprint
+    return dataset, time.perf_counter() - begin
+
+
 @contextmanager
 def begin(
     config: RunConfig,
     dataset: Dataset,
+    load_seconds: float | None,
     *,
     out: str | Path | None,
     reuse: str | Path | Sequence[str | Path],
     accept_code_change: bool,
     show: Show,
 ) -> Iterator[Work]:
-    """Work in the run folder, new or taken up: as asked, or one that the same settings find again, with its siblings to reuse."""
+    """Work in the run folder, new or taken up: as asked, or one that the same settings find again, with its siblings to reuse.
+
+    load_seconds  what reading the data took; None where it was there. The first call's are kept: later ones find it read before
+    """
     others = as_paths(reuse)
     if out is None:
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset.name)
@@ -382,6 +394,7 @@ def begin(
     with Run.start(
         Path(out), config, dataset, may_vary=config.may_vary, reuse=others, accept_code_change=accept_code_change
     ) as run:
+        run.remember("load", lambda: {"seconds": load_seconds})
         yield Work(run, dataset, config.compute, show)
 
 
