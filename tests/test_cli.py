@@ -293,6 +293,32 @@ def test_settings_and_devices_that_a_classifier_cannot_use_are_one_line(capsys: 
     assert not Path("runs").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
+def test_a_write_that_fails_in_the_middle_of_a_run_is_one_line_and_the_run_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A real limit of the system: 20 kB a file, where the probabilities of the pool take 54."""
+    import resource
+    import signal
+
+    fast = [word.replace("logistic", "sklearn.naive_bayes:GaussianNB") for word in FAST]
+    arguments = ["coreset", "digits", *fast, "--out", "run", "--json"]
+    limits, heard = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        code, line = fails(capsys, *arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, heard)
+    assert code == 1
+    assert re.fullmatch(r"svp: cannot write run/\S*/probs-0.npy: no file may .*raise the limit.* \(--out\)", line)
+    model = Path("run/proxy/seed-0/model-0/done.json")
+    before = model.stat().st_mtime_ns  # what was complete is intact, and is not made again
+    cli.main(arguments)
+    assert model.stat().st_mtime_ns == before
+    assert Path("run/metrics.json").exists()
+
+
 def test_times_are_never_written_as_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     fast = [word.replace("logistic", "sklearn.naive_bayes:GaussianNB") for word in FAST]
     cli.main(["coreset", "digits", *fast, "--control", "full"])

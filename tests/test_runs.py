@@ -138,6 +138,14 @@ def test_a_real_full_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "words"), [(errno.EFBIG, "ulimit -f"), (errno.EIO, "Input/output error"), (errno.EMFILE, "Too many open")]
+)
+def test_every_failed_write_says_what_to_do(code: int, words: str, tmp_path: Path) -> None:
+    with refused(StorageError, words, "choose another folder (--out)"), runs.storage_errors(tmp_path):
+        raise OSError(code, os.strerror(code))
+
+
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
 def test_a_folder_that_cannot_be_written_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, data: Dataset

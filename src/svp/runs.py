@@ -61,8 +61,10 @@ def storage_errors(path: Path) -> Iterator[None]:
             why = "the disk is full; free some space and run the same command again, it continues where it stopped"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             why = f"the folder cannot be written; {_ELSEWHERE}"
+        elif error.errno == errno.EFBIG:
+            why = f"no file may become this large here; raise the limit (ulimit -f), or {_ELSEWHERE}"
         else:
-            why = error.strerror or str(error)
+            why = f"{error.strerror or error}; repeat the command when that is mended, or {_ELSEWHERE}"
         raise StorageError(f"cannot write {path}: {why}") from error
 
 
