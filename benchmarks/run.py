@@ -3,8 +3,8 @@
     python -m benchmarks.run cifar10_coreset --data DIR --work DIR [--only seed0]
 
 Units whose result file stands under benchmarks/results/NAME/ are skipped; a unit that was stopped goes on where it was (its run
-folder is in --work). Accuracies and counts are what a unit records; seconds of a unit that shared its machine mean nothing, which
-is why `quiet` says whether anything else was running.
+folder is in --work). Accuracies and counts are what a unit records; seconds of a unit that shared its machine mean nothing: hence
+`others`, the share of the machine's CPU time that other processes took meanwhile, and `quiet`, whether that was next to none.
 """
 
 import argparse
@@ -12,12 +12,15 @@ import importlib
 import json
 import os
 import platform
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+STAT = Path("/proc/stat")
+QUIET = 0.02  # others may take this share of the machine's CPU time: what the system itself does now and then
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,50 @@ def main() -> None:
         if path.exists() or arguments.only not in unit.name:
             continue
         print(f"{unit.name} ...", flush=True)
-        load = os.getloadavg()[0]
-        result = {**unit.run(arguments.data, arguments.work), "machine": machine(), "quiet": load < 0.5}
+        begin = clock()
+        result = {**unit.run(arguments.data, arguments.work), "machine": machine()}
+        result |= company(begin, clock())
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(result, indent=1) + "\n")
         temporary.replace(path)
         print(f"{unit.name} done", flush=True)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Seconds so far: on the wall; of CPU time, that of all cores (None where the system does not say), and our part of it."""
+
+    wall: float
+    busy: float | None
+    own: float
+
+
+def clock() -> Clock:
+    """Read it now. Children count as ours once they have ended and been waited for."""
+    times = os.times()
+    own = times.user + times.system + times.children_user + times.children_system
+    return Clock(time.perf_counter(), _busy(), own)
+
+
+def _busy() -> float | None:
+    """CPU seconds of the whole machine, with what a hypervisor gave to other machines (steal), since it was started."""
+    try:
+        name, *ticks = STAT.read_text().splitlines()[0].split()
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, ticks[:8])
+        # Guests are counted within user and nice. A sandbox that shows the file but no times in it does not say.
+        total = user + nice + system + irq + softirq + steal
+        return total / os.sysconf("SC_CLK_TCK") if name == "cpu" and total else None
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def company(begin: Clock, end: Clock) -> dict[str, Any]:
+    """The share of the machine's CPU time that others took in between, and whether seconds taken there count; None: unknown."""
+    if begin.busy is None or end.busy is None:
+        return {"others": None, "quiet": None}
+    others = (end.busy - begin.busy) - (end.own - begin.own)
+    share = max(0.0, others / ((end.wall - begin.wall) * (os.cpu_count() or 1)))
+    return {"others": round(share, 4), "quiet": share < QUIET}
 
 
 def machine() -> dict[str, Any]:

@@ -5,10 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import run
 from benchmarks.select import agreement, exponent
 from benchmarks.select_cases import CASES, everything, features, growth, k_center, one_row_per_pick
 from svp.select import METHODS
@@ -62,3 +65,52 @@ def test_a_side_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert found["bytes_peak"] > found["bytes_beyond_inputs"] >= 0
     assert len(np.load(tmp_path / "picks-svp.npy")) == 48
     assert set(CASES["k_center"].sides) == {"svp", "one BLAS distance row per pick"}
+
+
+# --- whether a unit had the machine to itself -----------------------------------------------------------------------------
+
+# user nice system idle iowait irq softirq steal guest guest_nice, in ticks
+STAT = "cpu  {user} 0 0 {idle} 0 0 0 {steal} 0 0\ncpu0 1 0 0 1 0 0 0 0 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("others", "steal", "quiet"), [(0, 0, True), (5, 0, False), (0, 5, False)], ids=["alone", "shared", "stolen"]
+)
+def test_quiet_is_about_the_whole_unit(
+    others: int, steal: int, quiet: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that was idle before the unit, on which others (or other machines) work while it runs."""
+    stat = tmp_path / "stat"
+    now = {"wall": 100.0, "own": 7.0}
+    monkeypatch.setattr(run, "STAT", stat)
+    monkeypatch.setattr(run.time, "perf_counter", lambda: now["wall"])
+    monkeypatch.setattr(
+        run.os, "times", lambda: SimpleNamespace(user=now["own"], system=0, children_user=0, children_system=0)
+    )
+    monkeypatch.setattr(run.os, "cpu_count", lambda: 2)
+    ticks = os.sysconf("SC_CLK_TCK")
+
+    def unit(data: Path, work: Path) -> dict[str, Any]:
+        now["wall"] += 10  # twice that in CPU seconds, of which the unit uses 9
+        now["own"] += 9
+        stat.write_text(STAT.format(user=(40 + 9 + others) * ticks, idle=900, steal=(3 + steal) * ticks))
+        return {"accuracy": 0.5}
+
+    stat.write_text(STAT.format(user=40 * ticks, idle=800, steal=3 * ticks))
+    monkeypatch.setitem(sys.modules, "benchmarks.fake", SimpleNamespace(UNITS=[run.Unit("one", unit)]))
+    folders = ["--data", str(tmp_path), "--work", str(tmp_path), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["run", "fake", *folders])
+    run.main()
+    result = json.loads((tmp_path / "fake" / "one.json").read_text())
+    assert result["accuracy"] == 0.5
+    assert (result["others"], result["quiet"]) == ((others + steal) / 20, quiet)
+
+
+@pytest.mark.parametrize("content", [None, "", "cpu  0 0 0 0 0 0 0 0 0 0\n", "cpu a b\n", "intr 1 2 3 4 5 6 7 8\n"])
+def test_where_the_system_does_not_say_nobody_knows(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "STAT", tmp_path / "stat")
+    if content is not None:
+        (tmp_path / "stat").write_text(content)
+    assert run.company(run.clock(), run.clock()) == {"others": None, "quiet": None}

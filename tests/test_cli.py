@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from svp import cli, commands
-from svp.config import ActiveConfig, CoresetConfig
+from svp.config import ActiveConfig, CoresetConfig, TrainConfig
+from svp.errors import SettingError
 
 FAST = ["--proxy.model", "logistic", "--target.model", "logistic", "--method", "margin", "--quiet"]
 
@@ -167,6 +168,41 @@ def test_flags_win_over_the_recipe_and_parts_keep_their_defaults() -> None:
     assert (config.target.model, config.target.epochs) == ("preact20", 9)
 
 
+RECIPE = """
+dataset = "digits"
+method = "probcover"
+options.delta = 0.5
+[proxy]
+model = "preact14"
+epochs = 3
+lr = 0.2
+seeds = 2
+[target]
+model = "sklearn.ensemble:RandomForestClassifier"
+options.n_estimators = 5
+"""
+
+
+def test_what_a_recipe_says_of_another_model_is_not_meant_for_this_one() -> None:
+    Path("mine.toml").write_text(RECIPE)
+
+    def made(**given: Any) -> CoresetConfig:
+        flags = commands.CoresetFlags.model_validate(given)
+        return commands.configure(CoresetConfig, None, flags, commands.Common(recipe="mine.toml"))
+
+    logistic = made(proxy={"model": "logistic"}, target={"model": "logistic"}, method="margin")
+    assert (logistic.proxy.lr, logistic.proxy.seeds) == (TrainConfig().lr, 2)  # averaging is for any model
+    assert logistic.target.options == logistic.options == {}
+    other = made(proxy={"model": "preact8"}, target={"options": {"max_depth": "3"}})
+    assert (other.proxy.epochs, other.proxy.lr) == (3, 0.2)
+    assert other.target.options == {"n_estimators": 5, "max_depth": 3}
+    assert other.options == {"delta": 0.5}
+    assert made(target={"model": other.target.model}).target == made().target
+    for given in ({"target": {"epochs": "4"}}, {"proxy": {"model": "logistic", "epochs": "15"}}):
+        with pytest.raises(SettingError, match=r"--(proxy|target).epochs means nothing to"):
+            made(**given)
+
+
 def test_arrays_of_arrays_are_spelled_one_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[CoresetConfig] = []
 
@@ -247,11 +283,40 @@ def test_warnings_are_one_line_and_none_when_quiet(capsys: pytest.CaptureFixture
 def test_settings_and_devices_that_a_classifier_cannot_use_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     code, line = fails(capsys, "coreset", "digits", *FAST, "--proxy.lr", "0.5")
     assert code == 1
-    assert "lr = 0.5 means nothing to it, leave it at 0.1" in line
+    assert "--proxy.lr means nothing to logistic; leave it out" in line
+    code, line = fails(capsys, "coreset", "digits", *FAST, "--target.epochs", "40")  # its default, but given
+    assert code == 1
+    assert "--target.epochs means nothing to logistic" in line
     code, line = fails(capsys, "coreset", "digits", *FAST, "--compute.device", "cuda")
     assert code == 1
     assert "'cuda' is for nets" in line
     assert not Path("runs").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
+def test_a_write_that_fails_in_the_middle_of_a_run_is_one_line_and_the_run_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A real limit of the system: 20 kB a file, where the probabilities of the pool take 54."""
+    import resource
+    import signal
+
+    fast = [word.replace("logistic", "sklearn.naive_bayes:GaussianNB") for word in FAST]
+    arguments = ["coreset", "digits", *fast, "--out", "run", "--json"]
+    limits, heard = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        code, line = fails(capsys, *arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, heard)
+    assert code == 1
+    assert re.fullmatch(r"svp: cannot write run/\S*/probs-0.npy: no file may .*raise the limit.* \(--out\)", line)
+    model = Path("run/proxy/seed-0/model-0/done.json")
+    before = model.stat().st_mtime_ns  # what was complete is intact, and is not made again
+    cli.main(arguments)
+    assert model.stat().st_mtime_ns == before
+    assert Path("run/metrics.json").exists()
 
 
 def test_times_are_never_written_as_nothing(capsys: pytest.CaptureFixture[str]) -> None:

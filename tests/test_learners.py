@@ -19,7 +19,7 @@ from svp.config import ComputeConfig, CoresetConfig, TrainConfig
 from svp.data import load_dataset
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingExtra, MissingInput, SettingError, SvpError, TrainingError, UnknownName
-from svp.learners import check_device, find, make_learner, trial
+from svp.learners import check_device, find, make_learner, settle, trial
 from svp.learners.compute import Compute, _seconds, decide
 from svp.signals import UNSEEN, Signals
 from tests import own_models
@@ -255,9 +255,8 @@ def test_a_model_in_the_running_script_is_refused(monkeypatch: pytest.MonkeyPatc
         find(TrainConfig(model="__main__:make"))
 
 
-def test_width_is_for_the_tables_nets() -> None:
-    with pytest.raises(SettingError, match="width is for the nets"):
-        find(own("MLP", width=2)).make(3, torch.zeros(5))
+def test_width_is_for_the_tables_nets(rows: Dataset) -> None:
+    refused(SettingError, rows, own("MLP", width=2), "MLP does not use width; width = 2.0 means nothing", "at 1.0")
 
 
 def test_augmentation_is_for_images(rows: Dataset, images: Dataset) -> None:
@@ -385,7 +384,19 @@ def test_a_setting_that_a_classifier_has_no_use_for_is_refused(images: Dataset, 
     default = getattr(TrainConfig(), name)
     for model in ("logistic", OWN + "scaled_logistic"):
         train = TrainConfig.make({"model": model, **setting})
-        refused(SettingError, images, train, model, f"{name} = {value} means nothing", f"leave it at {default}")
+        words = f"uses model, options, seeds alone; {name} = {value} means nothing to it, leave it at {default}"
+        refused(SettingError, images, train, model, words)
+
+
+def test_settings_that_are_not_used_make_no_difference() -> None:
+    """Proxy and target keep different epochs where only their model is named."""
+    usual = CoresetConfig.make({"dataset": "d", "proxy": {"model": "logistic"}, "target": {"model": "logistic"}})
+    assert usual.proxy != usual.target
+    assert settle(usual.proxy) == settle(usual.target) == TrainConfig(model="logistic")
+    given = TrainConfig(model="logistic", options={"C": 0.5}, seeds=3)
+    assert settle(given) == given
+    for net in (config(), own("MLP", epochs=7, lr=0.5, batch_size=3)):
+        assert settle(net) == net
 
 
 def test_a_classifier_takes_what_it_uses_and_what_nobody_set(images: Dataset) -> None:

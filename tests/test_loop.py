@@ -1,6 +1,8 @@
 """The one training loop: against a slow obvious one, at the edges of its schedule, and across interruptions."""
 
+import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from svp.chance import shuffled, spawn_seed
@@ -495,6 +499,19 @@ class Stop(BaseException):
     pass
 
 
+def stop(record: Any, n_epochs: int) -> None:
+    raise Stop
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a training of two epochs leaves that was stopped after the first."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    with pytest.raises(Stop):
+        fit(folder, make_net(), make_examples(), config(epochs=2), progress=stop)
+    return folder
+
+
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 @pytest.mark.parametrize("make", [make_net, Dropping])
 def test_resuming_from_any_epoch_is_the_same_training(
@@ -556,14 +573,148 @@ def test_a_last_step_that_diverges_is_noticed(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    examples = make_examples()
-    fit(tmp_path, make_net(), examples, config(epochs=1))
+@pytest.mark.parametrize("where", ["parameter", "buffer"])
+def test_a_net_that_is_no_longer_finite_is_no_result(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training may look well while evaluation is broken: running statistics overflow before losses do."""
+
+    class Overflows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = make_net()
+            self.register_buffer("running", torch.zeros(2))
+            self.unused = nn.Parameter(torch.zeros(2))
+            self.epochs = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training and x.shape[0] == 45:  # one step an epoch
+                self.epochs += 1
+                if self.epochs == 3:
+                    (self.running if where == "buffer" else self.unused.data)[0] = math.inf
+            return self.net(x)
+
+    with pytest.raises(TrainingError, match="diverged in epoch 3 of 4") as caught:
+        fit(tmp_path, Overflows(), make_examples(), config(epochs=4, batch_size=64))
+    # The last good state is kept, and the message says where.
+    said = str(caught.value)
+    assert f"the state after epoch 2 is kept in {tmp_path / 'checkpoint.safetensors'}" in said
+    assert "\n" not in said
+    kept = load_file(tmp_path / "checkpoint.safetensors")
+    assert all(bool(value.isfinite().all()) for value in kept.values())
+
+
+def test_only_settings_that_have_an_effect_are_proposed(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="raise warmup"):
+        fit(tmp_path / "a", make_net(), make_examples(), config(lr=1e30))
+    with pytest.raises(TrainingError, match="lower lr") as caught:
+        fit(tmp_path / "b", make_net(), make_examples(), config(lr=1e30, schedule="piecewise"))
+    assert "warmup" not in str(caught.value)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def rewrite(change: Callable[[dict[str, Tensor]], Any] | None = None, records: Any = None) -> Callable[[Path], None]:
+    """The same checkpoint, whole by itself, with other tensors or other records in it."""
+
+    def damage(path: Path) -> None:
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            header = dict(file.metadata())
+        if change is not None:
+            change(tensors)
+        save_file(tensors, path, header if records is None else {"records": json.dumps(records)})
+
+    return damage
+
+
+def without_records(path: Path) -> None:
+    save_file(load_file(path), path)
+
+
+def other_model(path: Path) -> None:
+    fit(path.parent / "other", make_net(n_classes=5), make_examples(n_classes=5), config(epochs=1))
+    (path.parent / "other" / path.name).replace(path)
+
+
+FIRST = {"epoch": 0, "loss": 1.0, "accuracy": 0.5, "seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda path: path.write_bytes(b""), ""),
+        (lambda path: path.write_bytes(path.read_bytes()[:100]), ""),
+        (cut, ""),
+        (lambda path: path.write_bytes(b"\xff" * 4000), ""),
+        (without_records, "no records"),
+        (rewrite(records={}), "no records"),
+        (rewrite(records=[]), "no records"),
+        (rewrite(records=[FIRST] * 9), "no records"),
+        (rewrite(records=[{**FIRST, "epoch": 1}]), "no records"),
+        (rewrite(records=[{**FIRST, "loss": "low"}]), "no records"),
+        (rewrite(records=[3]), "no records"),
+        (rewrite(records=[{"epoch": 0}]), "no records"),
+        (rewrite(lambda tensors: tensors.pop("momentum.3")), "it lacks momentum.3"),
+        (rewrite(lambda tensors: tensors.pop("model.head.weight")), "it lacks model.head.weight"),
+        (rewrite(lambda tensors: tensors.update(more=torch.ones(1))), "more belongs to another model"),
+        (
+            rewrite(lambda tensors: tensors.update({"momentum.0": torch.ones(1)})),
+            r"momentum.0 has shape \(1,\), not \(4, 3, 3, 3\)",
+        ),
+        (
+            rewrite(lambda tensors: tensors.update({"model.head.bias": torch.ones(3).double()})),
+            r"model.head.bias holds float64, not float32",
+        ),
+        (rewrite(lambda tensors: tensors["model.head.bias"].fill_(math.nan)), "model.head.bias is not finite"),
+        (other_model, r"model.head.bias has shape \(5,\), not \(3,\)"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named(
+    damage: Callable[[Path], Any], words: str, interrupted: Path, tmp_path: Path
+) -> None:
+    """And nothing of it is taken: neither the model nor the file is changed."""
+    shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "checkpoint.safetensors"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(DataError, match="is damaged") as caught:
-        fit(tmp_path, make_net(), examples, config(epochs=1))
+    damage(path)
+    damaged, net = path.read_bytes(), make_net(seed=2)
+    before = state(net)
+    with pytest.raises(DataError, match=f"checkpoint {path} is damaged .*{words}.*; remove it to begin") as caught:
+        fit(tmp_path, net, make_examples(), config(epochs=2))
     assert "\n" not in str(caught.value)
+    assert path.read_bytes() == damaged
+    assert same(before, state(net))
+
+
+def test_signals_that_were_lost_beside_a_checkpoint_are_noticed(interrupted: Path, tmp_path: Path) -> None:
+    """The epochs before it are not trained again: forgetting would be counted without them."""
+    shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "signals" / "correct.npy").unlink()
+    with pytest.raises(DataError, match=r"signals .* of the epochs before .* remove .*checkpoint.safetensors"):
+        fit(tmp_path, make_net(), make_examples(), config(epochs=2))
+    (tmp_path / "checkpoint.safetensors").unlink()
+    records, _ = fit(tmp_path, make_net(), make_examples(), config(epochs=2))  # as it says
+    assert len(records) == 2
+
+
+def test_a_net_of_which_some_is_never_used_resumes(tmp_path: Path) -> None:
+    """What has no gradient has no momentum: frozen weights, and those that no output depends on."""
+
+    class Partly(Dropping):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen, self.unused = nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2)
+
+    examples, c = make_examples(), config(epochs=2)
+    whole = Partly()
+    fit(tmp_path / "whole", whole, examples, c)
+    with pytest.raises(Stop):
+        fit(tmp_path / "stopped", Partly(), examples, c, progress=stop)
+    resumed = Partly()
+    fit(tmp_path / "stopped", resumed, examples, c)
+    assert same(state(whole), state(resumed))
 
 
 def test_weights_come_back_from_their_file(tmp_path: Path) -> None:

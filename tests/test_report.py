@@ -302,16 +302,35 @@ def test_an_active_run_has_a_learning_curve_over_all_arms(written):
     assert {row["seed"] for row in rows if "seed" in row} == {0, 1}
 
 
-def test_left_out_examples_are_named(folders, tmp_path, data):
+def test_what_was_left_out_is_named(folders, tmp_path, data):
+    """A line is an example, or all files of one kind: the page counts neither."""
     shutil.copytree(folders / "alone", tmp_path / "run")
     path = tmp_path / "run" / "environment.json"
     environment = json.loads(path.read_text())
-    environment["dataset"]["problems"] = [f"broken/{EVIL}.png: no image"]
+    environment["dataset"]["problems"] = [
+        f"broken/{EVIL}.png: no image",
+        "12 files ending in .txt, which is not read here",
+    ]
     path.write_text(json.dumps(environment))
     html = report.write(tmp_path / "run", data).read_text()
     assert EVIL not in html
-    assert "1 example could not be read and was left out" in Page(html).text
-    assert "broken/<script>" in Page(html).text
+    said = Page(html).text
+    assert "Left out when the data was read: broken/<script>" in said
+    assert "12 files ending in .txt" in said
+    assert "2 examples" not in said
+
+
+@pytest.mark.parametrize("name", ["alone", "active"])
+@pytest.mark.parametrize("file", ["scores.npy", "ids.npy", "selection.parquet"])
+def test_a_changed_array_is_noticed(folders, tmp_path, data, name, file):
+    shutil.copytree(folders / name, tmp_path / "run", ignore=shutil.ignore_patterns("report.html"))
+    path = facts._ranking_stage(tmp_path / "run", 0) / file
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{file} is damaged .*remove the folder"):
+        report.write(tmp_path / "run", data)
+    assert not (tmp_path / "run" / "report.html").exists()
 
 
 def test_settings_and_machine_stand_in_it(written, folders):

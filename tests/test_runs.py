@@ -138,6 +138,14 @@ def test_a_real_full_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "words"), [(errno.EFBIG, "ulimit -f"), (errno.EIO, "Input/output error"), (errno.EMFILE, "Too many open")]
+)
+def test_every_failed_write_says_what_to_do(code: int, words: str, tmp_path: Path) -> None:
+    with refused(StorageError, words, "choose another folder (--out)"), runs.storage_errors(tmp_path):
+        raise OSError(code, os.strerror(code))
+
+
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
 def test_a_folder_that_cannot_be_written_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, data: Dataset
@@ -535,14 +543,14 @@ def test_a_stage_is_begun_done_and_then_read(tmp_path: Path, data: Dataset) -> N
     with Run.start(tmp_path / "run", config(), data) as run:
         stage = run.stage("proxy/seed-0", {"lr": 0.1, "ids": "abc"}, CODE)
         assert not stage.done
-        assert run.seconds("proxy/seed-0") == 0
+        assert run.seconds("proxy/seed-0") == {}
         stage.finish(seconds=2.0, inference_seconds=0.5, n=4)
         assert stage.done
     with Run.start(run.folder, config(), data) as run:
         again = run.stage("proxy/seed-0", {"ids": "abc", "lr": 0.1}, CODE)
         assert again.done
         assert again.facts == {"seconds": 2.0, "inference_seconds": 0.5, "n": 4}
-        assert run.seconds("proxy/seed-0") == 2.5
+        assert run.seconds("proxy/seed-0") == {"train": 2.0, "score": 0.5}
         with refused(RunChanged, "proxy/seed-0", "lr was 0.1, is now 0.2", "--out"):
             run.stage("proxy/seed-0", {"ids": "abc", "lr": 0.2}, CODE)
         with refused(RunChanged, "ids was abc, is now not set"):

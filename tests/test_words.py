@@ -170,10 +170,10 @@ def test_each_way_of_training_is_judged_in_a_line_of_its_own() -> None:
     ends = "end to end as training on everything"
     assert verdict(metrics)[:4] == [
         f"It pays, at equal epochs: 2.0 times as fast {ends} (0.25 s against 0.50 s), and a loss above 1 point is excluded.",
-        f"It does not pay, at equal steps: 1.10 times as fast {ends} (0.50 s against 0.55 s), faster in 1 of 2 seeds only, "
-        "but more than 1 point is lost.",
+        f"It does not pay, at equal steps: 1.10 times as fast {ends} (0.50 s against 0.55 s), "
+        "but faster in 1 of 2 seeds only, and more than 1 point is lost.",
         f"Not shown whether it pays, at equal steps: 1.10 times as fast {ends} (0.50 s against 0.55 s), "
-        "faster in 1 of 2 seeds only, and a loss above 1 point is excluded.",
+        "but faster in 1 of 2 seeds only, and a loss above 1 point is excluded.",
         f"It does not pay, at equal steps: choosing and training take longer; 0.92 times as fast {ends} (0.60 s against 0.55 s).",
     ]
 

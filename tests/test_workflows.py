@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 import svp
+import svp.workflows.work
 from svp.audit import agreement
 from svp.config import ActiveConfig, CoresetConfig, TrainConfig
 from svp.data.base import Dataset
@@ -556,6 +558,29 @@ def test_a_method_that_the_proxy_cannot_serve_says_so(data: Dataset, tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_classifier_in_both_roles_is_one_model(data: Dataset, tmp_path: Path) -> None:
+    """Named alone, it keeps the epochs of the default proxy and of the default target, which mean nothing to it."""
+    own = {"model": "tests.own_models:CountingClassifier"}
+    config = core(proxy=own, target=own, method="margin", control=["full"], compute={})
+    assert config.proxy.epochs != config.target.epochs
+    own_models.fitted.clear()
+    run = coreset(config, data, out=tmp_path / "run")
+    assert own_models.fitted == [64, 24]  # the proxy is the target on everything
+    assert run.metrics["agreement"] == []
+    assert [c["arm"] for c in run.metrics["comparisons"]] == ["proxy"]
+    config = act(proxy=own, target=own, method="margin", control=["target"], compute={})
+    assert active(config, data, out=tmp_path / "active").metrics["same_model"]
+
+
+def test_a_model_that_answers_in_no_numbers_is_no_result(data: Dataset, tmp_path: Path) -> None:
+    """NaN has a largest entry too: it would be tested as if it had said the first class."""
+    broken = {"model": "tests.own_models:Undecided"}
+    with refused(TrainingError, "own_models:Undecided", "no numbers for", "of 24 examples", "change its settings"):
+        coreset(core(proxy=LOGISTIC, target=broken, method="margin"), data, out=tmp_path / "run")
+    with refused(TrainingError, "no numbers for", "of 64 examples"):
+        coreset(core(proxy=broken, target=LOGISTIC, method="margin"), data, out=tmp_path / "other")
+
+
 def test_a_counting_model_is_fitted_once_a_stage(data: Dataset, tmp_path: Path) -> None:
     own_models.fitted.clear()
     own = {"model": "tests.own_models:CountingClassifier"}
@@ -873,6 +898,44 @@ def test_active_learning_is_what_its_parts_say(data: Dataset, tmp_path: Path, tr
     json.dumps(run.metrics, allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("workflow", "config", "took"),
+    [
+        (coreset, core(), lambda metrics: metrics["proxies"][0]["seconds"]),
+        (active, act(labelled=[12, 20]), lambda metrics: metrics["arms"][0]["selection_seconds"]),
+    ],
+)
+def test_seconds_are_those_of_the_stage_and_not_of_its_last_piece(
+    workflow: Any, config: Any, took: Any, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the first epoch of two, on a clock on which each epoch takes more than all before."""
+    now = iter(2.0**i for i in range(500))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(svp.workflows.work, "load", lambda *_: data)
+
+    class Killed(BaseException):
+        pass
+
+    def show(what: str, done: int, total: int, note: str = "") -> None:
+        if (done, total) == (1, 2):
+            raise Killed
+
+    with pytest.raises(Killed):
+        workflow(config, out=tmp_path / "run", show=show)
+    (checkpoint,) = (tmp_path / "run").rglob("checkpoint.safetensors")
+    with safe_open(checkpoint, framework="pt") as file:
+        (first,) = json.loads(file.metadata()["records"])
+    load_seconds = json.loads((tmp_path / "run" / "environment.json").read_text())["load"]["seconds"]
+    run = workflow(config, out=tmp_path / "run")
+    history = json.loads((checkpoint.parent / "history.json").read_text())
+    assert history[0] == first
+    assert took(run.metrics)["train"] == sum(record["seconds"] for record in history)
+    assert {"train", "score", "select"} <= took(run.metrics).keys()
+    # Reading the data is that of the first call, and a further call changes nothing.
+    assert run.metrics["load_seconds"] == load_seconds > 0
+    assert workflow(config, out=tmp_path / "run").metrics == run.metrics
+
+
 def test_selection_time_leaves_the_last_training_out(data: Dataset, tmp_path: Path) -> None:
     run = active(act(control=["target"], evaluate=[20, 28]), data, out=tmp_path / "run")
     for arm in ("proxy", "target"):
@@ -880,13 +943,18 @@ def test_selection_time_leaves_the_last_training_out(data: Dataset, tmp_path: Pa
         folders = {int(path.name[:3]): f"rounds/{path.name}" for path in session.folder.glob("rounds/*")}
         assert sorted(folders) == ([1, 2] if arm == "proxy" else [1, 2, 3])
         by_round = [
-            sum(session.seconds(f"{folders[r]}/{part}") for part in ("model-0", "selection")) if r in folders else 0
+            sum(sum(session.seconds(f"{folders[r]}/{part}").values()) for part in ("model-0", "selection"))
+            if r in folders
+            else 0
             for r in range(4)
         ]
         assert by_round[0] == 0  # the random start trains nothing
         found = arms(run)
-        assert found[arm, "epochs", 0, 20]["selection_seconds"] == pytest.approx(by_round[1])
-        assert found[arm, "epochs", 0, 28]["selection_seconds"] == pytest.approx(by_round[1] + by_round[2])
+        took = {n: found[arm, "epochs", 0, n]["selection_seconds"] for n in (20, 28)}
+        assert list(took[20]) == ["train", "score", "select"]
+        assert all(took[28][part] > took[20][part] > 0 for part in took[20])
+        assert sum(took[20].values()) == pytest.approx(by_round[1])
+        assert sum(took[28].values()) == pytest.approx(by_round[1] + by_round[2])
     assert by_round[3] > 0  # the target's session trained once more, for its evaluation
     (_, last) = run.metrics["speed_up"]
     assert last["ratio"] == pytest.approx(last["target_seconds"] / last["seconds"])
@@ -1168,7 +1236,7 @@ def test_a_model_between_two_answers_does_not_stop_the_round(data: Dataset, tmp_
         assert len(list((tmp_path / "s").glob("rounds/001-*"))) == 2
         session.tell(truth(data, second.ids))
         assert session.status()["labelled"] == 45
-        assert session.selection_seconds(45) > 0
+        assert sum(session.selection_seconds(45).values()) > 0
 
 
 def test_a_corrected_label_starts_its_round_anew(data: Dataset, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, create_model
 
-from svp.config import ActiveConfig, Config, CoresetConfig, merge, read_toml
+from svp.config import ActiveConfig, Config, CoresetConfig, TrainConfig, merge, read_toml
 from svp.errors import MissingExtra, SettingError, SvpWarning, UnknownName, require
 from svp.runs import Run, code_digest
 from svp.words import seconds
@@ -243,7 +243,35 @@ def configure(kind: type[C], dataset: str | None, settings: BaseModel | None, co
     given = {} if settings is None else _typed({name: getattr(settings, name) for name in settings.model_fields_set})
     if dataset is not None and given.setdefault("dataset", dataset) != dataset:
         raise SettingError(f"two datasets are named, {dataset!r} and {given['dataset']!r}; name one")
-    return kind.make(merge({} if common.recipe is None else read_recipe(common.recipe), given), flags=True)
+    recipe = {} if common.recipe is None else read_recipe(common.recipe)
+    return kind.make(merge(_meant_for(given, recipe), given), flags=True)
+
+
+def _meant_for(given: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
+    """What of a recipe still means something where a flag names another model or method: options belong to what they are of,
+    and settings that the new model does not use were meant for the old one.
+
+    Raises SettingError for a flag that its own model does not use, whatever its value.
+    """
+    kept = dict(recipe)
+    if given.get("method", recipe.get("method")) != recipe.get("method"):
+        kept.pop("options", None)
+    for role in ("proxy", "target"):
+        mine, theirs = given.get(role, {}), recipe.get(role, {})
+        if not (isinstance(mine, dict) and isinstance(theirs, dict)):
+            continue  # refused where the configuration is made
+        model = mine.get("model", theirs.get("model"))
+        if not isinstance(model, str) or not mine:
+            continue
+        from svp.learners import find
+
+        uses = find(TrainConfig(model=model)).uses
+        if unused := [name for name in mine if name in TrainConfig.model_fields and name not in uses]:
+            raise SettingError(f"--{role}.{unused[0].replace('_', '-')} means nothing to {model}; leave it out")
+        if "model" in mine:
+            other = model != theirs.get("model")
+            kept[role] = {name: v for name, v in theirs.items() if name in uses and not (other and name == "options")}
+    return kept
 
 
 def _typed(given: Any, *, of_options: bool = False) -> Any:

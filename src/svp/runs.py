@@ -42,8 +42,10 @@ _ELSEWHERE = "choose another folder (--out)"
 _OR_ACCEPT = "or accept the change, which is recorded (accept_code_change, --accept-code-change)"
 BEGUN, DONE = "begun.json", "done.json"
 SIMULATED = "sessions"  # folder of a run in which sessions lie that an oracle answers
-METRICS_FORMAT = 2  # of metrics.json, which is written anew whenever a run is called again
+METRICS_FORMAT = 3  # of metrics.json, which is written anew whenever a run is called again
 Json = dict[str, Any]
+# What a done-mark calls the parts of a stage that are timed, and what they are called elsewhere.
+PARTS = {"seconds": "train", "inference_seconds": "score", "ranking_seconds": "select"}
 
 
 # --- writing: temporary name, fsync, rename -------------------------------------------------------------------------------
@@ -59,8 +61,10 @@ def storage_errors(path: Path) -> Iterator[None]:
             why = "the disk is full; free some space and run the same command again, it continues where it stopped"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             why = f"the folder cannot be written; {_ELSEWHERE}"
+        elif error.errno == errno.EFBIG:
+            why = f"no file may become this large here; raise the limit (ulimit -f), or {_ELSEWHERE}"
         else:
-            why = error.strerror or str(error)
+            why = f"{error.strerror or error}; repeat the command when that is mended, or {_ELSEWHERE}"
         raise StorageError(f"cannot write {path}: {why}") from error
 
 
@@ -485,12 +489,10 @@ class Run:
         self.event("begun", stage=name)
         return stage
 
-    def seconds(self, name: str) -> float:
-        """What the finished stage `name` took; 0 where there is none."""
+    def seconds(self, name: str) -> dict[str, float]:
+        """What the parts of the finished stage `name` took, over all attempts; none where there is no such stage."""
         stage = Stage(name, self.folder / name, {})
-        return (
-            float(sum(value for fact, value in stage.facts.items() if fact.endswith("seconds"))) if stage.done else 0.0
-        )
+        return {part: stage.facts[fact] for fact, part in PARTS.items() if fact in stage.facts} if stage.done else {}
 
     def _link(self, stage: Stage, other: Path) -> bool:
         """Take a finished stage of another run, if it is made from the same things: hard links, or copies across disks."""

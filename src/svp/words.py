@@ -132,12 +132,13 @@ def _why(paid: dict[str, Any], margin: str) -> str:
     said = f"{times(paid['ratio'])} times as fast end to end as training on everything ({took})"
     if paid["ratio"] <= 1:
         return f"choosing and training take longer; {said}"
+    but = "but"
     if paid["n_faster"] < paid["n_seeds"]:
-        said += f", faster in {paid['n_faster']} of {paid['n_seeds']} seeds only"
+        said, but = f"{said}, but faster in {paid['n_faster']} of {paid['n_seeds']} seeds only", "and"
     loss = {
         "shown": f"and a loss above {margin} is excluded",
-        "not shown": f"but a loss above {margin} is not excluded",
-        "refuted": f"but more than {margin} is lost",
+        "not shown": f"{but} a loss above {margin} is not excluded",
+        "refuted": f"{but} more than {margin} is lost",
     }
     return f"{said}, {loss[paid['no_worse']]}"
 

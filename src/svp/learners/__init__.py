@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from svp.config import ComputeConfig, TrainConfig
+from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import SettingError, SvpError, UnknownName, one_line, require
 from svp.learners.base import EpochRecord, Learner, Outputs, Progress
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from svp.learners.net import NetLearner
 
 
+EVERY_SETTING = frozenset(TrainConfig.model_fields)
+OF_A_CLASSIFIER = frozenset({"model", "options", "seeds"})
+
+
 @dataclass(frozen=True)
 class Row:
     """One family of models.
@@ -25,6 +29,7 @@ class Row:
     pattern  regular expression that its names match
     maker    "package.module:function" of the net: (name, num_classes, example, *, width, **options), or a classifier's class
     names    some names, for lists and for guessing what was meant
+    uses     the settings of TrainConfig that make a difference to it
     """
 
     pattern: str
@@ -33,6 +38,7 @@ class Row:
     summary: str
     is_net: bool = True
     code: tuple[str, ...] = ()  # modules that its results depend on, beside that of the maker
+    uses: frozenset[str] = EVERY_SETTING
 
 
 LEARNERS: dict[str, Row] = {
@@ -97,17 +103,19 @@ LEARNERS: dict[str, Row] = {
         ("logistic",),
         "logistic regression on the flattened inputs",
         is_net=False,
+        uses=OF_A_CLASSIFIER,
     ),
 }
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a model's name leads to: how to make it, whether it is a net, and the modules of its own code."""
+    """What a model's name leads to: how to make it, whether it is a net, the modules of its own code, the settings it uses."""
 
     make: Callable[..., Any]
     is_net: bool
     code: tuple[str, ...]
+    uses: frozenset[str]
 
 
 def find(config: TrainConfig) -> Found:
@@ -115,8 +123,9 @@ def find(config: TrainConfig) -> Found:
     row = next((row for row in LEARNERS.values() if re.fullmatch(row.pattern, config.model)), None)
     if row is not None:
         if row.is_net:
-            return Found(partial(_named_net, row.maker, config), True, (row.maker.split(":")[0], *row.code))
-        return Found(resolve(row.maker), False, ())
+            code = (row.maker.split(":")[0], *row.code)
+            return Found(partial(_named_net, row.maker, config), True, code, row.uses)
+        return Found(resolve(row.maker), False, (), row.uses)
     if ":" not in config.model:
         raise UnknownName("model", config.model, known_models(), hint="svp list models, or package.module:function")
     made = resolve(config.model)
@@ -130,8 +139,31 @@ def find(config: TrainConfig) -> Found:
     is_class = inspect.isclass(made) and hasattr(made, "fit") and hasattr(made, "predict")
     # A net is made for (num_classes, example); a function that can do without arguments makes a classifier, say a pipeline.
     if is_class or (inspect.isfunction(made) and _needs_nothing(made)):
-        return Found(made, False, code)
-    return Found(partial(_own_net, made, config), True, code)
+        return Found(made, False, code, OF_A_CLASSIFIER)
+    return Found(partial(_own_net, made, config), True, code, EVERY_SETTING - {"width"})
+
+
+def settle(config: TrainConfig) -> TrainConfig:
+    """The same model with every setting that it does not use at its default: what makes no difference counts as none.
+
+    Raises SettingError for such a setting with a value that somebody must have given: neither its default nor that of the proxy
+    or target of a run, which a setting keeps when only the model is named.
+    """
+    uses = find(config).uses
+    usual = [TrainConfig(), *(RunConfig.model_fields[role].default for role in ("proxy", "target"))]
+    unused = {name: getattr(usual[0], name) for name in EVERY_SETTING - uses}
+    for name, default in sorted(unused.items()):
+        if (value := getattr(config, name)) not in [getattr(known, name) for known in usual]:
+            raise SettingError(
+                f"{config.model} {_uses_in_words(uses)}; {name} = {value} means nothing to it, leave it at {default}"
+            )
+    return config.model_copy(update=unused)
+
+
+def _uses_in_words(uses: frozenset[str]) -> str:
+    """The shorter way to say it."""
+    unused = sorted(EVERY_SETTING - uses)
+    return f"does not use {', '.join(unused)}" if len(unused) < len(uses) else f"uses {', '.join(sorted(uses))} alone"
 
 
 def make_learner(config: TrainConfig, dataset: Dataset, *, seed: int, compute: "Compute | None" = None) -> Learner:
@@ -140,6 +172,7 @@ def make_learner(config: TrainConfig, dataset: Dataset, *, seed: int, compute: "
     compute  where nets live (svp.learners.compute.decide); None decides now
     Raises UnknownName, SettingError (a model that does not fit these inputs) or MissingExtra (torch is not installed).
     """
+    config = settle(config)
     found = find(config)
     if not found.is_net:
         from svp.learners.classifier import ClassifierLearner
@@ -162,6 +195,7 @@ def trial(config: TrainConfig, dataset: Dataset) -> Learner:
 
     Raises what `make_learner` and, of a net, the first step of training would, before anything is begun.
     """
+    config = settle(config)
     found = find(config)
     if not found.is_net:
         return make_learner(config, dataset, seed=0)
@@ -212,10 +246,6 @@ def _needs_nothing(function: Callable[..., Any]) -> bool:
 def _own_net(made: Callable[..., Any], config: TrainConfig, num_classes: int, example: Any) -> Any:
     from torch import nn
 
-    if config.width != 1.0:
-        raise SettingError(
-            f"width is for the nets of `svp list models`; give {config.model} its width as an option of its own"
-        )
     try:
         net = made(num_classes, example, **config.options)
     except SvpError:
@@ -245,5 +275,6 @@ __all__ = [
     "find",
     "known_models",
     "make_learner",
+    "settle",
     "trial",
 ]

@@ -12,13 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.chance import shuffled, spawn_seed
-from svp.config import RunConfig, TrainConfig
+from svp.config import TrainConfig
 from svp.data.base import Dataset, check_memory
 from svp.errors import MissingInput, SettingError, SvpError, TrainingError, one_line
 from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.runs import read_array, read_json, write_array, write_json
-
-USED = ("model", "options", "seeds")  # of TrainConfig
 
 
 class ClassifierLearner:
@@ -37,7 +35,6 @@ class ClassifierLearner:
     ) -> None:
         self.code = ("svp.chance", "svp.learners.classifier", *code)
         self._config, self._dataset, self._seed = config, dataset, seed
-        _refuse_unused(config)
         options = dict(config.options)
         with self._errors("made"):
             parameters = inspect.signature(make).parameters
@@ -122,17 +119,6 @@ class ClassifierLearner:
             raise SettingError(
                 f"{self._config.model} cannot be {done} with {self._config.options or 'no options'}: {one_line(error)}"
             ) from error
-
-
-def _refuse_unused(config: TrainConfig) -> None:
-    """SettingError for a setting that a classifier has no use for, unless it has a value that nobody need have given."""
-    usual = [TrainConfig(), *(RunConfig.model_fields[part].default for part in ("proxy", "target"))]
-    for name, value in config:
-        if name not in USED and all(value != getattr(default, name) for default in usual):
-            raise SettingError(
-                f"{config.model} is no net and uses {', '.join(USED)} alone; {name} = {value} means nothing to it, "
-                f"leave it at {getattr(usual[0], name)}"
-            )
 
 
 def logistic(*, max_iter: int = 1000, random_state: int | None = None, **options: Any) -> Any:

@@ -24,7 +24,7 @@ from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.learners.compiled import Step, compile_step, repays
 from svp.learners.compute import Compute
 from svp.runs import write_bytes
-from svp.signals import KINDS, Signals
+from svp.signals import KINDS, UNSEEN, Signals
 
 LR_BATCH = 128  # TrainConfig.lr is meant for a batch of this size
 SCORING_BATCH = 512  # fixed: how scores round must not depend on the memory of the machine
@@ -73,21 +73,29 @@ def train(
     The order of an epoch and what happens to its examples are drawn from (seed, epoch, id) alone, so there is no random state to
     keep: `checkpoint` holds weights, momentum and records, is written after every epoch, and a call that finds one goes on from
     there to bit-identical weights. The signals of an epoch are on disk before its checkpoint is.
-    Raises TrainingError when the loss is no longer a number. Memory beside model and examples: about 60 bytes an example.
+    Raises TrainingError when the loss, a weight or a running statistic is no longer a number: the checkpoint is then that of the
+    epoch before. DataError for a checkpoint that is damaged. Memory beside model and examples: about 60 bytes an example.
     """
     plan = _Plan(examples, config, seed, augmentation, compute)
     # fused: one call updates all weights; with many small convolutions the calls would cost more than the arithmetic.
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
     )
+    sound = _finite(model)
     records, compiled = _resume(model, optimizer, checkpoint)
+    if (signals["correct"][: len(records)] == UNSEEN).any():
+        raise DataError(
+            f"the signals in {checkpoint.parent} do not hold all of the epochs before the checkpoint; "
+            f"remove {checkpoint} to begin this training again"
+        )
     begin = time.perf_counter()  # what compiling takes belongs to the first epoch that is run with it
     take_step, compiled = _step(model, plan, compiled)
     while not _finished(records, plan):
         epoch = len(records)
         seen = _epoch(model, plan, epoch, optimizer, take_step)
         record = {"epoch": epoch, "loss": float(seen[LOSS].mean()), "accuracy": float(seen[CORRECT].mean())}
-        _check_finite(model, record, plan)
+        if not math.isfinite(record["loss"]) or sound - _finite(model):
+            raise TrainingError(_diverged(config, epoch, plan.n_epochs, checkpoint))
         if config.record == "plain":
             seen = _plain_signals(model, examples, compute)
         signals.write_epoch(epoch, dict(zip(KINDS, seen.cpu().numpy(), strict=True)))
@@ -162,13 +170,22 @@ def _plain_signals(model: nn.Module, examples: Examples, compute: Compute) -> Te
     )
 
 
-def _check_finite(model: nn.Module, record: EpochRecord, plan: _Plan) -> None:
-    config = plan.config
-    if not (math.isfinite(record["loss"]) and all(bool(weight.isfinite().all()) for weight in model.parameters())):
-        raise TrainingError(
-            f"training {config.model} diverged in epoch {record['epoch'] + 1} of {plan.n_epochs} (the loss is no longer "
-            f"a number); lower lr (now {config.lr}) or raise warmup (now {config.warmup})"
-        )
+def _finite(model: nn.Module) -> set[str]:
+    """Names of the weights and running statistics that are numbers throughout (a mask with infinities in it never was)."""
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return {name for name, value in tensors if bool(value.isfinite().all())}
+
+
+def _diverged(config: TrainConfig, epoch: int, n_epochs: int, checkpoint: Path) -> str:
+    """What happened, what to change, and where the last good state is."""
+    remedy = f"lower lr (now {config.lr:g})"
+    if config.schedule == "one_cycle":
+        remedy += f" or raise warmup (now {config.warmup:g})"
+    kept = f"; the state after epoch {epoch} is kept in {checkpoint}" if epoch else ""
+    return (
+        f"training {config.model} diverged in epoch {epoch + 1} of {n_epochs} (the loss, a weight or a running statistic is no "
+        f"longer a number); {remedy}{kept}"
+    )
 
 
 def _step(model: nn.Module, plan: _Plan, compiled: bool | None) -> tuple[Step, bool]:
@@ -345,34 +362,59 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Take the weights of a file that `save_weights` wrote; raises DataError if they do not fit."""
     safetensors = require("safetensors.torch", "torch")
     try:
-        model.load_state_dict(safetensors.load_file(path))
-    except (OSError, RuntimeError, require("safetensors", "torch").SafetensorError) as error:
-        raise DataError(f"cannot take weights from {path}: {str(error).splitlines()[0]}") from None
+        found = safetensors.load_file(path)
+        damage = _damage(found, _state(model))
+    except (OSError, require("safetensors", "torch").SafetensorError) as error:
+        damage = one_line(error)
+    if damage:
+        raise DataError(
+            f"cannot take weights from {path}: {damage}; remove the folder {path.parent} to have it made again"
+        )
+    model.load_state_dict(found)
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All that a training goes on from, by name: weights, running statistics, momentum (0 where there has been no gradient)."""
+    tensors = {f"model.{name}": value for name, value in _state(model).items()}
+    for group in optimizer.param_groups:
+        for i, parameter in enumerate(group["params"]):
+            if group["momentum"] and parameter.requires_grad:
+                momentum = optimizer.state[parameter].get("momentum_buffer")
+                tensors[f"momentum.{i}"] = torch.zeros_like(parameter) if momentum is None else momentum
+                tensors[f"momentum.{i}"] = tensors[f"momentum.{i}"].detach().contiguous()
+    return tensors
 
 
 def _save(
     model: nn.Module, optimizer: torch.optim.Optimizer, records: list[EpochRecord], compiled: bool, path: Path
 ) -> None:
     safetensors = require("safetensors.torch", "torch")
-    tensors = {f"model.{name}": value for name, value in _state(model).items()}
-    for i, parameter in enumerate(optimizer.param_groups[0]["params"]):
-        momentum = optimizer.state[parameter].get("momentum_buffer")
-        if momentum is not None:
-            tensors[f"momentum.{i}"] = momentum.contiguous()
-    write_bytes(path, safetensors.save(tensors, {"records": json.dumps(records), "compiled": json.dumps(compiled)}))
+    header = {"records": json.dumps(records), "compiled": json.dumps(compiled)}
+    write_bytes(path, safetensors.save(_tensors(model, optimizer), header))
 
 
 def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> tuple[list[EpochRecord], bool | None]:
-    """Put model and optimizer where the checkpoint left them; its records, and whether the step was compiled."""
+    """Put model and optimizer where the checkpoint left them; its records, and whether the step was compiled.
+
+    Raises DataError where it is not what `_save` writes for this model and optimizer; then nothing of it has been taken.
+    """
     if not path.exists():
         return [], None
     safetensors = require("safetensors", "torch")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
-            records, compiled = (json.loads(file.metadata()[name]) for name in ("records", "compiled"))
+            header = file.metadata() or {}
+        damage = _damage(tensors, _tensors(model, optimizer))
+        records = _records(header.get("records", ""))
+        compiled = {"true": True, "false": False}.get(header.get("compiled", ""))
     except (OSError, safetensors.SafetensorError) as error:
-        raise DataError(f"the checkpoint {path} is damaged ({error}); remove it to begin this training again") from None
+        damage = one_line(error)
+    if damage or not records:
+        raise DataError(
+            f"the checkpoint {path} is damaged ({damage or 'it has no records of its epochs'}); "
+            "remove it to begin this training again"
+        )
     model.load_state_dict(
         {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     )
@@ -381,3 +423,30 @@ def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> t
             # In the layout of the weight itself, which the fused update wants.
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])
     return records, compiled
+
+
+def _damage(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+    """How the tensors of a file differ from those wanted, in words: name, shape, type, no numbers; "" if they do not."""
+    for name in sorted(found.keys() | wanted.keys()):
+        if name not in found:
+            return f"it lacks {name}"
+        if name not in wanted:
+            return f"{name} belongs to another model"
+        a, b = found[name], wanted[name]
+        if a.shape != b.shape:
+            return f"{name} has shape {tuple(a.shape)}, not {tuple(b.shape)}"
+        if a.dtype != b.dtype:
+            return f"{name} holds {a.dtype}, not {b.dtype}".replace("torch.", "")
+        if b.isfinite().all() and not a.isfinite().all():
+            return f"{name} is not finite"
+    return ""
+
+
+def _records(text: str) -> list[EpochRecord]:
+    """The records of the epochs, in order from the first; [] if this is no such thing."""
+    try:
+        records: list[EpochRecord] = json.loads(text)
+        whole = all(math.isfinite(record[fact]) for record in records for fact in ("loss", "accuracy", "seconds"))
+        return records if whole and [record["epoch"] for record in records] == list(range(len(records))) else []
+    except (ValueError, TypeError, KeyError):
+        return []

@@ -13,7 +13,7 @@ from svp.config import ActiveConfig, CoresetConfig, RunConfig
 from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import DataError, SvpError, SvpWarning
-from svp.runs import METRICS_FORMAT, Json, read_array, read_record
+from svp.runs import METRICS_FORMAT, Json, check_files, read_array, read_record
 from svp.select import Selection
 
 N_SHOWN = 40
@@ -76,7 +76,7 @@ class Facts:
 
 
 def read(folder: Path, dataset: Dataset | None = None) -> Facts:
-    """All facts of a finished run. Raises DataError where there is none, or where `dataset` is another."""
+    """All facts of a finished run. Raises DataError where there is none, where `dataset` is another, or a file is damaged."""
     environment, metrics = (
         read_record(folder / "environment.json", "dataset", "settings"),
         read_record(folder / "metrics.json"),
@@ -127,6 +127,7 @@ def _shown(stage: Path | None, selection: Selection, dataset: Dataset | None, ab
     """The first that were chosen, and of the rest those of the lowest score; equals, and what has no score, by lot."""
     taken = selection
     if stage is not None:
+        check_files(stage)
         taken = Selection.load(stage / "selection.parquet")
         ids, scores = np.asarray(read_array(stage / "ids.npy")), np.asarray(read_array(stage / "scores.npy"), float)
     else:

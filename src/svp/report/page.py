@@ -49,6 +49,7 @@ def context(facts: Facts) -> Json:
         "digits": tables.digits(facts.environment["dataset"]["n_test"]),
         "comparisons": comparisons,
         "costs": costs,
+        "stages": tables.stages(metrics),
         "agreement": tables.agreement(metrics),
         "balance": balance,
         "balance_drawn": len(charts.most_moved(balance)),

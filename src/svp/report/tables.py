@@ -153,8 +153,12 @@ def costs(metrics: Json) -> Json:
 
 def _coreset_costs(metrics: Json) -> Json:
     stages = ["training the proxy", "scoring and choosing", "training the target"]
-    proxies = metrics["proxies"]
-    selecting = [_mean(p["seconds"][part] for p in proxies) for part in ("train", "select")] if proxies else [0.0, 0.0]
+    proxies = [p["seconds"] for p in metrics["proxies"]]
+    selecting = (
+        [_mean(p["train"] for p in proxies), _mean(p["score"] + p["select"] for p in proxies)]
+        if proxies
+        else [0.0, 0.0]
+    )
     ratios = {(paid["arm"], paid["equal"]): paid["ratio"] for paid in metrics["payments"]}
     rows = []
     for row in arms(metrics):
@@ -173,7 +177,8 @@ def _active_costs(metrics: Json) -> Json:
     rows = []
     for row in sorted(arms(metrics), key=lambda row: row["n"]):
         found = [arm for arm in metrics["arms"] if (arm["arm"], arm["n"]) == (row["arm"], row["n"])]
-        parts = [_mean(arm["selection_seconds"] for arm in found), _mean(arm["seconds"]["train"] for arm in found)]
+        choosing = _mean(sum(arm["selection_seconds"].values()) for arm in found)
+        parts = [choosing, _mean(arm["seconds"]["train"] for arm in found)]
         rows.append(
             {**_cost(f"{row['label']}, {row['n']:,} labels", parts), "ratio": None, "arm": row["arm"], "n": row["n"]}
         )
@@ -185,6 +190,30 @@ def _active_costs(metrics: Json) -> Json:
         "rows": rows,
         "against": "choosing by the target",
     }
+
+
+def stages(metrics: Json) -> list[tuple[str, float]]:
+    """What every stage took, means over the seeds; of an active run the stages of all rounds together, up to the last total."""
+    rows = [] if metrics["load_seconds"] is None else [("reading the data", metrics["load_seconds"])]
+    last = max(arm["n"] for arm in metrics["arms"])
+    chosen = [("proxy", p["seconds"]) for p in metrics.get("proxies", [])]
+    chosen += [
+        (a["arm"], a["selection_seconds"]) for a in metrics["arms"] if "selection_seconds" in a and a["n"] == last
+    ]
+    for name in dict.fromkeys(name for name, _ in chosen):
+        found = [seconds for arm, seconds in chosen if arm == name]
+        who = "" if name == "proxy" else f" ({_label(name)})"
+        model = "the target" if name == "target" else "the proxy"
+        for part, what in (("train", f"training {model}"), ("score", "scoring"), ("select", "choosing")):
+            rows.append((what if part == "train" else what + who, _mean(took[part] for took in found)))
+        if "test" in found[0]:
+            rows.append((f"testing {model}", _mean(took["test"] for took in found)))
+    for row in arms(metrics):
+        found = [a for a in metrics["arms"] if (a["arm"], a["equal"], a["n"]) == (row["arm"], row["equal"], row["n"])]
+        for part, what in (("train", "training"), ("test", "testing")) if found else ():
+            on = f"{row['label']}, {row['n']:,}"
+            rows.append((f"{what} the target on {on}", _mean(a["seconds"][part] for a in found)))
+    return [(what, took) for what, took in rows if took]
 
 
 def _cost(label: str, parts: list[float]) -> Json:
@@ -217,9 +246,9 @@ def story(facts: Facts) -> Json:
         "method": method,
         "method_summary": METHODS[method].summary if method in METHODS else "",
         "proxy": None if settings.get("selection") else settings["proxy.model"],
-        "proxy_epochs": settings["proxy.epochs"],
+        "proxy_trained": _trained(settings["proxy.model"], metrics.get("proxies", [])),
         "target": settings["target.model"],
-        "target_epochs": settings["target.epochs"],
+        "target_trained": _trained(settings["target.model"], metrics["arms"]),
         "same": trains(facts, "proxy") == trains(facts, "target"),
         "n": metrics["n"],
         "n_test": about["n_test"],
@@ -228,6 +257,12 @@ def story(facts: Facts) -> Json:
         "n_seeds": settings["seeds"],
         "margin": words.points(metrics["margin"]),
     }
+
+
+def _trained(model: str, found: list[Json]) -> str:
+    """A model and, of a net, for how many epochs it was trained (on everything, or else on its first part)."""
+    epochs = [arm["epochs"] for arm in sorted(found, key=lambda arm: -arm["n"]) if arm["steps"] is not None]
+    return f"{model}, {epochs[0]} epochs" if epochs else model
 
 
 def trains(facts: Facts, role: str) -> Json:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from svp.config import ActiveConfig, RunConfig
-from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import BudgetError, SettingError
 from svp.evaluate import better, no_worse
@@ -22,7 +21,19 @@ from svp.runs import SIMULATED, Json, Run, check_files
 from svp.select import resolve_budget
 from svp.workflows.arms import Arm, answers, arm_facts, compare
 from svp.workflows.session import Session
-from svp.workflows.work import Ranked, Show, Work, begin, check, check_needs, labels_of, refuse_options, silent
+from svp.workflows.work import (
+    Ranked,
+    Show,
+    Work,
+    begin,
+    check,
+    check_needs,
+    labels_of,
+    loaded,
+    refuse_options,
+    settled,
+    silent,
+)
 
 
 class Oracle:
@@ -52,7 +63,8 @@ def active(
     on what each arm had labelled at the totals to evaluate; where an arm's own model is the target, that model is the one
     evaluated. Arguments, resuming and errors: as `coreset`.
     """
-    dataset = dataset or load(config, show)
+    config = settled(config, "proxy", "target")
+    dataset, load_seconds = (dataset, None) if dataset is not None else loaded(config, show)
     labels_of(dataset)  # first of all: without labels there may be no classes either
     check_needs(config, dataset, trained_on_all=False)
     check(config, dataset)
@@ -63,10 +75,12 @@ def active(
         raise SettingError(
             f"evaluate asks for {unknown[0]:,} labels, which is none of the totals ({', '.join(map(str, totals))})"
         )
-    with begin(config, dataset, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show) as work:
+    with begin(
+        config, dataset, load_seconds, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show
+    ) as work:
         run = work.run
         arms: list[Arm] = []
-        seconds: dict[tuple[str, int, int], float] = {}
+        seconds: dict[tuple[str, int, int], dict[str, float]] = {}
         drawn: list[Json] = []
         hidden = dataset.without_labels()
         for seed in config.run_seeds:
@@ -104,7 +118,7 @@ def active(
             comparisons=_comparisons(config, arms, at),
             drawn_at_random=drawn,
             agreement=_agreements(run, config),
-            speed_up=_speed_up(config, seconds, at),
+            speed_up=_speed_up(config, {key: sum(parts.values()) for key, parts in seconds.items()}, at),
         )
 
 
@@ -171,7 +185,7 @@ def _agreements(run: Run, config: ActiveConfig) -> list[Json]:
             stages = [stage for (stage,) in rankings]
             for stage in stages:  # of a run taken up again, perhaps not looked at so far
                 check_files(stage)
-            own, target = (Ranked.read(stage, 0.0) for stage in stages)
+            own, target = (Ranked.read(stage) for stage in stages)
             agreed = own.agreement(target, config.method)
             found.append({"between": "proxy and target", "seeds": [seed, seed], **agreed.facts()})
     return found

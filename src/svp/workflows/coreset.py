@@ -17,7 +17,6 @@ import numpy as np
 
 from svp import audit
 from svp.config import CoresetConfig, TrainConfig
-from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import BudgetError, MissingInput, SettingError
 from svp.evaluate import better, no_worse
@@ -34,8 +33,10 @@ from svp.workflows.work import (
     begin,
     check,
     labels_of,
+    loaded,
     model_seed,
     refuse_options,
+    settled,
     silent,
 )
 
@@ -69,7 +70,8 @@ def coreset(
     Called again after an interruption, it continues inside the stage and ends in the same ids and metrics.
     Cost: the trainings. Files: docs/run_folder.md. Raises the errors of svp.errors, before anything is trained where it can.
     """
-    dataset = dataset or load(config, show)
+    config = settled(config, "target", *([] if config.selection else ["proxy"]))
+    dataset, load_seconds = (dataset, None) if dataset is not None else loaded(config, show)
     check(config, dataset, chooses=config.selection is None)
     if "steps" in config.equal and not find(config.target).is_net:
         raise SettingError(f"{config.target.model} does not learn in steps; leave equal at epochs")
@@ -77,7 +79,9 @@ def coreset(
     budget = _budget(config, dataset, earlier)
     if earlier is None:
         refuse_options(config, len(dataset), budget)
-    with begin(config, dataset, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show) as work:
+    with begin(
+        config, dataset, load_seconds, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show
+    ) as work:
         chosen: dict[int, Chosen] = {}
         arms: list[Arm] = []
         for seed in config.run_seeds:
@@ -86,7 +90,8 @@ def coreset(
                 selection = chosen[seed].ranked.selection
             else:
                 selection = earlier.head(budget)
-            arms += _train_targets(work, config, selection, seed)
+            itself = chosen[seed].proxies[0] if _is_own_proxy(config) else None
+            arms += _train_targets(work, config, selection, seed, itself)
             suffix = "" if seed == config.seed else f"-seed{seed}"
             selection.save(work.run.folder / f"selection{suffix}.parquet")
         return work.finish(config, **_measured(work, config, budget, chosen, arms))
@@ -104,8 +109,13 @@ def _select(work: Work, config: CoresetConfig, budget: int, seed: int) -> Chosen
     return Chosen(fitted, ranked, work.test(f"proxy/seed-{seed}/test", fitted[0]) if fitted else None)
 
 
-def _train_targets(work: Work, config: CoresetConfig, selection: Selection, seed: int) -> list[Arm]:
-    """Train and test the target of one run seed on every part that was asked for."""
+def _train_targets(
+    work: Work, config: CoresetConfig, selection: Selection, seed: int, itself: Fitted | None
+) -> list[Arm]:
+    """Train and test the target of one run seed on every part that was asked for.
+
+    itself  the proxy, where it is the target: then the target on everything stands already, and costs nothing
+    """
     ids, labels = work.dataset.ids, labels_of(work.dataset)
     parts = {_first_arm(config): np.sort(selection.ids)}
     if "random" in config.control:
@@ -117,11 +127,8 @@ def _train_targets(work: Work, config: CoresetConfig, selection: Selection, seed
             folder = f"target/{name}-{equal}/seed-{seed}"
             fitted = work.train(f"{folder}/model", train, part, labels[work.dataset.positions(part)], seed)
             arms.append(Arm(name, equal, seed, fitted, work.test(f"{folder}/test", fitted)))
-    # The target on everything is the proxy of this seed, where both are the same model: then it costs nothing.
-    same = _is_own_proxy(config)
-    if same or "full" in config.control:
-        folder = f"proxy/seed-{seed}/model-0" if same else f"target/full/seed-{seed}/model"
-        fitted = work.train(folder, config.target, ids, labels, seed)
+    if itself or "full" in config.control:
+        fitted = itself or work.train(f"target/full/seed-{seed}/model", config.target, ids, labels, seed)
         arms.append(Arm("full", "epochs", seed, fitted, work.test(f"target/full/seed-{seed}/test", fitted)))
     return arms
 
@@ -153,7 +160,7 @@ def _proxy_facts(work: Work, seed: int, made: Chosen, tested: Tested) -> Json:
     facts = arm_facts(work.dataset, Arm("proxy model", "epochs", seed, made.proxies[0], tested))
     facts["seconds"] = {
         "train": sum(f.seconds for f in made.proxies),
-        "select": made.ranked.seconds,
+        **work.run.seconds(f"selection/seed-{seed}"),
         "test": tested.seconds,
     }
     return facts
@@ -216,7 +223,9 @@ def _payments(measured: Json) -> list[Json]:
 
     None of an earlier selection: what that had cost is not known here.
     """
-    selecting = {p["seed"]: p["seconds"]["train"] + p["seconds"]["select"] for p in measured["proxies"]}
+    selecting = {
+        p["seed"]: sum(p["seconds"][part] for part in ("train", "score", "select")) for p in measured["proxies"]
+    }
     training = {(a["arm"], a["equal"], a["seed"]): a["seconds"]["train"] for a in measured["arms"]}
     found = []
     for judged in measured["comparisons"]:

@@ -13,9 +13,9 @@ from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import BudgetError, DataError, SettingError
 from svp.labels import Answer, Batch, LabelStore, Round
-from svp.runs import Run, digest
+from svp.runs import PARTS, Run, digest
 from svp.select import Cover, Selection, find_method, resolve_budget, select
-from svp.workflows.work import Fitted, Show, Work, check_needs, model_seed, refuse_options, silent
+from svp.workflows.work import Fitted, Show, Work, check_needs, model_seed, refuse_options, settled, silent
 
 
 class Session:
@@ -46,6 +46,7 @@ class Session:
             raise SettingError(
                 f"a session takes a svp.RunConfig, not {type(config).__name__}; make one of the same settings"
             )
+        config = settled(config, "proxy")
         dataset = (dataset or load(config, show)).without_labels()
         check_needs(config, dataset, trained_on_all=False)
         refuse_options(config, len(dataset))
@@ -170,16 +171,17 @@ class Session:
                 break
         return self._fit(round_, ids, labels, 1)[0]
 
-    def selection_seconds(self, n: int) -> float:
-        """Seconds to train and select up to `n` labels, counted as Coleman et al. 2020 do: all training and selecting, without
-        the training that would follow the last answer."""
-        seconds, total = 0.0, 0
+    def selection_seconds(self, n: int) -> dict[str, float]:
+        """Seconds to train, score and select up to `n` labels, counted as Coleman et al. 2020 do: without the training that
+        would follow the last answer."""
+        seconds, total = dict.fromkeys(PARTS.values(), 0.0), 0
         for asked in self._store.rounds():
             if total >= n:
                 break
             total += asked.asked
-            stages = self._run.folder.glob(f"rounds/{asked.round:03d}-*/*")
-            seconds += sum(self._run.seconds(str(stage.relative_to(self._run.folder))) for stage in stages)
+            for stage in self._run.folder.glob(f"rounds/{asked.round:03d}-*/*"):
+                for part, took in self._run.seconds(str(stage.relative_to(self._run.folder))).items():
+                    seconds[part] += took
         return seconds
 
     def status(self) -> dict[str, Any]:

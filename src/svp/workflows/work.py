@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from svp.audit import Agreement, agreement
 from svp.chance import spawn_seed
 from svp.config import ComputeConfig, RunConfig, TrainConfig
+from svp.data import load
 from svp.data.base import Dataset
-from svp.errors import DataError, MissingInput, SettingError
-from svp.learners import EpochRecord, Learner, Outputs, check_device, find, make_learner, trial
+from svp.errors import DataError, MissingInput, SettingError, TrainingError
+from svp.learners import EpochRecord, Learner, Outputs, check_device, find, make_learner, settle, trial
 from svp.runs import (
     METRICS_FORMAT,
     Json,
@@ -37,6 +38,8 @@ from svp.signals import KINDS, Signals
 
 if TYPE_CHECKING:
     from svp.learners.compute import Compute
+
+C = TypeVar("C", bound=RunConfig)
 
 # What every choice runs beside the function of its method.
 CHOOSING_CODE = tuple(
@@ -91,7 +94,13 @@ class Fitted:
 
     def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
         self.ready()
-        return self.learner.predict(dataset, ids, embeddings=embeddings)
+        outputs = self.learner.predict(dataset, ids, embeddings=embeddings)
+        if wrong := int((~np.isfinite(outputs.probs).all(axis=1)).sum()):
+            raise TrainingError(
+                f"{self.config.model} ({self.stage.folder}) gives probabilities that are no numbers for {wrong:,} of "
+                f"{len(ids):,} examples: it was trained to no good end; change its settings (a net: lower lr)"
+            )
+        return outputs
 
     def signals(self) -> Signals:
         if "signals" not in self.learner.gives:
@@ -111,17 +120,15 @@ class Ranked:
     selection: Selection
     ids: NDArray[np.int64]
     scores: NDArray[np.float64]
-    seconds: float  # scoring and choosing; training not counted
 
     @classmethod
-    def read(cls, folder: Path, seconds: float) -> Self:
+    def read(cls, folder: Path) -> Self:
         """Of a choosing stage's folder."""
         selection = Selection.load(folder / "selection.parquet")
         return cls(
             selection,
             np.asarray(read_array(folder / "ids.npy")),
             np.asarray(read_array(folder / "scores.npy")),
-            seconds,
         )
 
     def agreement(self, other: "Ranked", method: str) -> Agreement:
@@ -252,8 +259,7 @@ class Work:
             write_array(stage.folder / "scores.npy", scores[candidates])
             write_array(stage.folder / "ids.npy", ids[candidates])
             stage.finish(inference_seconds=inference, ranking_seconds=ranking, n=len(ids))
-        facts = stage.facts
-        return Ranked.read(stage.folder, facts["inference_seconds"] + facts["ranking_seconds"])
+        return Ranked.read(stage.folder)
 
     def test(self, name: str, fitted: Fitted) -> Tested:
         """Stage: the one look at the test part."""
@@ -264,8 +270,9 @@ class Work:
             fitted.ready()
             begin = time.perf_counter()
             probs = fitted.predict(test, test.ids).probs
+            seconds = time.perf_counter() - begin
             write_array(stage.folder / "probs.npy", probs)
-            stage.finish(seconds=time.perf_counter() - begin)
+            stage.finish(seconds=seconds)
         probs = read_array(stage.folder / "probs.npy")
         return Tested(probs.argmax(axis=1) == labels_of(test), stage.facts["seconds"])
 
@@ -278,6 +285,7 @@ class Work:
             "kind": kind_of(config.method),
             "n": len(self.dataset),
             "margin": config.margin,
+            "load_seconds": self.run.environment["load"]["seconds"],
             **measured,
         }
         write_json(self.run.folder / "metrics.json", metrics)
@@ -343,17 +351,39 @@ def _select(
 # --- before the first stage ------------------------------------------------------------------------------------------------
 
 
+def settled(config: C, *roles: str) -> C:
+    """The same settings, where those that a model does not use make no difference; roles: "proxy" and "target", if trained here.
+
+    A proxy that its method does not ask is left as it is: it need not even exist.
+    """
+    asked = find_method(config.method)[1].asks_model
+    models = {role: settle(getattr(config, role)) for role in roles if role != "proxy" or asked}
+    return config.model_copy(update=models)
+
+
+def loaded(config: RunConfig, show: Show) -> tuple[Dataset, float]:
+    """The dataset that the settings name, and the seconds that reading and fingerprinting it took."""
+    begin = time.perf_counter()
+    dataset = load(config, show)
+    _ = dataset.fingerprint
+    return dataset, time.perf_counter() - begin
+
+
 @contextmanager
 def begin(
     config: RunConfig,
     dataset: Dataset,
+    load_seconds: float | None,
     *,
     out: str | Path | None,
     reuse: str | Path | Sequence[str | Path],
     accept_code_change: bool,
     show: Show,
 ) -> Iterator[Work]:
-    """Work in the run folder, new or taken up: as asked, or one that the same settings find again, with its siblings to reuse."""
+    """Work in the run folder, new or taken up: as asked, or one that the same settings find again, with its siblings to reuse.
+
+    load_seconds  what reading the data took; None where it was there. The first call's are kept: later ones find it read before
+    """
     others = as_paths(reuse)
     if out is None:
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset.name)
@@ -366,6 +396,7 @@ def begin(
     with Run.start(
         Path(out), config, dataset, may_vary=config.may_vary, reuse=others, accept_code_change=accept_code_change
     ) as run:
+        run.remember("load", lambda: {"seconds": load_seconds})
         yield Work(run, dataset, config.compute, show)
 
 
