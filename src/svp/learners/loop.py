@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
@@ -31,9 +31,15 @@ SCORING_BATCH = 512  # fixed: how scores round must not depend on the memory of 
 CORRECT, LOSS = list(KINDS).index("correct"), list(KINDS).index("loss")
 
 
+class Inputs(Protocol):
+    """A tensor, or what reads rows of one from disk: `inputs[rows]` is a tensor on the device of the model."""
+
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Examples:
-    """Inputs in memory, on the device of the model.
+    """What a net is shown.
 
     inputs     (n, h, w, c) uint8 or float images, or (n, d) float rows
     labels     (n,) int64
@@ -41,16 +47,11 @@ class Examples:
     mean, std  (c,) or (d,) float32, taken from the whole training part of the dataset: the same for every arm
     """
 
-    inputs: Tensor
+    inputs: Inputs
     labels: Tensor
     ids: NDArray[np.int64]
     mean: Tensor
     std: Tensor
-
-    def at(self, rows: NDArray[np.int64]) -> "Examples":
-        """Some of the examples, copied."""
-        there = torch.from_numpy(rows).to(self.labels.device)
-        return replace(self, inputs=self.inputs[there], labels=self.labels[there], ids=self.ids[rows])
 
 
 def train(

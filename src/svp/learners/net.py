@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -84,7 +84,6 @@ class NetLearner:
             finished: list[EpochRecord] = read_json(folder / "history.json")
             (folder / "checkpoint.safetensors").unlink(missing_ok=True)
             return finished
-        examples = self._examples(dataset, ids, labels)
         shuffle = shuffled(ids, self._seed, "validation")
         held_out, shown = (np.sort(rows) for rows in np.split(shuffle, [self._config.held_out(len(ids))]))
         signals = Signals.create(folder / "signals", self._config.epochs_for(len(shown)), len(ids), rows=shown)
@@ -92,9 +91,9 @@ class NetLearner:
         with self._compute.active():
             records = loop.train(
                 self._model,
-                examples.at(shown) if len(held_out) else examples,
+                self._examples(dataset, ids[shown], labels[shown]),
                 self._config,
-                held_out=examples.at(held_out) if len(held_out) else None,
+                held_out=self._examples(dataset, ids[held_out], labels[held_out]) if len(held_out) else None,
                 seed=self._seed,
                 augmentation=self._augmentation,
                 compute=self._compute,
@@ -151,16 +150,14 @@ class OnDisk:
         return torch.from_numpy(inputs).to(self.device)
 
 
-def _inputs(dataset: Dataset, ids: NDArray[np.int64], device: str) -> Tensor:
+def _inputs(dataset: Dataset, ids: NDArray[np.int64], device: str) -> loop.Inputs:
     """The inputs of these examples, in memory on the device; of mapped images that would take more than half of the free memory,
     what reads them from disk a batch at a time.
     """
     positions, free = dataset.positions(ids), available_memory()
     n_bytes = len(ids) * dataset.inputs[:1].nbytes
     if isinstance(dataset.inputs, np.memmap) and free is not None and n_bytes > free / 2:
-        return cast(
-            Tensor, OnDisk(dataset.inputs, positions, device)
-        )  # all that the loop does to inputs is inputs[rows]
+        return OnDisk(dataset.inputs, positions, device)
     return torch.from_numpy(np.ascontiguousarray(dataset.inputs[positions])).to(device)
 
 
