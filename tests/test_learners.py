@@ -462,6 +462,16 @@ def test_held_out_examples_are_shown_in_no_epoch(images: Dataset, tmp_path: Path
     assert unseen.sum() == math.ceil(0.25 * len(images))
     assert (correct[:, ~unseen] != UNSEEN).all()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", "model.safetensors", "signals"]
+    stopped = make_learner(train, images, seed=0, compute=CPU)
+
+    def stop(record: Any, n_epochs: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(images, images.ids, images.labels, folder=tmp_path / "stopped", progress=stop)
+    again = make_learner(train, images, seed=0, compute=CPU)
+    again.fit(images, images.ids, images.labels, folder=tmp_path / "stopped")
+    assert np.array_equal(again.predict(images, images.ids).probs, learner.predict(images, images.ids).probs)
     again = make_learner(train, images, seed=0, compute=CPU)
     again.load(tmp_path)
     assert np.array_equal(again.predict(images, images.ids).probs, learner.predict(images, images.ids).probs)

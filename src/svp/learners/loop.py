@@ -84,7 +84,7 @@ def train(
     )
     sound = _finite(model)
     records, compiled = _resume(model, optimizer, checkpoint)
-    if (signals["correct"][: len(records)] == UNSEEN).any():
+    if (signals["correct"][: len(records)] == UNSEEN).all(axis=1).any():
         raise DataError(
             f"the signals in {checkpoint.parent} do not hold all of the epochs before the checkpoint; "
             f"remove {checkpoint} to begin this training again"
