@@ -118,13 +118,14 @@ def test_the_seed_gives_the_weights_and_two_arms_share_them(images: Dataset, tmp
 
 def test_a_training_killed_before_its_mark_is_not_repeated(images: Dataset, tmp_path: Path) -> None:
     fit(images, config(), tmp_path)
-    (tmp_path / "checkpoint.safetensors").write_bytes(b"left by a kill")
+    for name in ("checkpoint", "best"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"left by a kill")
     learner = make_learner(config(), images, seed=0, compute=CPU)
     records = learner.fit(
         images, images.ids, images.labels, folder=tmp_path, progress=lambda *_: pytest.fail("trained again")
     )
     assert len(records) == 2
-    assert not (tmp_path / "checkpoint.safetensors").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", "model.safetensors", "signals"]
 
 
 def test_one_example_is_not_enough(images: Dataset, tmp_path: Path) -> None:
@@ -462,19 +463,24 @@ def test_held_out_examples_are_shown_in_no_epoch(images: Dataset, tmp_path: Path
     assert unseen.sum() == math.ceil(0.25 * len(images))
     assert (correct[:, ~unseen] != UNSEEN).all()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", "model.safetensors", "signals"]
-    stopped = make_learner(train, images, seed=0, compute=CPU)
-
-    def stop(record: Any, n_epochs: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        stopped.fit(images, images.ids, images.labels, folder=tmp_path / "stopped", progress=stop)
-    again = make_learner(train, images, seed=0, compute=CPU)
-    again.fit(images, images.ids, images.labels, folder=tmp_path / "stopped")
-    assert np.array_equal(again.predict(images, images.ids).probs, learner.predict(images, images.ids).probs)
     again = make_learner(train, images, seed=0, compute=CPU)
     again.load(tmp_path)
     assert np.array_equal(again.predict(images, images.ids).probs, learner.predict(images, images.ids).probs)
+
+
+def test_a_training_with_held_out_examples_goes_on_where_it_stopped(images: Dataset, tmp_path: Path) -> None:
+    train = config(epochs=4, validation=0.25)
+    assert images.labels is not None
+
+    def stop(record: Any, n_epochs: int) -> None:
+        if record["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learner = make_learner(train, images, seed=0, compute=CPU)
+        learner.fit(images, images.ids, images.labels, folder=tmp_path / "resumed", progress=stop)
+    found = [fit(images, train, tmp_path / name).predict(images, images.ids).probs for name in ("whole", "resumed")]
+    assert np.array_equal(*found)
 
 
 # --- where it runs --------------------------------------------------------------------------------------------------------

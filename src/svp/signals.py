@@ -75,6 +75,10 @@ class Signals:
             if isinstance(array, np.memmap):
                 array.flush()
 
+    def hold(self, n_epochs: int) -> bool:
+        """Whether the first `n_epochs` stand there, for every example that is shown."""
+        return bool((self._arrays["correct"][:n_epochs, self._rows] != UNSEEN).all())
+
     def __getitem__(self, kind: str) -> NDArray[Any]:
         return self._arrays[kind]
 

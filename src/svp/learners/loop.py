@@ -24,7 +24,7 @@ from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.learners.compiled import Step, compile_step, repays
 from svp.learners.compute import Compute
 from svp.runs import write_bytes
-from svp.signals import KINDS, UNSEEN, Signals
+from svp.signals import KINDS, Signals
 
 LR_BATCH = 128  # TrainConfig.lr is meant for a batch of this size
 SCORING_BATCH = 512  # fixed: how scores round must not depend on the memory of the machine
@@ -84,7 +84,7 @@ def train(
     )
     sound = _finite(model)
     records, compiled = _resume(model, optimizer, checkpoint)
-    if (signals["correct"][: len(records)] == UNSEEN).all(axis=1).any():
+    if not signals.hold(len(records)):
         raise DataError(
             f"the signals in {checkpoint.parent} do not hold all of the epochs before the checkpoint; "
             f"remove {checkpoint} to begin this training again"
@@ -133,7 +133,7 @@ class _Plan:
         """Rows, inputs and labels of each step, of nearly equal size: a short last one would upset the batch statistics."""
         ids, device = self.examples.ids, self.examples.labels.device
         order = torch.from_numpy(shuffled(ids, self.seed, "order", epoch)).to(device)
-        drawn = draw(ids, self.seed, epoch).to(device)  # (n, 3)
+        drawn = draw(ids, self.seed, epoch).to(device)
         for rows in order.tensor_split(self.steps_per_epoch):
             images = augment(self.examples.inputs[rows], drawn[rows], self.augmentation)
             yield rows, prepare(images, self.examples, self.compute), self.examples.labels[rows]
@@ -357,6 +357,12 @@ def save_weights(model: nn.Module, path: Path) -> None:
 def _state(model: nn.Module) -> dict[str, Tensor]:
     """Weights and running statistics, each in memory of its own: a net may use one weight under two names."""
     return {name: value.clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
+
+
+def remove(checkpoint: Path) -> None:
+    """Remove a checkpoint and what stands beside it: the training is kept elsewhere."""
+    for path in (checkpoint, best_path(checkpoint)):
+        path.unlink(missing_ok=True)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -79,15 +79,15 @@ class NetLearner:
     ) -> list[EpochRecord]:
         if len(ids) < 2:
             raise TrainingError(f"{self._config.model} cannot be trained on {len(ids)} examples; it takes 2 at least")
+        checkpoint = folder / "checkpoint.safetensors"
         if (folder / "history.json").exists():  # killed between the end of training and the done-mark
             self.load(folder)
             finished: list[EpochRecord] = read_json(folder / "history.json")
-            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+            loop.remove(checkpoint)
             return finished
         shuffle = shuffled(ids, self._seed, "validation")
         held_out, shown = (np.sort(rows) for rows in np.split(shuffle, [self._config.held_out(len(ids))]))
         signals = Signals.create(folder / "signals", self._config.epochs_for(len(shown)), len(ids), rows=shown)
-        checkpoint = folder / "checkpoint.safetensors"
         with self._compute.active():
             records = loop.train(
                 self._model,
@@ -103,8 +103,7 @@ class NetLearner:
             )
         loop.save_weights(self._model, folder / "model.safetensors")
         write_json(folder / "history.json", records)
-        checkpoint.unlink(missing_ok=True)
-        loop.best_path(checkpoint).unlink(missing_ok=True)
+        loop.remove(checkpoint)
         return records
 
     def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
