@@ -221,6 +221,14 @@ def test_min_steps_raises_the_epochs_just_enough(n: int, batch: int, epochs: int
     assert config.epochs_for(n) == enough
 
 
+@TRY
+@given(n=st.integers(0, 10**6), hundredths=st.integers(0, 99))
+def test_a_share_is_held_out_as_it_is_written(n: int, hundredths: int) -> None:
+    config = TrainConfig(validation=hundredths / 100)
+    assert config.held_out(n) == max(0, min(-(-hundredths * n // 100), n - 2))
+    assert config.shown(n) + config.held_out(n) == n
+
+
 def test_flat_names_settings_as_the_command_line_does() -> None:
     flat = CoresetConfig.make({"dataset": "digits", "proxy": {"options": {"a": {"b": 1}}}}).flat()
     assert flat["proxy.options.a.b"] == 1

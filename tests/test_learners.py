@@ -476,8 +476,8 @@ def test_a_training_with_held_out_examples_goes_on_where_it_stopped(images: Data
         if record["epoch"] == 1:
             raise KeyboardInterrupt
 
+    learner = make_learner(train, images, seed=0, compute=CPU)
     with pytest.raises(KeyboardInterrupt):
-        learner = make_learner(train, images, seed=0, compute=CPU)
         learner.fit(images, images.ids, images.labels, folder=tmp_path / "resumed", progress=stop)
     found = [fit(images, train, tmp_path / name).predict(images, images.ids).probs for name in ("whole", "resumed")]
     assert np.array_equal(*found)

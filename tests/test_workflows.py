@@ -356,6 +356,15 @@ def test_equal_steps_are_as_many_to_the_nearest_epoch(data: Dataset, tmp_path: P
     assert {c["equal"] for c in run.metrics["comparisons"] if c["arm"] == "proxy"} == {"epochs", "steps"}
 
 
+def test_steps_are_counted_over_what_is_not_held_out(data: Dataset, tmp_path: Path) -> None:
+    train = {**TARGET, "epochs": 3, "batch_size": 16, "validation": 0.5}
+    config = core(budget=40, target=train, equal=["epochs", "steps"], control=["full"])
+    found = arms(coreset(config, data, out=tmp_path / "run"))
+    assert found["proxy", "epochs", 0, 40]["steps"] == 3 * 2  # of 20 examples
+    assert found["full", "epochs", 0, 64]["steps"] == 3 * 2  # of 32
+    assert found["proxy", "steps", 0, 40]["epochs"] == 3
+
+
 def test_min_steps_hold_for_every_arm_alike(data: Dataset, tmp_path: Path) -> None:
     run = coreset(core(target={**TARGET, "min_steps": 9}, control=["full"]), data, out=tmp_path / "run")
     found = arms(run)

@@ -10,6 +10,7 @@ import numbers
 import re
 import tomllib
 from collections.abc import Sequence
+from decimal import Decimal
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -165,13 +166,22 @@ class TrainConfig(Config):
         return patience
 
     def held_out(self, n: int) -> int:
-        """How many of `n` examples are held out: at least one where any are wanted, but two are left to train on."""
-        return max(0, min(math.ceil(self.validation * n), n - 2))
+        """How many of `n` examples are held out: at least one where any are wanted, but two are left to train on.
 
-    def epochs_for(self, n: int) -> int:
-        """Epochs over `n` examples once `min_steps` is honoured."""
-        steps_per_epoch = -(-n // self.batch_size)
-        return max(self.epochs, -(-self.min_steps // steps_per_epoch))
+        The share is taken as it is written: 0.07 of 100 is 7, although the float nearest to 0.07 is a little more.
+        """
+        return max(0, min(math.ceil(Decimal(str(self.validation)) * n), n - 2))
+
+    def shown(self, n: int) -> int:
+        """How many of `n` examples an epoch shows: all but those held out."""
+        return n - self.held_out(n)
+
+    def steps_per_epoch(self, n_shown: int) -> int:
+        return -(-n_shown // self.batch_size)
+
+    def epochs_for(self, n_shown: int) -> int:
+        """Epochs over so many examples once `min_steps` is honoured."""
+        return max(self.epochs, -(-self.min_steps // self.steps_per_epoch(n_shown)))
 
 
 class ComputeConfig(Config):

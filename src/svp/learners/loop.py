@@ -140,7 +140,7 @@ class _Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.examples.ids) / self.config.batch_size)
+        return self.config.steps_per_epoch(len(self.examples.ids))
 
     def learning_rate(self, epoch: int, step: int) -> float:
         steps = self.steps_per_epoch

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,17 +31,15 @@ class Arm:
 def arm_facts(dataset: Dataset, arm: Arm) -> Json:
     """One arm as metrics.json keeps it."""
     test = test_part(dataset)
-    epochs = int(arm.fitted.stage.facts["epochs"])
+    config, epochs = arm.fitted.config, int(arm.fitted.stage.facts["epochs"])
     return {
         "arm": arm.name,
         "equal": arm.equal,
         "seed": arm.seed,
-        "model": arm.fitted.config.model,
+        "model": config.model,
         "n": arm.fitted.n,
         "epochs": epochs,
-        "steps": None
-        if not find(arm.fitted.config).is_net
-        else epochs * ceil(arm.fitted.n / arm.fitted.config.batch_size),
+        "steps": epochs * config.steps_per_epoch(config.shown(arm.fitted.n)) if find(config).is_net else None,
         "accuracy": float(arm.tested.correct.mean()),
         "class_accuracy": per_class(arm.tested.correct, labels_of(test), len(dataset.classes)),
         "seconds": {"train": arm.fitted.seconds, "test": arm.tested.seconds},

@@ -10,7 +10,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -135,8 +134,9 @@ def _train_targets(
 
 def as_many_steps(config: TrainConfig, n_part: int, n_whole: int) -> TrainConfig:
     """The same training with as many steps on `n_part` examples as it has on `n_whole`, to the nearest epoch."""
-    n_steps = config.epochs_for(n_whole) * ceil(n_whole / config.batch_size)
-    epochs = max(1, round(n_steps / ceil(n_part / config.batch_size)))
+    part, whole = config.shown(n_part), config.shown(n_whole)
+    n_steps = config.epochs_for(whole) * config.steps_per_epoch(whole)
+    epochs = max(1, round(n_steps / config.steps_per_epoch(part)))
     return config.model_copy(update={"epochs": epochs, "min_steps": 0})
 
 

@@ -198,7 +198,7 @@ class Work:
         def progress(record: EpochRecord, n_epochs: int) -> None:
             self.show(what, int(record["epoch"]) + 1, n_epochs, f"accuracy {record['accuracy']:.1%}")
 
-        self.show(what, 0, config.epochs_for(len(ids)))
+        self.show(what, 0, config.epochs_for(config.shown(len(ids))))
         history = learner.fit(self.dataset, ids, labels, folder=stage.folder, progress=progress)
         stage.finish(seconds=sum(record["seconds"] for record in history), epochs=len(history), n=len(ids))
         return Fitted(stage, config, learner, len(ids), loaded=True)
