@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from svp.config import ComputeConfig, TrainConfig
@@ -136,6 +138,27 @@ def test_a_training_goes_on_as_it_began(quick: list[Any], monkeypatch: pytest.Mo
     monkeypatch.setattr(loop, "repays", lambda *_: next(answers))
     fit(tmp_path, AUTO, Small(), stop_after=1)
     assert not quick
+
+
+def test_a_checkpoint_from_before_steps_were_compiled_goes_on_plain(
+    quick: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    plain = fit(tmp_path / "plain", OFF, Small())
+    save = loop._save
+
+    def save_as_before(*given: Any) -> None:
+        save(*given)
+        with safe_open(given[-1], "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = {"records": file.metadata()["records"]}
+        save_file(tensors, given[-1], header)
+
+    monkeypatch.setattr(loop, "_save", save_as_before)
+    answers = iter([False, True])
+    monkeypatch.setattr(loop, "repays", lambda *_: next(answers))
+    resumed = fit(tmp_path / "resumed", AUTO, Small(), stop_after=1)
+    assert not quick
+    assert all(torch.equal(value, resumed[name]) for name, value in plain.items())
 
 
 def test_long_trainings_repay_compiling_and_short_ones_do_not() -> None:

@@ -410,3 +410,6 @@ def test_bounds_hold_and_what_is_above_is_found(kernel: str) -> None:
         found = of.above(low, 50 * 30)
         assert np.array_equal(found.toarray(), np.where(whole > low[:, None], whole, 0))
         assert of.above(low, found.nnz - 1) is None
+        assert columns.keep(1 << 20)
+        assert np.array_equal(columns.block(v, some), whole[np.ix_(v, some)])
+        assert columns.sums(low[v], high[v], v, some).tolist() == exact[some].tolist()

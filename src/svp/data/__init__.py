@@ -96,7 +96,7 @@ def load_dataset(
     progress      called now and then with (what, done, total)
 
     Raises UnknownName with the nearest known name, DataError naming the file that is missing or broken, SettingError
-    for an option that the source has no use for (none is ignored). Memory: all inputs, uint8 or float32.
+    for an option that the source has no use for (none is ignored). Memory: all inputs, uint8 or float32; photos stay on disk.
     """
     if not os.fspath(name_or_path):
         raise SettingError(

@@ -133,4 +133,6 @@ def _rows(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     check_memory(n_bytes, f"{len(ids):,} examples as rows of floats", "a net, a smaller image_size (--image-size), ")
     inputs = dataset.inputs[dataset.positions(ids)]
     rows = inputs.reshape(len(inputs), -1).astype(np.float32)
-    return rows / np.float32(255) if inputs.dtype == np.uint8 else rows
+    if inputs.dtype == np.uint8:
+        rows /= 255
+    return rows

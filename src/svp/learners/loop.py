@@ -414,7 +414,9 @@ def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> t
             header = file.metadata() or {}
         damage = _damage(tensors, _tensors(model, optimizer))
         records = _records(header.get("records", ""))
-        compiled = {"true": True, "false": False}.get(header.get("compiled", ""))
+        compiled = (
+            header.get("compiled") == "true"
+        )  # checkpoints of earlier versions do not say: their steps were plain
     except (OSError, safetensors.SafetensorError) as error:
         damage = one_line(error)
     if damage or not records:

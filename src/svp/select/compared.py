@@ -148,7 +148,7 @@ class DenseColumns:
     def block(self, v: Places, part: Places) -> Units:
         """(len(v), len(part)) entries, not to be written to."""
         if self.kept is not None:
-            return self.kept[v, part]
+            return self.kept[v, part] if isinstance(part, slice) else self.kept[v][:, part]
         values = self.compute(v, part)
         np.rint(values, out=values)
         return values.astype(np.int32)

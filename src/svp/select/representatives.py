@@ -184,8 +184,11 @@ class _Similar:
         return self._keys(pos, pos)
 
     def _keys(self, queries: Ints, base: Ints) -> Floats:
-        block = self.matrix[queries][:, base]
-        similar = np.asarray(block if isinstance(block, np.ndarray) else block.toarray(), np.float64)
+        if isinstance(self.matrix, np.ndarray):
+            similar = self.matrix[np.ix_(queries, base)]
+        else:
+            similar = self.matrix[queries][:, base].toarray()
+        similar = similar.astype(np.float64)
         return np.where(similar > 0, -similar, np.inf)
 
 
