@@ -71,6 +71,13 @@ def test_shards_are_read_in_order_and_divided_by_their_names(tmp_path, place):
         load_dataset(tmp_path, test_share=0.5)
 
 
+def test_shards_called_testing_are_not_trained_on(tmp_path):
+    write(tmp_path / "training-0.parquet", [0, 1], [0, 1])
+    write(tmp_path / "testing-0.parquet", [60, 61], [1, 0])
+    data = load_dataset(tmp_path, image_size=4)
+    assert (greys(data), greys(data.test)) == ([0, 1], [60, 61])
+
+
 def test_names_as_labels_and_bytes_in_a_column_of_another_name(tmp_path):
     table = pa.table({"photo": [png(i) for i in range(6)], "kind": ["b", "a", "b", "a", "a", "b"]})
     pq.write_table(table, tmp_path / "a.parquet")

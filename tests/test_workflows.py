@@ -560,6 +560,8 @@ def test_a_method_that_the_proxy_cannot_serve_says_so(data: Dataset, tmp_path: P
         coreset(core(proxy=LOGISTIC, method="forgetting"), data, out=tmp_path / "a")
     with refused(MissingInput, "k_center needs embeddings, which logistic does not give"):
         coreset(core(proxy=LOGISTIC, method="k_center"), data, out=tmp_path / "b")
+    with refused(MissingInput, "which preact8 with validation = 0.1 does not give"):
+        coreset(core(proxy={**PROXY, "validation": 0.1}, method="forgetting"), data, out=tmp_path / "c")
     with refused(MissingInput, "k_center needs embeddings, which logistic does not give"):
         active(act(proxy=LOGISTIC, method="k_center"), data, out=tmp_path / "c")
     with refused(MissingInput, "needs signals (loss, correct), which logistic does not give"):

@@ -20,7 +20,7 @@ from svp.errors import DataError, SettingError
 IMAGES = ("image", "img", "jpg", "png", "bytes")  # how columns of images are called, and those of labels
 LABELS = ("label", "labels", "class", "target", "fine_label")
 PLACES = ("", "data", "train")  # folders below the given one that may hold the shards
-_PART = re.compile(r"(train|test|validation|valid|val)(?![a-z])")
+_PART = re.compile(r"(train|test|validation|valid|val)(ing)?(?![a-z])")
 _TESTS = ("test", "validation", "valid", "val")  # the first that has labels is the test part
 
 
@@ -41,8 +41,9 @@ def load(
     label_column  of class numbers or names; default: label, labels, class, target or fine_label. The names of numbers are
                   taken from the Hugging Face metadata of the file where there are any
 
-    Shards are divided by how their name or folder begins (train-00000-of-00008.parquet, test/0.parquet): the first of test,
-    validation, valid and val with labels (no row below 0) is the test part; where none is, test_share of each class is held out.
+    Shards are divided by how their name or folder begins (train-00000-of-00008.parquet, test/0.parquet; training and testing are
+    the same): the first of test, validation, valid and val with labels (no row below 0) is the test part; where none is,
+    test_share of each class is held out.
     ids are row numbers through the training part's shards in order of their path's bytes; keys are SHARD:ROW.
     The other arguments, errors and costs are those of `images.load`; a row group is held in memory at a time.
     """

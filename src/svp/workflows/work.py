@@ -455,7 +455,12 @@ def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = T
     kinds = {need: KIND_OF.get(need, need) for need in method.reads}
     if unmet := [need for need, kind in kinds.items() if kind not in gives - hidden]:
         kind = kinds[unmet[0]]
-        lacks = "unlabelled examples do not have" if kind in hidden else f"{config.proxy.model} does not give"
+        proxy = (
+            f"{config.proxy.model} with validation = {held:g}"
+            if (held := config.proxy.validation)
+            else config.proxy.model
+        )
+        lacks = "unlabelled examples do not have" if kind in hidden else f"{proxy} does not give"
         named = kind if kind == unmet[0] else f"{kind} ({', '.join(unmet)})"
         raise MissingInput(
             f"{config.method} needs {named}, which {lacks}; choose another method (svp list methods), or another proxy"
