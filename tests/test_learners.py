@@ -483,6 +483,11 @@ def test_a_training_with_held_out_examples_goes_on_where_it_stopped(images: Data
     assert np.array_equal(*found)
 
 
+def test_two_examples_are_too_few_to_hold_one_out(images: Dataset, tmp_path: Path) -> None:
+    fit(images, config(epochs=3, validation=0.5, patience=1), tmp_path, ids=[0, 1])
+    assert len(json.loads((tmp_path / "history.json").read_text())) == 3
+
+
 # --- where it runs --------------------------------------------------------------------------------------------------------
 
 

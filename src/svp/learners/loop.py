@@ -91,7 +91,8 @@ def train(
         )
     begin = time.perf_counter()  # what compiling takes belongs to the first epoch that is run with it
     take_step, compiled = _step(model, plan, compiled)
-    while not _finished(records, plan):
+    patience = 0 if held_out is None else config.patience
+    while len(records) < plan.n_epochs and not (patience and _given_up(records, patience)):
         epoch = len(records)
         seen = _epoch(model, plan, epoch, optimizer, take_step)
         record = {"epoch": epoch, "loss": float(seen[LOSS].mean()), "accuracy": float(seen[CORRECT].mean())}
@@ -212,10 +213,9 @@ def _step(model: nn.Module, plan: _Plan, compiled: bool | None) -> tuple[Step, b
         return plain, False
 
 
-def _finished(records: list[EpochRecord], plan: _Plan) -> bool:
-    patience = plan.config.patience
-    given_up = bool(patience and records) and len(records) - 1 - _best(records) >= patience
-    return given_up or len(records) == plan.n_epochs
+def _given_up(records: list[EpochRecord], patience: int) -> bool:
+    """Whether so many epochs have passed since the best."""
+    return bool(records) and len(records) - 1 - _best(records) >= patience
 
 
 def _best(records: list[EpochRecord]) -> int:

@@ -25,7 +25,7 @@ MakeNet = Callable[[int, Tensor], nn.Module]
 
 
 class NetLearner:
-    """A torch net as a `Learner`. Files: model.safetensors, history.json, signals/; while training, checkpoint.safetensors."""
+    """A torch net as a `Learner`. Files: model.safetensors, history.json, signals/; while training, a checkpoint."""
 
     def __init__(
         self, config: TrainConfig, dataset: Dataset, seed: int, compute: Compute, make: MakeNet, code: tuple[str, ...]
