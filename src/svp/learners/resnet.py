@@ -144,8 +144,8 @@ class PostBlock(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         # From torch's own generator, which the loop seeds each epoch.
         kept = torch.rand(()) < self.survival if self.training and self.survival < 1 else None
-        # A compiled step takes no branches: it runs what is left out, and multiplies it by 0. Its norms have then seen it, too: their
-        # running statistics are those of all steps, in a plain step of those that kept the block.
+        # A compiled step takes no branches: it runs what is left out, and multiplies it by 0. So the running statistics of its
+        # norms are of all steps; of plain steps they are of those that kept the block.
         if kept is not None and not torch.compiler.is_compiling() and not kept:
             # Nothing, from every weight: gradients of zeros, so that decay and momentum go on as in the authors' code.
             nothing = torch.stack([0 * parameter.sum() for parameter in self.parameters()]).sum()
