@@ -21,6 +21,8 @@ from svp.errors import DataError, SettingError, UnknownName
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+# Settings that may differ when a run is taken up again: where the data lies (what it is stands in the fingerprint), who works.
+CHANGES_NOTHING = ("data", "cache", "compute.processes")
 
 
 def _keepable(value: Any) -> Any:
@@ -194,6 +196,9 @@ class ComputeConfig(Config):
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
         description="compile the training step; auto: on a CPU with a compiler, where the training is long enough",
+    )
+    processes: Count = Field(
+        1, description="processes that score, each with `threads` threads, or a GPU of its own where device is cuda"
     )
 
 

@@ -28,7 +28,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from svp.config import RunConfig, changes
+from svp.config import CHANGES_NOTHING, RunConfig, changes
 from svp.data.base import Dataset, printable
 from svp.errors import DataError, RunChanged, StorageError
 
@@ -353,8 +353,7 @@ class Run:
             raise RunChanged(
                 f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; {_ELSEWHERE}"
             )
-        # Where the data lies may change; what it is stands in the fingerprint.
-        free = [*may_vary, "data", "cache"]
+        free = [*may_vary, *CHANGES_NOTHING]
         changed = changes(_drop(before["settings"], free), _drop(settings, free))
         if before["dataset"]["fingerprint"] != dataset.fingerprint:
             changed.append(f"the content of dataset {dataset.name} is another (fingerprint {dataset.fingerprint[:12]})")

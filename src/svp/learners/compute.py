@@ -27,6 +27,7 @@ class Compute:
     channels_last  memory layout of images
     threads        of the CPU
     compile        "on", "off", or "auto": each training that is long enough to repay it
+    processes      that score; no result depends on it
     """
 
     device: str
@@ -34,6 +35,7 @@ class Compute:
     channels_last: bool
     threads: int
     compile: str = "off"
+    processes: int = 1
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -67,7 +69,8 @@ class Compute:
         return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
 
     def facts(self) -> dict[str, Any]:
-        return asdict(self)
+        """What a result depends on, by rounding."""
+        return {name: value for name, value in asdict(self).items() if name != "processes"}
 
 
 def decide(config: ComputeConfig) -> Compute:
@@ -82,7 +85,7 @@ def decide(config: ComputeConfig) -> Compute:
         precision = "bf16" if _bf16_is_faster(device, threads) else "fp32"
     can_compile = torch.device(device).type == "cpu" and has_compiler()  # elsewhere when asked for
     compiling = "off" if config.compile == "auto" and not can_compile else config.compile
-    return Compute(device, precision, config.channels_last, threads, compiling)
+    return Compute(device, precision, config.channels_last, threads, compiling, config.processes)
 
 
 def require_device(device: str) -> None:

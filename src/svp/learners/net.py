@@ -15,7 +15,7 @@ from svp.chance import shuffled, spawn_seed
 from svp.config import TrainConfig
 from svp.data.base import Augmentation, Dataset, available_memory
 from svp.errors import DataError, MissingInput, SettingError, TrainingError, one_line
-from svp.learners import loop, weights
+from svp.learners import loop, sharded, weights
 from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.learners.compute import Compute
 from svp.runs import read_json, write_json
@@ -38,11 +38,13 @@ class NetLearner:
             "svp.learners.compute",
             "svp.learners.compiled",
             "svp.learners.augment",
+            "svp.learners.sharded",
             "svp.signals",
             *([] if config.weights is None else ["svp.learners.weights"]),
             *code,
         )
         self._config, self._seed, self._compute = config, seed, compute
+        self._recipe = sharded.Recipe.of(config, dataset, seed, compute)
         self._augmentation = _augmentation(config, dataset)
         self._mean, self._std = _statistics(dataset)
         shape = dataset.inputs.shape[1:]
@@ -114,6 +116,9 @@ class NetLearner:
             )
         if not len(ids):
             return Outputs(np.zeros((0, len(dataset.classes)), np.float32), None)
+        if self._compute.processes > 1 and len(ids) > loop.SCORING_BATCH:
+            rows = dataset.positions(ids)
+            return sharded.predict(self._model, self._recipe, dataset.inputs, rows, embeddings=embeddings)
         with self._compute.active():
             return loop.predict(self._model, self._examples(dataset, ids, None), self._compute, embeddings=embeddings)
 

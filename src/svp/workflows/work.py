@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from inspect import Parameter
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from svp.audit import Agreement, agreement
 from svp.chance import spawn_seed
-from svp.config import ComputeConfig, RunConfig, TrainConfig
+from svp.config import CHANGES_NOTHING, ComputeConfig, RunConfig, TrainConfig
 from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError, TrainingError
@@ -165,13 +165,18 @@ class Work:
         from svp.learners.compute import Compute, decide, require_device
 
         decided = self.run.remember("compute", lambda: decide(self._compute_config).facts())
-        compute = Compute(**{field.name: decided[field.name] for field in fields(Compute) if field.name in decided})
+        compute = Compute(
+            **{field.name: decided[field.name] for field in fields(Compute) if field.name in decided},
+            processes=self._compute_config.processes,
+        )
         require_device(compute.device)
         return compute
 
     def decided(self, *models: TrainConfig) -> ComputeConfig:
         """The compute settings with nothing left to decide, where one of these models is a net."""
-        return ComputeConfig(**self.compute.facts()) if any(find(m).is_net for m in models) else self._compute_config
+        if not any(find(m).is_net for m in models):
+            return self._compute_config
+        return ComputeConfig(**asdict(self.compute))
 
     def learner(self, config: TrainConfig, seed: int) -> Learner:
         return make_learner(config, self.dataset, seed=seed, compute=self.compute if find(config).is_net else None)
@@ -388,7 +393,7 @@ def begin(
     if out is None:
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset.name)
         kind = f"{name}-{config.workflow}"
-        out = Path("runs") / f"{kind}-{config.digest(without=[*config.may_vary, 'data', 'cache'])[:8]}"
+        out = Path("runs") / f"{kind}-{config.digest(without=[*config.may_vary, *CHANGES_NOTHING])[:8]}"
         # Another method or budget does not train the same proxy again.
         siblings = sorted(mark.parent for mark in Path("runs").glob(f"{kind}-*/environment.json"))
         here = surroundings(environment(dataset))

@@ -1,0 +1,134 @@
+"""Scoring by several processes: each takes shards of the rows, and the answers are those of one process, bit for bit.
+
+Shards begin at multiples of the loop's batch, so every batch holds the rows that it would hold anyway. Each process makes the
+model from its settings, as a resumed run does, and reads its weights from a file.
+"""
+
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from svp import engine
+from svp.config import TrainConfig
+from svp.data.base import Dataset
+from svp.learners import loop, make_learner
+from svp.learners.base import Outputs
+from svp.learners.compute import Compute, require_device
+
+_SHARDS = 4  # for each process, so that none waits long for a slower one
+_SHARD_BYTES = 32 << 20  # of inputs, at most (one batch at least): a shard is all that is held twice
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a fitted net is made from again: its settings, its seed, data of its kind without rows, and where it lives."""
+
+    config: TrainConfig
+    like: Dataset
+    seed: int
+    compute: Compute
+
+    @classmethod
+    def of(cls, config: TrainConfig, dataset: Dataset, seed: int, compute: Compute) -> Self:
+        rows = np.empty((0, *dataset.inputs.shape[1:]), dataset.inputs.dtype)
+        like = replace(dataset, inputs=rows, labels=None, ids=dataset.ids[:0], keys=None, test=None, problems=())
+        vars(like)["statistics"] = dataset.statistics  # those of all rows, where the property keeps them
+        return cls(config.model_copy(update={"weights": None}), like, seed, compute)
+
+
+@dataclass(frozen=True)
+class MappedFile:
+    """A mapped array as another process can map it."""
+
+    path: str
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Self | None:
+        """None for what lies in memory, or is no range of rows of a file that has a name."""
+        if not isinstance(array, np.memmap) or array.mode not in ("r", "r+") or not array.flags.c_contiguous:
+            return None
+        if array.filename is None or not os.path.exists(array.filename) or not array.size:
+            return None
+        # A range of an array keeps the offset of the whole in `offset`: it is counted from the beginning of the map.
+        begin = np.frombuffer(array._mmap, np.uint8).ctypes.data  # type: ignore[attr-defined]
+        offset = array.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY + array.ctypes.data - begin
+        return cls(os.path.abspath(array.filename), offset, array.dtype, array.shape)
+
+    def open(self) -> NDArray[Any]:
+        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What one process is told: the net and its weights, where the rows are (None: they are sent), what is wanted of them."""
+
+    recipe: Recipe
+    weights: Path
+    file: MappedFile | None
+    embeddings: bool
+
+
+def predict(
+    model: nn.Module, recipe: Recipe, inputs: NDArray[Any], positions: NDArray[np.int64], *, embeddings: bool
+) -> Outputs:
+    """What `loop.predict` gives for the rows of `inputs` at `positions`.
+
+    A mapped file is sent as its path; rows in memory go through pipes, a shard at a time. Cost beside the scoring: in every
+    process the seconds that importing torch and making the net take. Raises what scoring raises, or WorkerError.
+    """
+    file = MappedFile.of(inputs)
+    batch_bytes = loop.SCORING_BATCH * inputs.dtype.itemsize * int(np.prod(inputs.shape[1:]))
+    shards = list(_shards(positions, recipe.compute.processes, batch_bytes))
+    with TemporaryDirectory(prefix="svp-") as folder:
+        loop.save_weights(model, Path(folder) / "model.safetensors")
+        tasks = [
+            _Task(replace(recipe, compute=one), Path(folder), file, embeddings)
+            for one in spread(recipe.compute)[: len(shards)]
+        ]
+        sent = (shard if file else np.ascontiguousarray(inputs[shard]) for shard in shards)
+        found: list[Outputs] = list(engine.map("svp.learners.sharded:scorer", tasks, sent))
+    rows = [outputs.embeddings for outputs in found if outputs.embeddings is not None]
+    return Outputs(np.concatenate([outputs.probs for outputs in found]), np.concatenate(rows) if rows else None)
+
+
+def scorer(task: _Task) -> Callable[[NDArray[Any]], Outputs]:
+    """In a process of its own: what scores a shard, given as rows of the mapped file or as inputs."""
+    like = task.recipe.like
+    require_device(task.recipe.compute.device)  # there may be fewer GPUs than processes
+    learner = make_learner(task.recipe.config, like, seed=task.recipe.seed, compute=task.recipe.compute)
+    learner.load(task.weights)
+    mapped = None if task.file is None else task.file.open()
+
+    def score(shard: NDArray[Any]) -> Outputs:
+        inputs = shard if mapped is None else mapped[shard]
+        data = replace(like, inputs=inputs, ids=np.arange(len(inputs)))
+        return learner.predict(data, data.ids, embeddings=task.embeddings)
+
+    return score
+
+
+def spread(compute: Compute) -> list[Compute]:
+    """One for each process: "cuda" gives each a GPU of its own, any other device is shared."""
+    own_gpu = compute.device == "cuda"
+    devices = [f"cuda:{i}" if own_gpu else compute.device for i in range(compute.processes)]
+    return [replace(compute, device=device, processes=1) for device in devices]
+
+
+def _shards(positions: NDArray[np.int64], processes: int, batch_bytes: int) -> Iterator[NDArray[np.int64]]:
+    """Runs of whole batches, about _SHARDS for each process."""
+    n_batches = ceil(len(positions) / loop.SCORING_BATCH)
+    size = loop.SCORING_BATCH * max(1, min(ceil(n_batches / (_SHARDS * processes)), _SHARD_BYTES // batch_bytes))
+    for start in range(0, len(positions), size):
+        yield positions[start : start + size]

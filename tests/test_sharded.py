@@ -1,0 +1,226 @@
+"""Scoring by several processes: the answers of one, bit for bit, wherever the inputs lie; and errors in one line."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import svp
+from svp import engine
+from svp.config import ComputeConfig, CoresetConfig, TrainConfig
+from svp.data.base import Dataset, MappedImages
+from svp.errors import SettingError, UnknownName, WorkerError
+from svp.learners import loop, make_learner, sharded
+from svp.learners.base import Outputs
+from svp.learners.compute import Compute, decide
+from svp.names import resolve
+from svp.workflows.coreset import coreset
+
+ONE = Compute("cpu", "fp32", channels_last=True, threads=1)
+TWO = replace(ONE, processes=2)
+N = 2 * loop.SCORING_BATCH + 37  # the last batch is a short one
+NET = TrainConfig(model="preact8", width=0.25, epochs=1, batch_size=64)
+
+
+def images(n: int = N) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, 8, 8, 3), np.uint8)
+
+
+def dataset(inputs: np.ndarray) -> Dataset:
+    return Dataset("squares", inputs, np.arange(len(inputs)) % 3, ("a", "b", "c"), 2 * np.arange(len(inputs)))
+
+
+def predicted(data: Dataset, compute: Compute, folder: Path, config: TrainConfig = NET, **wanted: Any) -> Outputs:
+    """Of a model that was trained a little, all but three rows, not in their order."""
+    learner = make_learner(config, data, seed=1, compute=compute)
+    folder.mkdir(exist_ok=True)
+    assert data.labels is not None
+    learner.fit(data, data.ids[:90], data.labels[:90], folder=folder)
+    return learner.predict(data, np.roll(data.ids, 700)[3:], **wanted)
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> MappedImages:
+    """Rows of a file that begins with others, as a test part of decoded images does."""
+    (tmp_path / "images.bin").write_bytes(images(N + 5).tobytes())
+    whole = np.memmap(tmp_path / "images.bin", np.uint8, "r", 0, (N + 5, 8, 8, 3)).view(MappedImages)
+    part: MappedImages = whole[5:]
+    return part
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What went to the processes, which are played by this one; their settings go through a pipe's pickle."""
+    items_sent: list[Any] = []
+
+    def played(start: str, settings: Any, items: Any) -> Iterator[Any]:
+        work = [resolve(start)(pickle.loads(pickle.dumps(setting))) for setting in settings]
+        for i, item in enumerate(items):
+            items_sent.append(item)
+            yield work[i % len(work)](item)
+
+    monkeypatch.setattr(sharded, "engine", SimpleNamespace(map=played))
+    return items_sent
+
+
+@pytest.mark.parametrize("kind", ["in memory", "mapped", "floats in columns"])
+def test_shards_say_what_the_whole_says(kind: str, mapped: MappedImages, tmp_path: Path, sent: list[Any]) -> None:
+    inputs = {"in memory": images(), "mapped": mapped, "floats in columns": np.asfortranarray(images() / np.float32(3))}
+    data = dataset(inputs[kind])
+    one = predicted(data, ONE, tmp_path / "one", embeddings=True)
+    assert not sent
+    two = predicted(data, TWO, tmp_path / "two", embeddings=True)
+    assert len(sent) == 3
+    assert np.array_equal(one.probs, two.probs)
+    assert one.embeddings is not None
+    assert two.embeddings is not None
+    assert np.array_equal(one.embeddings, two.embeddings)
+    assert two.probs.dtype == np.float32
+
+
+def test_a_map_is_sent_as_its_path_and_memory_a_shard_at_a_time(
+    mapped: MappedImages, tmp_path: Path, sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes through the pipes: of a map numbers of rows, of memory one batch where batches are large."""
+    monkeypatch.setattr(sharded, "_SHARD_BYTES", 1)
+    predicted(dataset(mapped), TWO, tmp_path / "a")
+    assert {item.dtype for item in sent} == {np.dtype(np.int64)}
+    sent.clear()
+    predicted(dataset(images()), TWO, tmp_path / "b")
+    assert [item.shape[1:] for item in sent] == [(8, 8, 3)] * 3
+    assert max(len(item) for item in sent) == loop.SCORING_BATCH
+
+
+def test_a_file_is_found_again_from_any_range_of_it(mapped: MappedImages) -> None:
+    for part in (mapped, mapped[7:], mapped[3:9]):
+        file = sharded.MappedFile.of(part)
+        assert file is not None
+        assert np.array_equal(file.open(), part)
+    assert sharded.MappedFile.of(np.array(mapped)) is None
+    assert sharded.MappedFile.of(mapped[::2]) is None
+    with tempfile.TemporaryFile() as unnamed:
+        unnamed.write(bytes(100))
+        unnamed.flush()
+        assert sharded.MappedFile.of(np.memmap(unnamed, np.uint8, "r", shape=(10, 10))) is None
+    os.unlink(mapped.filename)
+    assert sharded.MappedFile.of(mapped) is None
+
+
+def test_shards_are_whole_batches_in_order_and_bounded() -> None:
+    for n in (1, 512, 513, 40_000):
+        for processes in (2, 3):
+            for batch_bytes in (1, sharded._SHARD_BYTES // 3, 10**12):
+                shards = list(sharded._shards(np.arange(n), processes, batch_bytes))
+                assert np.concatenate(shards).tolist() == list(range(n))
+                assert all(shard[0] % loop.SCORING_BATCH == 0 for shard in shards)
+                assert all(
+                    len(s) <= loop.SCORING_BATCH or len(s) / loop.SCORING_BATCH * batch_bytes <= sharded._SHARD_BYTES
+                    for s in shards
+                )
+
+
+def test_a_gpu_for_each_process() -> None:
+    gpus = replace(ONE, device="cuda", processes=3)
+    assert [one.device for one in sharded.spread(gpus)] == ["cuda:0", "cuda:1", "cuda:2"]
+    assert [one.device for one in sharded.spread(replace(gpus, device="cuda:1"))] == ["cuda:1"] * 3
+    assert {one.processes for one in sharded.spread(TWO)} == {1}
+
+
+def test_the_number_of_processes_is_no_part_of_what_a_result_depends_on() -> None:
+    decided = decide(ComputeConfig(device="cpu", precision="fp32", threads=1, compile="off", processes=3))
+    assert decided.processes == 3
+    assert "processes" not in decided.facts()
+
+
+def test_two_processes_choose_the_same_and_a_run_may_go_on_with_another_number(tmp_path: Path) -> None:
+    """Real processes, with a net of one's own."""
+    rows = np.random.default_rng(0).normal(size=(N, 5)).astype(np.float32)
+    data = Dataset.from_arrays(rows, np.arange(N) % 3, test=(rows[:9], np.arange(9) % 3), name="rows")
+    own = TrainConfig(model="tests.own_models:MLP", epochs=1, options={"hidden": 4})
+
+    def chosen(processes: int, out: Path) -> Any:
+        compute = ComputeConfig(device="cpu", precision="fp32", threads=1, compile="off", processes=processes)
+        settings = {"dataset": "rows", "method": "entropy", "proxy": own, "target": own, "budget": 30}
+        run = coreset(CoresetConfig(**settings, compute=compute), data, out=out)
+        return run.selection.ids.tolist(), np.load(run.folder / "selection/seed-0/probs-0.npy").tobytes()
+
+    two = chosen(2, tmp_path / "two")
+    assert two == chosen(1, tmp_path / "one")
+    assert two == chosen(1, tmp_path / "two")
+
+
+# --- engine.map -----------------------------------------------------------------------------------------------------------
+
+
+ADDER = "tests.own_work:adder"
+
+
+def test_results_stand_in_the_order_of_items_and_come_from_other_processes() -> None:
+    found = list(engine.map(ADDER, [100, 100], range(13)))
+    assert [result for result, _ in found] == list(range(100, 113))
+    assert os.getpid() not in {pid for _, pid in found}
+    assert len({pid for _, pid in found}) <= 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "item", "kind", "words"),
+    [
+        (0, 13, UnknownName, "Unknown number '13'; known: 12, 14"),
+        (0, 14, WorkerError, r"failed: ValueError: an odd value; compute\.processes = 1 shows where"),
+        (0, 15, WorkerError, r"ended before its work did \(signal 9: no memory left\).*compute\.processes"),
+        (-1, 0, SettingError, "no such setting"),
+    ],
+)
+def test_what_goes_wrong_there_is_one_named_line_here(setting: int, item: int, kind: type, words: str) -> None:
+    with pytest.raises(kind, match=words) as caught:
+        list(engine.map(ADDER, [setting, setting], [0, item, 1, 2]))
+    assert "\n" not in str(caught.value)
+
+
+def test_items_are_taken_as_they_are_needed() -> None:
+    taken = []
+    results = engine.map(ADDER, [0, 0], (taken.append(i) or i for i in range(9)))  # type: ignore[func-returns-value]
+    next(results)
+    assert len(taken) == 3
+    results.close()  # and nobody waits for the rest
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {root!r})
+from svp import engine
+done = engine.map("tests.own_work:adder", [0, 0], [1, 2, 16, 16, 16])
+print(next(done)[1], next(done)[1], flush=True)
+next(done)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of a terminal")
+def test_ctrl_c_ends_all_and_a_script_needs_no_guard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(root=str(Path(__file__).parents[1])))
+    environment = {**os.environ, "PYTHONPATH": str(Path(svp.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, process_group=0
+    )
+    assert process.stdout is not None
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert workers
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of the group
+    _, said = process.communicate()
+    assert b"KeyboardInterrupt" in said
+    for pid in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
