@@ -1,6 +1,7 @@
 """What training records: files that are continued after a kill, and never half of something."""
 
 import errno
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,36 @@ def test_a_file_that_a_kill_cut_off_is_made_again(tmp_path: Path, length: int) -
     made = Signals.create(tmp_path, 3, 5)
     assert made["el2n"].shape == (3, 5)
     assert np.isnan(made["el2n"]).all()
+
+
+def test_recording_holds_one_epoch_in_memory_and_reading_none(tmp_path: Path) -> None:
+    """200 epochs of 10,000 are 2 MB in the smallest file; numpy tells tracemalloc of whatever it allocates."""
+    n_epochs, n = 200, 10_000
+    epoch = values(n)
+    tracemalloc.start()
+    made = Signals.create(tmp_path, n_epochs, n)
+    for e in range(0, n_epochs, 40):
+        made.write_epoch(e, epoch)
+    read = Signals.open(tmp_path).kinds()
+    again = Signals.create(tmp_path, n_epochs, n)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < n_epochs * n / 4
+    assert all(isinstance(array, np.memmap) for array in (*read.values(), *again.kinds().values()))
+    assert read["correct"][160].tolist() == epoch["correct"].tolist()
+    assert (read["correct"][161] == UNSEEN).all()
+
+
+def test_a_full_disk_while_recording_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where files are copied when they are written to, space that was taken may be gone."""
+    made = Signals.create(tmp_path, 2, 2)
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(signals.os, "fsync", full)
+    with pytest.raises(StorageError, match=r"correct\.npy: the disk is full"):
+        made.write_epoch(0, values(2))
 
 
 def test_no_signals_is_a_named_error(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@
     el2n           float16  Euclidean norm of softmax minus one-hot
 
 A score such as forgetting is a cheap view of these files, so a new method never retrains a proxy. Disk: 9 bytes an example and
-epoch (1.28 million examples x 100 epochs: 1.2 GB); memory: what is looked at.
+epoch (1.28 million examples x 100 epochs: 1.2 GB); memory: one epoch of one kind while recording, what is looked at afterwards.
 """
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,7 +55,7 @@ class Signals:
             if array is None:
                 with storage_errors(path):
                     _write_unseen(path, (n_epochs, n), dtype)
-                array = np.load(path, mmap_mode="r+", allow_pickle=False)
+                array = read_array(path)
             arrays[kind] = array
         return cls(folder, arrays, rows)
 
@@ -65,15 +65,20 @@ class Signals:
         return cls(folder, {kind: read_array(folder / f"{kind}.npy") for kind in KINDS})
 
     def write_epoch(self, epoch: int, values: Mapping[str, ArrayLike]) -> None:
-        """Record one epoch: for each kind a value of every example that is shown; flushed to disk when this returns.
+        """Record one epoch: for each kind a value of every example that is shown; on disk when this returns.
 
-        Writing an epoch again replaces it.
+        Writing an epoch again replaces it. Raises StorageError. Written, not mapped: pages that were written through a map
+        would stay in the memory of the process, epoch after epoch.
         """
         for kind, array in self._arrays.items():
+            row = np.array(array[epoch])
             # Finite in float16: what is beyond its range is kept at the end of it.
-            array[epoch, self._rows] = np.clip(values[kind], -LARGEST, LARGEST)
-            if isinstance(array, np.memmap):
-                array.flush()
+            row[self._rows] = np.clip(values[kind], -LARGEST, LARGEST)
+            path = self.folder / f"{kind}.npy"
+            with storage_errors(path), open(path, "r+b") as file:
+                file.seek(-(len(array) - epoch) * row.nbytes, os.SEEK_END)
+                file.write(row.data)
+                _to_disk(file)
 
     def hold(self, n_epochs: int) -> bool:
         """Whether the first `n_epochs` stand there, for every example that is shown."""
@@ -95,14 +100,17 @@ def _write_unseen(path: Path, shape: tuple[int, int], dtype: type[np.generic]) -
         np.lib.format.write_array_header_1_0(file, header)
         for _ in range(shape[0]):
             file.write(row.data)
-        file.flush()
-        os.fsync(file.fileno())
+        _to_disk(file)
+
+
+def _to_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _continued(path: Path, shape: tuple[int, int], dtype: type[np.generic]) -> NDArray[Any] | None:
     try:
-        read_array(path)  # refuses a file that is too short; mapping to write would lengthen it
+        array = read_array(path)
     except DataError:  # missing, or cut off by a kill
         return None
-    array: NDArray[Any] = np.load(path, mmap_mode="r+", allow_pickle=False)
     return array if array.shape == shape and array.dtype == dtype else None
