@@ -73,7 +73,9 @@ def share(model: str, n: int) -> dict[str, float]:
 
 
 def resident() -> dict[str, int]:
-    """Megabytes of this process: its own memory, and pages of files."""
+    """Megabytes of this process: its own memory, and pages of files; nothing where the system does not say."""
+    if not STATUS.exists():
+        return {}
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
     return {name: int(lines[name].split()[0]) // 1024 for name in ("RssAnon", "RssFile")}
 

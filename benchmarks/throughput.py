@@ -1,9 +1,11 @@
 """Training throughput of the loop against a plain loop of the same net: fp32, channels first, one batch after another.
 
-    python -m benchmarks.throughput [--pairs 5] [--json FILE]
+    python -m benchmarks.throughput [--pairs 5] [--only preact8] [--compile on off] [--json FILE]
 
-Both train the same net on the same CIFAR-shaped random images with crop and flip in ours and none in the plain loop (which
-has the lighter work). Epochs of the two alternate; printed is the median rate of each with its range, and the median ratio.
+Both train the same net on the same random images, with crop and flip in ours and none in the plain loop (which has the lighter
+work). Epochs of the two alternate; printed is the median rate of each with its range, and the median ratio. Compiled steps are
+timed after they are compiled; what compiling took stands beside them. Rates are given as shares of the machine's bf16 product
+rate, too, which is measured first: a step counts as three forward passes, and of these the products that PyTorch counts.
 """
 
 import argparse
@@ -12,27 +14,63 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.run import machine
 from svp.config import ComputeConfig, TrainConfig
 from svp.data.base import Dataset
-from svp.learners import make_learner
-from svp.learners.compute import decide
-from svp.learners.resnet import preact
+from svp.learners import find, make_learner
+from svp.learners.compute import Compute, decide
 
-CASES = [("preact20", 128), ("preact20", 512), ("preact164", 128), ("preact164", 512)]
-N_IMAGES = {"preact20": 4096, "preact164": 512}
+# Net, batch, side of an image in pixels, images an epoch.
+CASES = [
+    ("preact8", 128, 32, 8192),
+    ("preact20", 128, 32, 4096),
+    ("preact20", 512, 32, 4096),
+    ("preact164", 128, 32, 512),
+    ("preact164", 512, 32, 512),
+    ("wrn-16-4", 128, 32, 1024),
+    ("resnet18", 128, 64, 1024),
+    ("patchnet", 128, 32, 8192),
+]
+
+
+def product_rate(threads: int, dtype: torch.dtype = torch.bfloat16, side: int = 4096) -> float:
+    """Floating-point operations a second of a square matrix product, the best of several."""
+    torch.set_num_threads(threads)
+    a = torch.ones(side, side, dtype=dtype)
+    best = float("inf")
+    for _ in range(5):
+        begin = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - begin)
+    return 2 * side**3 / best
+
+
+def step_flops(name: str, side: int) -> float:
+    """Floating-point operations of one image's step: a forward pass, and a backward one of twice as many."""
+    model = net(name, side).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, side, side))
+    return 3 * counter.get_total_flops()
+
+
+def net(name: str, side: int) -> nn.Module:
+    made: nn.Module = find(TrainConfig(model=name)).make(10, torch.zeros(3, side, side))
+    return made
 
 
 def plain_rate(name: str, batch_size: int, dataset: Dataset) -> float:
     """Images a second of a loop as one would write it without a thought about speed; one warm-up step is left out."""
     torch.manual_seed(0)
     assert dataset.labels is not None
-    model = preact(name, 10, torch.zeros(3, 32, 32))
+    model = net(name, dataset.inputs.shape[1])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     x = torch.from_numpy(dataset.inputs).permute(0, 3, 1, 2).contiguous().float() / 255
     y = torch.from_numpy(dataset.labels)
@@ -47,51 +85,88 @@ def plain_rate(name: str, batch_size: int, dataset: Dataset) -> float:
     return len(x) / (time.perf_counter() - begin)
 
 
-def our_rate(name: str, batch_size: int, dataset: Dataset) -> float:
-    """Images a second of the second epoch, as the loop itself records it: signals, augmentation and all."""
+def our_rate(name: str, batch_size: int, dataset: Dataset, compute: Compute) -> tuple[float, float]:
+    """Images a second of the second epoch, as the loop itself records it, signals, augmentation and all; and how many seconds
+    longer the first one took, in which a step is compiled.
+    """
     assert dataset.labels is not None
-    compute = decide(ComputeConfig())
     config = TrainConfig(model=name, epochs=2, batch_size=batch_size, augment="crop_flip")
     with tempfile.TemporaryDirectory() as folder:
         learner = make_learner(config, dataset, seed=0, compute=compute)
         records = learner.fit(dataset, dataset.ids, dataset.labels, folder=Path(folder))
-    return len(dataset) / records[1]["seconds"]
+    return len(dataset) / records[1]["seconds"], records[0]["seconds"] - records[1]["seconds"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--only", default="", help="nets whose name contains this")
+    parser.add_argument(
+        "--images", type=float, default=1.0, help="share of the images: a small one shows that all runs"
+    )
+    parser.add_argument("--compile", nargs="+", choices=["on", "off"], default=["off", "on"])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    rng = np.random.default_rng(0)
+    decided = {kind: decide(ComputeConfig(compile=kind)) for kind in arguments.compile}
+    compute = next(iter(decided.values()))
+    products = product_rate(compute.threads)
     found = []
-    for name, batch_size in CASES:
-        n = N_IMAGES[name]
-        images = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
-        dataset = Dataset.from_arrays(images, rng.integers(0, 10, n), classes=[str(c) for c in range(10)])
-        rates: dict[str, list[float]] = {"plain": [], "ours": []}
-        for _ in range(arguments.pairs):
-            rates["plain"].append(plain_rate(name, batch_size, dataset))
-            rates["ours"].append(our_rate(name, batch_size, dataset))
-        ratios = [a / b for a, b in zip(rates["ours"], rates["plain"], strict=True)]
-        row = {
-            "net": name,
-            "batch": batch_size,
-            "images_a_second": {
-                kind: [round(min(r)), round(statistics.median(r)), round(max(r))] for kind, r in rates.items()
-            },
-            "ratio": [round(value, 2) for value in (min(ratios), statistics.median(ratios), max(ratios))],
+    for name, batch_size, side, n_images in CASES:
+        if arguments.only not in name:
+            continue
+        n = max(2 * batch_size, int(arguments.images * n_images))
+        row = measure(name, batch_size, made_up(n, side), decided, arguments.pairs)
+        row["share_of_products"] = {
+            kind: round(rate[1] * step_flops(name, side) / products, 3) for kind, rate in row["images_a_second"].items()
         }
         found.append(row)
         print(json.dumps(row), flush=True)
     result = {
         "cases": found,
-        "precision": decide(ComputeConfig()).precision,
+        "bf16_product_teraflops": round(products / 1e12, 3),
+        "fp32_product_teraflops": round(product_rate(compute.threads, torch.float32) / 1e12, 3),
+        "precision": compute.precision,
+        "threads": compute.threads,
         "torch": torch.__version__,
         "machine": machine(),
     }
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def made_up(n: int, side: int) -> Dataset:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8)
+    return Dataset.from_arrays(images, rng.integers(0, 10, n), classes=[str(c) for c in range(10)])
+
+
+def measure(name: str, batch_size: int, dataset: Dataset, decided: dict[str, Compute], pairs: int) -> dict[str, Any]:
+    """One net: the plain loop and ours, compiled and not, in turn; lowest, median and highest."""
+    rates: dict[str, list[float]] = {"plain": [], **{f"compile {kind}": [] for kind in decided}}
+    compiling = []
+    for _ in range(pairs):
+        rates["plain"].append(plain_rate(name, batch_size, dataset))
+        for kind, compute in decided.items():
+            rate, more = our_rate(name, batch_size, dataset, compute)
+            rates[f"compile {kind}"].append(rate)
+            if kind == "on":
+                compiling.append(more)
+    ratios = {
+        kind: [a / b for a, b in zip(rate, rates["plain"], strict=True)]
+        for kind, rate in rates.items()
+        if kind != "plain"
+    }
+    return {
+        "net": name,
+        "batch": batch_size,
+        "images_a_second": {kind: spread(rate, 0) for kind, rate in rates.items()},
+        "ratio": {kind: spread(ratio, 2) for kind, ratio in ratios.items()},
+        "compiling_seconds": [round(seconds, 1) for seconds in compiling],  # the first with nothing cached, perhaps
+    }
+
+
+def spread(values: list[float], digits: int) -> list[float]:
+    return [round(value, digits) for value in (min(values), statistics.median(values), max(values))]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the benchmark of selection relies on; nothing here is timed."""
 
+import base64
 import json
 import os
 import subprocess
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import run
+from benchmarks import run, vision
 from benchmarks.select import agreement, exponent
 from benchmarks.select_cases import CASES, everything, features, growth, k_center, one_row_per_pick
+from svp.config import ActiveConfig, CoresetConfig
+from svp.data.base import Dataset
 from svp.select import METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -114,3 +117,65 @@ def test_where_the_system_does_not_say_nobody_knows(
     if content is not None:
         (tmp_path / "stat").write_text(content)
     assert run.company(run.clock(), run.clock()) == {"others": None, "quiet": None}
+
+
+# --- units of the vision experiment ---------------------------------------------------------------------------------------
+
+
+def test_units_of_vision_have_names_of_their_own_and_settings_that_hold() -> None:
+    names = [unit.name for unit in vision.UNITS]
+    assert len(set(names)) == len(names)
+    for asker in vision.ASKERS:
+        settings = {"dataset": "cifar10", "labelled": list(vision.TOTALS), **vision.asking(asker)(vision.FULL)}
+        assert ActiveConfig.make(settings).target.model == "preact56"
+    for arm in vision.KEPT:
+        assert CoresetConfig.make({"dataset": "cifar10", **vision.keeping(*arm)(vision.FULL)}).target.epochs == 40
+
+
+def test_the_tables_claim_by_the_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three seeds in which forgetting has 80 % and chance 60 % of 1,000 test images right; nothing else was run."""
+    monkeypatch.setattr(vision, "RESULTS", tmp_path)
+    (tmp_path / "vision").mkdir()
+    for method, share in (("forgetting", 8), ("random", 6)):
+        for seed in range(3):
+            right = np.arange(1000) % 10 < share
+            right[seed] = False
+            result = {
+                "seed": seed,
+                "n": 15_000,
+                "epochs": 40,
+                "accuracy": right.mean(),
+                "correct": base64.b64encode(np.packbits(right).tobytes()).decode(),
+            }
+            name = f"coreset-30-preact8-15-{method}-seed{seed}.json"
+            (tmp_path / "vision" / name).write_text(json.dumps(result))
+    vision.tables()
+    lines = capsys.readouterr().out.splitlines()
+    (forgetting,) = [line for line in lines if line.startswith("| coreset-30-preact8-15-forgetting |")]
+    cells = [part.strip() for part in forgetting.strip("|").split("|")]
+    assert cells[1:4] == ["15,000", "40", "79.90, 79.90, 79.90"]
+    assert cells[4].startswith("+20.00 (")
+    assert cells[4].endswith("better: shown")
+    assert cells[5] == "not run"
+    (chance,) = [line for line in lines if line.startswith("| coreset-30-preact8-15-random |")]
+    assert [part.strip() for part in chance.strip("|").split("|")][4] == ""
+
+
+def test_a_small_scale_cuts_every_class_and_both_parts() -> None:
+    x, y = np.arange(40 * 4, dtype=np.uint8).reshape(40, 2, 2, 1), np.arange(40) % 4
+    whole = Dataset.from_arrays(x, y, test=(x[::-1], y[::-1]), augmentation="crop")
+    small = vision.cut(whole, vision.Scale(images=3))
+    assert small.labels is not None
+    assert small.test is not None
+    assert np.bincount(small.labels).tolist() == np.bincount(small.test.labels).tolist() == [3, 3, 3, 3]
+    assert small.augmentation == "crop"
+    assert vision.cut(whole, vision.FULL) is whole
+
+
+def test_recording_is_measured_at_a_tiny_scale() -> None:
+    recording = pytest.importorskip("benchmarks.recording")  # of torch, too
+    found = recording.large(n_epochs=3, n=1000)
+    assert found["megabytes_on_disk"] == round((9 * 3 * 1000 + 5 * 128) / 1e6, 1)
+    assert len(found["resident_megabytes_after_each_epoch"]) == 3

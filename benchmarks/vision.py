@@ -1,0 +1,512 @@
+"""Vision: what selection by a proxy saves and what it costs, on CIFAR-10 and on 40 classes of Tiny ImageNet.
+
+    python -m benchmarks.run vision --data DIR --work DIR [--only coreset]    the units; DIR holds cifar10/ and imagenet/
+    python -m benchmarks.vision                                               tables for docs/results.md, of the result files
+    python -m benchmarks.vision agreement --data DIR --work DIR               docs/agreement.svg: who ranks like whom
+    python -m benchmarks.vision recording                                     what recording signals costs
+
+A unit is one training of a target under one seed: at most 40 minutes where one thread trains preact20 at 450 images a second.
+What units share is trained once: each takes from the run folders in --work whatever was made from the same things, those of
+benchmarks.cifar10_coreset too.
+"""
+
+import argparse
+import base64
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import svp
+from benchmarks.run import RESULTS, Unit
+from svp.config import ActiveConfig, CoresetConfig, TrainConfig
+from svp.data.base import Dataset
+from svp.evaluate import better, difference, no_worse
+from svp.runs import Run, read_array, read_json
+
+Facts = dict[str, Any]
+SEEDS = (0, 1, 2)
+MARGIN = 1.0  # points: less of a loss counts as no worse
+# Fixed, not measured: all arms of a seed must round alike, and units of one thread can run two at a time on two cores.
+COMPUTE = {"device": "cpu", "precision": "bf16", "channels_last": True, "threads": 1}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything: a small one shows that all units run."""
+
+    images: int | None = None  # of each class; None: all
+    epochs: float = 1.0
+
+    def train(self, model: str, epochs: int, **settings: Any) -> TrainConfig:
+        return TrainConfig.make({"model": model, "epochs": max(1, round(self.epochs * epochs)), **settings})
+
+    def count(self, n: int) -> int:
+        return n if self.images is None else max(2, n * self.images // 5000)
+
+
+FULL = Scale()
+
+# --- data -----------------------------------------------------------------------------------------------------------------
+
+
+def cifar10(data: Path, scale: Scale) -> Dataset:
+    return cut(svp.load_dataset("cifar10", root=data / "cifar10"), scale)
+
+
+def tiny_imagenet(data: Path, scale: Scale) -> Dataset:
+    return cut(svp.load_dataset("imagenet", root=data / "imagenet", image_size=64), scale)
+
+
+def cut(dataset: Dataset, scale: Scale) -> Dataset:
+    """The first images of each class, train and test."""
+    if scale.images is None:
+        return dataset
+    assert dataset.test is not None
+    assert dataset.labels is not None
+    parts = []
+    for part in (dataset, dataset.test):
+        assert part.labels is not None
+        rows = np.sort(
+            np.concatenate([np.flatnonzero(part.labels == c)[: scale.images] for c in range(len(part.classes))])
+        )
+        parts.append((np.array(part.inputs[rows]), part.labels[rows]))
+    (x, y), test = parts
+    return Dataset.from_arrays(
+        x, y, classes=dataset.classes, test=test, name=dataset.name, augmentation=dataset.augmentation
+    )
+
+
+# --- one unit of each workflow --------------------------------------------------------------------------------------------
+
+
+def coreset_unit(
+    name: str,
+    load: Callable[[Path, Scale], Dataset],
+    settings: Callable[[Scale], Facts],
+    arm: str,
+    seed: int,
+    data: Path,
+    work: Path,
+    scale: Scale = FULL,
+) -> Facts:
+    """Train the target on what `arm` keeps ("proxy": the method's choice)."""
+    given = {
+        **settings(scale),
+        "seed": seed,
+        "compute": COMPUTE,
+        "margin": MARGIN,
+        "control": () if arm == "proxy" else (arm,),
+    }
+    dataset = load(data, scale)
+    config = CoresetConfig.make({"dataset": dataset.name, **given})
+    run = svp.coreset(config, dataset, out=work / name, reuse=earlier(work, name), show=show)
+    folder = "target/full" if arm == "full" else f"target/{arm}-epochs"
+    facts = next(found for found in run.metrics["arms"] if found["arm"] == arm)
+    proxies = run.metrics["proxies"]
+    return {
+        **brief(facts),
+        "method": run.metrics["method"],
+        "proxy": brief(proxies[0]) if proxies else None,
+        "correct": answers(run, f"{folder}/seed-{seed}/test", dataset),
+    }
+
+
+def active_unit(
+    name: str,
+    load: Callable[[Path, Scale], Dataset],
+    settings: Callable[[Scale], Facts],
+    totals: tuple[int, ...],
+    seed: int,
+    data: Path,
+    work: Path,
+    scale: Scale = FULL,
+) -> Facts:
+    """Label up to the last of `totals`, and train the target on that."""
+    given = {
+        **settings(scale),
+        "seed": seed,
+        "compute": COMPUTE,
+        "margin": MARGIN,
+        "labelled": [scale.count(n) for n in totals],
+    }
+    dataset = load(data, scale)
+    config = ActiveConfig.make({"dataset": dataset.name, **given})
+    run = svp.active(config, dataset, out=work / name, reuse=earlier(work, name), show=show)
+    (facts,) = run.metrics["arms"]
+    return {
+        **brief(facts),
+        "method": run.metrics["method"],
+        "selection_seconds": facts["selection_seconds"],
+        "labelled": run.metrics["labelled"],
+        "correct": answers(run, f"target/proxy-{facts['n']}/seed-{seed}/test", dataset),
+    }
+
+
+def brief(facts: Facts) -> Facts:
+    return {key: facts[key] for key in ("model", "seed", "n", "epochs", "steps", "accuracy", "seconds")}
+
+
+def answers(run: Run, stage: str, dataset: Dataset) -> str:
+    """Which test images were right, one bit each."""
+    assert dataset.test is not None
+    correct = np.asarray(read_array(run.folder / stage / "probs.npy")).argmax(axis=1) == dataset.test.labels
+    return base64.b64encode(np.packbits(correct).tobytes()).decode()
+
+
+def earlier(work: Path, name: str) -> list[Path]:
+    """The finished runs of other units: what they trained is not trained again."""
+    return sorted(mark.parent for mark in work.glob("*/metrics.json") if mark.parent.name != name)
+
+
+def show(what: str, done: int, total: int, note: str = "") -> None:
+    print(f"  {what} {done}/{total} {note}", flush=True)
+
+
+# --- which units ----------------------------------------------------------------------------------------------------------
+
+# Active learning, CIFAR-10: who asks. None: nobody, labels are drawn at random.
+ASKERS: dict[str, Callable[[Scale], TrainConfig] | None] = {
+    "random": None,
+    "target": lambda scale: scale.train("preact56", 30),
+    "preact8-30": lambda scale: scale.train("preact8", 30),
+    "preact8-10": lambda scale: scale.train("preact8", 10),
+}
+TOTALS = (1000, 5000, 10_000)
+
+
+def asking(asker: str) -> Callable[[Scale], Facts]:
+    def settings(scale: Scale) -> Facts:
+        proxy, target = ASKERS[asker], scale.train("preact56", 30)
+        if proxy is None:
+            return {"method": "random", "proxy": scale.train("preact8", 10), "target": target}
+        return {"method": "entropy", "proxy": proxy(scale), "target": target}
+
+    return settings
+
+
+# Core-sets of CIFAR-10: (share kept, proxy, its epochs, method) and the seeds.
+KEPT: dict[tuple[str, str, int, str], tuple[int, ...]] = {
+    ("50%", "preact8", 5, "forgetting"): SEEDS,
+    ("50%", "preact8", 10, "forgetting"): SEEDS,
+    ("50%", "patchnet", 10, "forgetting"): SEEDS,
+    **{(share, "preact8", 15, method): SEEDS for share in ("30%", "10%") for method in ("forgetting", "ccs", "random")},
+    **{(share, "preact8", 15, method): SEEDS[:1] for share in ("30%", "10%") for method in ("d2", "el2n")},
+}
+
+
+def keeping(share: str, proxy: str, epochs: int, method: str, target: str = "preact20") -> Callable[[Scale], Facts]:
+    def settings(scale: Scale) -> Facts:
+        return {
+            "method": method,
+            "budget": share,
+            "proxy": scale.train(proxy, epochs),
+            "target": scale.train("preact20", 40) if target == "preact20" else scale.train("patchnet", 1),
+        }
+
+    return settings
+
+
+# Half as wide as ResNet-18, with a stem for small images: a quarter of its products.
+TINY_TARGET = {"model": "resnet18-small", "epochs": 12, "width": 0.5}
+
+
+def tiny(scale: Scale) -> Facts:
+    return {"proxy": scale.train("patchnet", 12), "target": scale.train(**TINY_TARGET)}
+
+
+def units(scale: Scale = FULL) -> list[Unit]:
+    """All of them, in an order in which later ones find what earlier ones trained."""
+    return [*_active(scale), *_coreset(scale), *_tiny(scale), *_whole(scale)]
+
+
+def _unit(name: str, function: Callable[..., Facts], *given: Any, scale: Scale) -> Unit:
+    return Unit(name, partial(function, name, *given, scale=scale))
+
+
+def _active(scale: Scale) -> Iterator[Unit]:
+    for seed in SEEDS:
+        for asker in ASKERS:
+            # The target asking for itself is longer than one unit: a first one labels up to the total before the last.
+            for totals in (TOTALS[:-1], TOTALS) if asker == "target" else (TOTALS,):
+                name = f"active-{asker}-{totals[-1]}-seed{seed}"
+                yield _unit(name, active_unit, cifar10, asking(asker), totals, seed, scale=scale)
+
+
+def _coreset(scale: Scale) -> Iterator[Unit]:
+    for (share, proxy, epochs, method), seeds in KEPT.items():
+        for seed in seeds:
+            name = f"coreset-{share.rstrip('%')}-{proxy}-{epochs}-{method}-seed{seed}"
+            if (
+                share == "50%"
+            ):  # proxy and target together are longer than one unit: a first one chooses, for a tiny target
+                chooses = keeping(share, proxy, epochs, method, target="tiny")
+                yield _unit(f"{name}-chosen", coreset_unit, cifar10, chooses, "proxy", seed, scale=scale)
+            yield _unit(name, coreset_unit, cifar10, keeping(share, proxy, epochs, method), "proxy", seed, scale=scale)
+
+
+def _tiny(scale: Scale) -> Iterator[Unit]:
+    def half(scale: Scale) -> Facts:
+        return {**tiny(scale), "method": "forgetting", "budget": "50%"}
+
+    for arm in ("proxy", "random", "full"):
+        yield _unit(f"tiny-coreset-{arm}-seed0", coreset_unit, tiny_imagenet, half, arm, 0, scale=scale)
+    for method in ("margin", "random"):
+        asks = partial(_with, tiny, method=method)
+        yield _unit(f"tiny-active-{method}-seed0", active_unit, tiny_imagenet, asks, (2000, 5000, 8000), 0, scale=scale)
+
+
+def _with(settings: Callable[[Scale], Facts], scale: Scale, **more: Any) -> Facts:
+    return {**settings(scale), **more}
+
+
+WHOLE_EPOCHS, WHOLE_PARTS = 12, 2
+
+
+class Paused(Exception):
+    """A unit ends before the training does; the next one goes on from its checkpoint."""
+
+
+def whole_unit(name: str, part: int, seed: int, data: Path, work: Path, scale: Scale = FULL) -> Facts:
+    """Train preact56 on all images, for `agreement`: longer than one unit, so that each trains a part of the epochs."""
+    epochs = scale.train("preact56", WHOLE_EPOCHS).epochs
+    until = epochs * part // WHOLE_PARTS
+
+    def pausing(what: str, done: int, total: int, note: str = "") -> None:
+        show(what, done, total, note)
+        if "preact56" in what and total == epochs and until <= done < epochs:
+            raise Paused
+
+    settings = {
+        **keeping("10%", "preact56", WHOLE_EPOCHS, "entropy", target="tiny")(scale),
+        "seed": seed,
+        "compute": COMPUTE,
+    }
+    dataset = cifar10(data, scale)
+    with suppress(Paused):
+        svp.coreset(CoresetConfig.make({"dataset": dataset.name, **settings}), dataset, out=work / name, show=pausing)
+    return {"model": "preact56", "seed": seed, "epochs": until, "of": epochs}
+
+
+def _whole(scale: Scale) -> Iterator[Unit]:
+    for seed in SEEDS[:2]:
+        for part in range(1, WHOLE_PARTS + 1):
+            run = partial(whole_unit, f"whole-preact56-seed{seed}", part, seed, scale=scale)
+            yield Unit(f"whole-preact56-seed{seed}-part{part}", run)
+
+
+UNITS = units()
+
+# --- tables ---------------------------------------------------------------------------------------------------------------
+
+
+def results(experiment: str) -> dict[str, dict[int, Facts]]:
+    """What stands in the result files, by arm (the unit's name without its seed) and seed."""
+    found: dict[str, dict[int, Facts]] = {}
+    for path in sorted((RESULTS / experiment).glob("*.json")):
+        result = json.loads(path.read_text())
+        if "correct" in result:
+            arm = path.stem.replace(f"-seed{result['seed']}", "").replace(f"seed{result['seed']}-", "")
+            found.setdefault(arm, {})[result["seed"]] = result
+    return found
+
+
+def correct(result: Facts) -> NDArray[np.uint8]:
+    return np.unpackbits(np.frombuffer(base64.b64decode(result["correct"]), np.uint8))
+
+
+def against(own: dict[int, Facts], other: dict[int, Facts], question: str) -> str:
+    """One arm minus another over the seeds that both have, and what may be claimed of it."""
+    if own is other:
+        return ""
+    seeds = sorted(own.keys() & other.keys())
+    if not seeds:
+        return "not run"
+    found = difference([correct(own[s]) for s in seeds], [correct(other[s]) for s in seeds])
+    if len(seeds) == 1:
+        return f"{found.mean:+.2f} (by rows alone {found.rows_low:+.2f} to {found.rows_high:+.2f}; one seed)"
+    verdict = better(found) if question == "better" else no_worse(found, MARGIN)
+    return f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f}), {question}: {verdict}"
+
+
+def line(arm: str, by_seed: dict[int, Facts], *cells: str) -> str:
+    one = next(iter(by_seed.values()))
+    accuracies = ", ".join(f"{100 * result['accuracy']:.2f}" for _, result in sorted(by_seed.items()))
+    return "| " + " | ".join([arm, f"{one['n']:,}", str(one["epochs"]), accuracies, *cells]) + " |"
+
+
+def table(title: str, heads: Sequence[str], lines: Sequence[str]) -> None:
+    heads = ["arm", "examples", "epochs", "accuracy by seed, %", *heads]
+    if lines:
+        print(f"\n## {title}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}", *lines, sep="\n")
+
+
+def tables() -> None:
+    """The tables of docs/results.md. Seconds stand in them only where the unit had the machine to itself."""
+    found, flow = results("vision"), results("cifar10_coreset")
+    last = TOTALS[-1]
+    asked = {asker: found.get(f"active-{asker}-{last}", {}) for asker in ASKERS}
+    rows = [
+        line(
+            asker,
+            by_seed,
+            against(by_seed, asked["random"], "better"),
+            against(by_seed, asked["target"], "no worse"),
+            speed_up(asked["target"], by_seed),
+        )
+        for asker, by_seed in asked.items()
+        if by_seed
+    ]
+    table(
+        f"CIFAR-10, active learning up to {last:,}",
+        ["minus random", "minus the target's own", "selection, times faster"],
+        rows,
+    )
+    halves = {"a random half": flow.get("random-epochs", {}), "everything": flow.get("full-epochs", {})}
+    kept = {arm: by_seed for arm, by_seed in found.items() if arm.startswith("coreset-") and not arm.endswith("chosen")}
+    rows = [line(arm, by_seed) + " | |" for arm, by_seed in halves.items() if by_seed]
+    for arm, by_seed in kept.items():
+        share = arm.split("-")[1]
+        chance = halves["a random half"] if share == "50" else found.get(f"coreset-{share}-preact8-15-random", {})
+        full = halves["everything"]
+        rows.append(line(arm, by_seed, against(by_seed, chance, "better"), against(by_seed, full, "no worse")))
+    table("CIFAR-10, core-sets for preact20", ["minus random", "minus everything"], rows)
+    rows = []
+    for workflow in ("coreset", "active"):
+        arms = {arm: by_seed for arm, by_seed in found.items() if arm.startswith(f"tiny-{workflow}-")}
+        chance, full = arms.get(f"tiny-{workflow}-random", {}), arms.get("tiny-coreset-full", {})
+        rows += [line(arm, s, against(s, chance, "better"), against(s, full, "no worse")) for arm, s in arms.items()]
+    table("Tiny ImageNet, 40 classes, for resnet18-small of half width", ["minus random", "minus everything"], rows)
+
+
+def speed_up(target: dict[int, Facts], own: dict[int, Facts]) -> str:
+    """Seconds of selection by the target over those by this arm, of seeds whose units were alone on the machine."""
+    seeds = [s for s in target.keys() & own.keys() if target[s].get("quiet") and own[s].get("quiet")]
+    taken = [sum(sum(side[s]["selection_seconds"].values()) for s in seeds) for side in (target, own)]
+    return f"{taken[0] / taken[1]:.1f}" if seeds and taken[1] else "not timed alone"
+
+
+# --- do they rank alike? --------------------------------------------------------------------------------------------------
+
+Rankings = dict[str, NDArray[np.float64]]  # by method, (n,) higher = taken first
+
+
+def trained_on_all(work: Path, dataset: Dataset) -> Iterator[tuple[str, int, TrainConfig, Path]]:
+    """Models of finished stages that saw every example, each once: name, seed, settings, folder."""
+    from svp.runs import digest
+
+    seen = set()
+    for path in sorted(work.glob("*/config.toml")):
+        if "labelled" in path.read_text():
+            continue
+        config = CoresetConfig.load(path)
+        for role, pattern in (("proxy", "proxy/seed-*/model-0"), ("target", "target/full/seed-*/model")):
+            for mark in sorted(path.parent.glob(f"{pattern}/done.json")):
+                made = read_json(mark)["made_from"]
+                train: TrainConfig = getattr(config, role)
+                key = (train.model, train.epochs, int(next(p for p in mark.parts if p.startswith("seed-"))[5:]))
+                if made["ids"] == digest(dataset.ids) and made["dataset"] == dataset.fingerprint and key not in seen:
+                    seen.add(key)
+                    yield f"{train.model}, {train.epochs} epochs", key[2], train, mark.parent
+
+
+def rankings(train: TrainConfig, folder: Path, dataset: Dataset) -> Rankings:
+    """How one trained model orders all examples, by three methods."""
+    from svp.config import ComputeConfig
+    from svp.learners import make_learner
+    from svp.learners.compute import decide
+    from svp.signals import Signals
+
+    learner = make_learner(train, dataset, seed=0, compute=decide(ComputeConfig.make(COMPUTE)))
+    learner.load(folder)
+    outputs = learner.predict(dataset, dataset.ids, embeddings=True)
+    order = svp.select("k_center", len(dataset), embeddings=outputs.embeddings, ids=dataset.ids, seed=0).ids
+    place = np.empty(len(dataset))
+    place[dataset.positions(order)] = -np.arange(len(dataset))
+    return {
+        "forgetting": svp.score("forgetting", signals=Signals.open(folder / "signals").kinds()),
+        "entropy": svp.score("entropy", probs=outputs.probs),
+        "k_center": place,
+    }
+
+
+def agreement(data: Path, work: Path, figure: Path, scale: Scale = FULL) -> list[Facts]:
+    """Spearman between every two of the recorded models, by method; two seeds of one model are the ceiling. Draws `figure`."""
+    from svp.audit import agreement as agreed
+
+    dataset = cifar10(data, scale)
+    found = [
+        (name, seed, rankings(train, folder, dataset)) for name, seed, train, folder in trained_on_all(work, dataset)
+    ]
+    pairs = []
+    for (one, seed, own), (another, other_seed, other) in combinations(found, 2):
+        ceiling = one == another
+        if not ceiling and seed != other_seed:
+            continue  # pairs of different models share their seed, as proxy and target of a run do
+        for method in own:
+            spearman = agreed(own[method], other[method], len(dataset) // 2).spearman
+            between = f"{one}: two runs" if ceiling else f"{one} and {another}"
+            pairs.append(
+                {
+                    "method": method,
+                    "between": between,
+                    "seeds": [seed, other_seed],
+                    "ceiling": ceiling,
+                    "spearman": spearman,
+                }
+            )
+    if pairs:
+        draw(pairs, figure)
+    for pair in pairs:
+        print(json.dumps(pair))
+    return pairs
+
+
+def draw(pairs: list[Facts], figure: Path) -> None:
+    """A point for each pair of trainings, a row for each pair of models."""
+    import altair as alt
+
+    shown = [{**pair, "kind": "run to run" if pair["ceiling"] else "small and large"} for pair in pairs]
+    chart = (
+        alt.Chart(alt.Data(values=shown), width=180)
+        .mark_point(filled=True, size=60)
+        .encode(
+            x=alt.X("spearman:Q", title="Spearman's rank correlation", scale=alt.Scale(domain=[0, 1])),
+            y=alt.Y("between:N", title=None, axis=alt.Axis(labelLimit=400)),
+            color=alt.Color("kind:N", title=None),
+            column=alt.Column("method:N", title=None),
+        )
+    )
+    chart.save(str(figure))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["tables", "agreement", "recording"], default="tables")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--figure", type=Path, default=RESULTS.parents[1] / "docs" / "agreement.svg")
+    arguments, rest = parser.parse_known_args()
+    if arguments.what == "recording":
+        from benchmarks import recording
+
+        recording.main(rest)
+    elif rest:
+        parser.error(f"unknown: {' '.join(rest)}")
+    elif arguments.what == "tables":
+        tables()
+    elif arguments.data is None or arguments.work is None:
+        parser.error("agreement needs --data and --work")
+    else:
+        agreement(arguments.data, arguments.work, arguments.figure)
+
+
+if __name__ == "__main__":
+    main()
