@@ -215,7 +215,7 @@ def keeping(share: str, proxy: str, epochs: int, method: str, target: str = "pre
 
 
 # Half as wide as ResNet-18, with a stem for small images: a quarter of its products.
-TINY_TARGET = {"model": "resnet18-small", "epochs": 12, "width": 0.5}
+TINY_TARGET = {"model": "resnet18-small", "epochs": 8, "width": 0.5}
 
 
 def tiny(scale: Scale) -> Facts:

@@ -131,6 +131,11 @@ def test_shards_are_whole_batches_in_order_and_bounded() -> None:
                 )
 
 
+def test_what_is_no_array_of_numbers_is_for_one_process() -> None:
+    assert sharded.Recipe.of(NET, dataset(images(3)), 0, TWO) is not None
+    assert sharded.Recipe.of(NET, dataset(np.array(["some", "texts", "here"])), 0, TWO) is None
+
+
 def test_a_gpu_for_each_process() -> None:
     gpus = replace(ONE, device="cuda", processes=3)
     assert [one.device for one in sharded.spread(gpus)] == ["cuda:0", "cuda:1", "cuda:2"]

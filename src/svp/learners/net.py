@@ -44,7 +44,7 @@ class NetLearner:
             *code,
         )
         self._config, self._seed, self._compute = config, seed, compute
-        self._recipe = sharded.Recipe.of(config, dataset, seed, compute)
+        self._recipe = sharded.Recipe.of(config, dataset, seed, compute) if compute.processes > 1 else None
         self._augmentation = _augmentation(config, dataset)
         self._mean, self._std = _statistics(dataset)
         shape = dataset.inputs.shape[1:]
@@ -116,7 +116,7 @@ class NetLearner:
             )
         if not len(ids):
             return Outputs(np.zeros((0, len(dataset.classes)), np.float32), None)
-        if self._compute.processes > 1 and len(ids) > loop.SCORING_BATCH:
+        if self._recipe is not None and len(ids) > loop.SCORING_BATCH:
             rows = dataset.positions(ids)
             return sharded.predict(self._model, self._recipe, dataset.inputs, rows, embeddings=embeddings)
         with self._compute.active():

@@ -38,7 +38,10 @@ class Recipe:
     compute: Compute
 
     @classmethod
-    def of(cls, config: TrainConfig, dataset: Dataset, seed: int, compute: Compute) -> Self:
+    def of(cls, config: TrainConfig, dataset: Dataset, seed: int, compute: Compute) -> Self | None:
+        """None for inputs that are no array of numbers: these are scored by one process."""
+        if not isinstance(dataset.inputs, np.ndarray) or dataset.inputs.dtype.kind not in "uif":
+            return None
         rows = np.empty((0, *dataset.inputs.shape[1:]), dataset.inputs.dtype)
         like = replace(dataset, inputs=rows, labels=None, ids=dataset.ids[:0], keys=None, test=None, problems=())
         vars(like)["statistics"] = dataset.statistics  # those of all rows, where the property keeps them
