@@ -93,6 +93,23 @@ def test_recording_holds_one_epoch_in_memory_and_reading_none(tmp_path: Path) ->
     assert (read["correct"][161] == UNSEEN).all()
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux says which pages of which file are in memory")
+def test_no_page_of_the_files_stays_in_the_process_that_records(tmp_path: Path) -> None:
+    made = Signals.create(tmp_path, 4, 50_000)
+
+    def resident() -> list[int]:
+        """Kilobytes of each map of a file of these."""
+        lines = Path("/proc/self/smaps").read_text().splitlines()
+        maps = [i for i, line in enumerate(lines) if line.endswith(".npy") and str(tmp_path) in line]
+        return [next(int(line.split()[1]) for line in lines[i:] if line.startswith("Rss:")) for i in maps]
+
+    for epoch in range(4):
+        made.write_epoch(epoch, values(50_000))
+    assert resident() == [0] * len(KINDS)
+    assert (made["correct"] != UNSEEN).all()
+    assert sum(resident()) > 0  # the test can see them
+
+
 def test_a_full_disk_while_recording_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where files are copied when they are written to, space that was taken may be gone."""
     made = Signals.create(tmp_path, 2, 2)

@@ -67,11 +67,11 @@ class Signals:
     def write_epoch(self, epoch: int, values: Mapping[str, ArrayLike]) -> None:
         """Record one epoch: for each kind a value of every example that is shown; on disk when this returns.
 
-        Writing an epoch again replaces it. Raises StorageError. Written, not mapped: pages that were written through a map
-        would stay in the memory of the process, epoch after epoch.
+        Writing an epoch again replaces it. Raises StorageError. Written, not mapped: pages that are looked at through a map
+        stay in the memory of the process, epoch after epoch.
         """
         for kind, array in self._arrays.items():
-            row = np.array(array[epoch])
+            row = _unseen(array.shape[1], array.dtype)
             # Finite in float16: what is beyond its range is kept at the end of it.
             row[self._rows] = np.clip(values[kind], -LARGEST, LARGEST)
             path = self.folder / f"{kind}.npy"
@@ -92,9 +92,13 @@ class Signals:
         return dict(self._arrays)
 
 
+def _unseen(n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    return np.full(n, UNSEEN if dtype == np.uint8 else np.nan, dtype)
+
+
 def _write_unseen(path: Path, shape: tuple[int, int], dtype: type[np.generic]) -> None:
     """A file of nothing seen. Written, not mapped: on a full disk a mapped page kills the process, a write says so."""
-    row = np.full(shape[1], UNSEEN if dtype is np.uint8 else np.nan, dtype)
+    row = _unseen(shape[1], np.dtype(dtype))
     with open(path, "wb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(row.dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
