@@ -29,8 +29,8 @@ class Row:
     """One family of models.
 
     pattern  regular expression that its names match
-    maker    "package.module:function" of what it makes: of a net (name, num_classes, example, *, width, **options), of a classifier
-             (**options), of a learner (config, dataset, seed)
+    maker    "package.module:function" of what it makes: a net of (name, num_classes, example, *, width, **options), a classifier of
+             (**options), a learner of (config, dataset, seed)
     names    some names, for lists and for guessing what was meant
     uses     the settings of TrainConfig that make a difference to it
     texts    whether it is for texts, not for numbers
@@ -217,7 +217,9 @@ def _check_kind(model: str, found: Found, dataset: Dataset) -> None:
     if found.texts not in (None, texts):
         kinds = ["images or rows of numbers", "texts"]
         choice = ", ".join(name for row in LEARNERS.values() if row.texts == texts for name in row.names[:1])
-        raise SettingError(f"{model} takes {kinds[not texts]}, and {dataset.name} holds {kinds[texts]}; choose of {choice}")
+        raise SettingError(
+            f"{model} takes {kinds[not texts]}, and {dataset.name} holds {kinds[texts]}; choose of {choice}"
+        )
 
 
 def _net(found: Found, config: TrainConfig, dataset: Dataset, seed: int, compute: "Compute | None") -> "NetLearner":

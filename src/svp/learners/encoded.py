@@ -1,7 +1,8 @@
 """Texts as numbers: encoded once, kept on disk, and read from there by every training and scoring pass.
 
-A cache folder belongs to one list of texts and one way to encode them. It holds `values` (the numbers of all texts, one after the
-other, without a header) and `offsets.npy` (where each text begins), and appears whole or not at all. Deleting it costs time alone.
+A cache folder belongs to one list of texts and one way to encode them. It holds `values` (the numbers of all texts, one after
+the other, without a header) and `offsets.npy` (where each text begins), and appears whole or not at all. Deleting it costs time
+alone.
 """
 
 import hashlib
@@ -128,5 +129,7 @@ def _digest(inputs: Any) -> str:
             digest.update(np.array([len(text) for text in texts], np.int64).data)
             digest.update(b"".join(texts))
         known = digest.hexdigest()
-        _known[id(inputs)] = weakref.ref(inputs, lambda _, key=id(inputs): _known.pop(key, None)), known
+        for key in [key for key, (other, _) in _known.items() if other() is None]:
+            del _known[key]
+        _known[id(inputs)] = weakref.ref(inputs), known
     return known

@@ -1,12 +1,13 @@
-"""fastText's classifier of texts (Joulin et al. 2016, "Bag of tricks for efficient text classification"), as a learner of our own.
+"""fastText's classifier of texts, as a learner of our own (Joulin et al. 2016, "Bag of tricks for efficient text classification").
 
-A text is the average of the vectors of its words and word n-grams; a linear layer and a softmax make probabilities of it. The n-grams
-share a fixed number of vectors by their hash. It learns by one step of SGD a text, with a rate that falls to 0 in a straight line.
-Words are split as the authors of fastText prepare these data: ASCII letters in lower case, ' . , ( ) ! ? words of their own,
-; and : and <br /> gaps, " nothing; every text ends with the word </s>.
+A text is the average of the vectors of its words and word n-grams; a linear layer and a softmax make probabilities of it. The
+n-grams share a fixed number of vectors by their hash. It learns by one step of SGD a text, with a rate that falls to 0 in a
+straight line. Words are split as the authors of fastText prepare these data: ASCII letters in lower case, ' . , ( ) ! ? words of
+their own, ; and : and <br /> gaps, " nothing; every text ends with the word </s>.
 
-Beside fastText's own program: probabilities are exact (its first version rounds them to one of 512), training records signals, and
-the same seed gives the same model: one thread trains, and initial vectors and the order of an epoch are hashes of word and id.
+Beside fastText's own program: probabilities are exact (its first version rounds them to one of 512), training records signals,
+and the same seed gives the same model: one thread trains, and initial vectors and the order of an epoch are hashes of word and
+id.
 """
 
 import json
@@ -76,10 +77,8 @@ class Model:
     table: NDArray[np.int32]
 
     @classmethod
-    def begin(
-        cls, words: NDArray[np.int32], seen: NDArray[np.bool_], size: Size, n_classes: int, seed: int
-    ) -> Self:
-        """Every vector drawn from the seed and its word or bucket alone: models of two arms share those of what both have seen."""
+    def begin(cls, words: NDArray[np.int32], seen: NDArray[np.bool_], size: Size, n_classes: int, seed: int) -> Self:
+        """Every vector is drawn from the seed and its word or bucket alone: two arms share those of what both have seen."""
         from svp.learners import kernels
 
         keys = np.concatenate([words.astype(np.int64), np.arange(len(seen)) + (1 << 32)]).astype(np.uint64)
@@ -91,7 +90,7 @@ class Model:
 
     @cached_property
     def logits(self) -> NDArray[np.float32]:
-        """(v + buckets, c) what each vector adds to the logits, times the number of vectors; of a model that is trained no more."""
+        """(v + buckets, c) the logits of each vector by itself, of a model that is trained no more."""
         from svp.learners import kernels
 
         logits = np.empty((len(self.rows), len(self.output)), np.float32)
@@ -142,8 +141,7 @@ class FastTextLearner:
     gives = frozenset({"signals", "embeddings"})
     initial_weights: str | None = None
     code: tuple[str, ...] = tuple(
-        f"svp.{name}"
-        for name in ("chance", "signals", "learners.fasttext", "learners.kernels", "learners.encoded")
+        f"svp.{name}" for name in ("chance", "signals", "learners.fasttext", "learners.kernels", "learners.encoded")
     )
 
     def __init__(self, config: TrainConfig, dataset: Dataset, seed: int) -> None:
@@ -152,7 +150,9 @@ class FastTextLearner:
         self._config, self._seed, self._n_classes = config, seed, len(dataset.classes)
         self._size = Size.of(config.options)
         check_memory(
-            4 * self._size.dim * self._size.buckets, f"{self._size.buckets:,} buckets", "fewer of them (options.buckets), "
+            4 * self._size.dim * self._size.buckets,
+            f"{self._size.buckets:,} buckets",
+            "fewer of them (options.buckets), ",
         )
         self._model: Model | None = None
 
@@ -187,8 +187,8 @@ class FastTextLearner:
             record = {"epoch": epoch, "loss": float(seen[LOSS].mean()), "accuracy": float(seen[CORRECT].mean())}
             if not (math.isfinite(record["loss"]) and np.isfinite(self._model.output).all()):
                 raise TrainingError(
-                    f"training {self._config.model} diverged in epoch {epoch + 1} of {self._config.epochs} (the loss is no longer "
-                    f"a number); lower lr (now {self._config.lr:g})"
+                    f"training {self._config.model} diverged in epoch {epoch + 1} of {self._config.epochs} (the loss is no "
+                    f"longer a number); lower lr (now {self._config.lr:g})"
                 )
             signals.write_epoch(epoch, dict(zip(KINDS, seen, strict=True)))
             now = time.perf_counter()
@@ -298,7 +298,7 @@ def words_of(dataset: Dataset) -> Encoded:
 
 
 def vocabulary(texts: Encoded, positions: NDArray[np.int64], min_count: int) -> NDArray[np.int32]:
-    """The words that these texts have at least so often, ascending. Time: one pass over the texts; memory: 16 bytes a word or more."""
+    """The words that these texts have at least so often, ascending. Time: one pass over the texts; memory: 32 bytes a word."""
     from svp.learners import kernels
 
     table, n = _empty_table(0), 0

@@ -1,6 +1,6 @@
 """What fastText does to words, compiled by numba: `svp.learners.fasttext` says what it is for. One thread, in one order.
 
-A text is the 32-bit hashes of its words. Its features are rows of the input matrix: those of its words, first, and then those of its
+A text is the 32-bit hashes of its words. Its features are rows of the input matrix: first those of its words, then those of its
 word n-grams, `n_words` + hash modulo `buckets`; words that the vocabulary does not have are left out.
 """
 
@@ -22,7 +22,11 @@ LETTER, GAP, ALONE, DROPPED = 0, 1, 2, 3
 
 @njit(cache=True, nogil=True)
 def hash_words(
-    text: NDArray[np.uint8], ends: NDArray[np.int64], kinds: NDArray[np.uint8], lower: NDArray[np.uint8], end_of_text: int
+    text: NDArray[np.uint8],
+    ends: NDArray[np.int64],
+    kinds: NDArray[np.uint8],
+    lower: NDArray[np.uint8],
+    end_of_text: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Words of texts that stand one after the other, text i up to ends[i]: their hashes, and how many each text has.
 
@@ -66,7 +70,7 @@ def _fnv(h: Any, byte: Any) -> Any:
 
 
 @njit(inline="always")
-def _is_break(text: NDArray[np.uint8], at: int) -> bool:
+def _is_break(text: NDArray[np.uint8], at: int) -> Any:
     return (
         (text[at + 1] | 32) == 98
         and (text[at + 2] | 32) == 114
@@ -117,7 +121,12 @@ def fill_table(table: NDArray[np.int32], words: NDArray[np.int32], belonging: ND
 
 @njit(inline="always")
 def _features(
-    features: NDArray[np.int64], words: NDArray[np.int32], table: NDArray[np.int32], n_words: int, buckets: Any, ngrams: int
+    features: NDArray[np.int64],
+    words: NDArray[np.int32],
+    table: NDArray[np.int32],
+    n_words: int,
+    buckets: Any,
+    ngrams: int,
 ) -> int:
     """Write the rows of a text, return how many."""
     n = 0
@@ -145,15 +154,12 @@ def _ngrams(
 
 @njit(inline="always")
 def _hidden(hidden: NDArray[np.float32], features: NDArray[np.int64], n: int, rows: NDArray[np.float32]) -> None:
-    """The average of the rows; zeros of none."""
-    hidden[:] = 0
-    for i in range(n):
-        row = features[i]
-        for d in range(len(hidden)):
-            hidden[d] += rows[row, d]
-    if n:
-        for d in range(len(hidden)):
-            hidden[d] /= np.float32(n)
+    """The average of the rows; zeros of none. Column by column: what waits for memory is then no chain of additions."""
+    for d in range(len(hidden)):
+        total = np.float32(0)
+        for i in range(n):
+            total += rows[features[i], d]
+        hidden[d] = total / np.float32(max(n, 1))
 
 
 @njit(inline="always")
