@@ -317,7 +317,7 @@ def test_numba_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache/svp/texts"
+    return tmp_path / "cache/svp/encoded"
 
 
 def test_texts_are_encoded_once_and_others_beside_them(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,8 +145,8 @@ def test_classes_that_are_missing_in_training_do_not_matter(images: Dataset, tmp
 def test_inputs_are_normalised_by_the_whole_training_part(rows: Dataset, tmp_path: Path) -> None:
     # A column a thousand times as large as the others must not swamp them; a subset sees the same numbers as the whole.
     learner = make_learner(own("Headed"), rows, seed=0, compute=CPU)
-    assert learner._mean.numpy() == pytest.approx(rows.inputs.mean(axis=0), rel=1e-4, abs=1e-4)  # type: ignore[attr-defined]
-    assert learner._std.numpy() == pytest.approx(rows.inputs.std(axis=0), rel=1e-4)  # type: ignore[attr-defined]
+    assert learner._statistics[0].numpy() == pytest.approx(rows.inputs.mean(axis=0), rel=1e-4, abs=1e-4)  # type: ignore[attr-defined]
+    assert learner._statistics[1].numpy() == pytest.approx(rows.inputs.std(axis=0), rel=1e-4)  # type: ignore[attr-defined]
     constant = replace(rows, inputs=np.concatenate([rows.inputs[:, :4], np.full((80, 1), 7, np.float32)], axis=1))
     assert np.isfinite(fit(constant, own("Headed"), tmp_path).predict(constant, constant.ids).probs).all()
 

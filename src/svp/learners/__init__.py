@@ -11,7 +11,6 @@ from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import SettingError, SvpError, UnknownName, one_line, require
 from svp.learners.base import EpochRecord, Learner, Outputs, Progress
-from svp.learners.encoded import holds_texts
 from svp.names import resolve
 
 if TYPE_CHECKING:
@@ -29,8 +28,8 @@ class Row:
     """One family of models.
 
     pattern  regular expression that its names match
-    maker    "package.module:function" of what it makes: a net of (name, num_classes, example, *, width, **options), a classifier of
-             (**options), a learner of (config, dataset, seed)
+    maker    "package.module:function" of what it makes: a net of (name, num_classes, example, *, width, **options), a classifier
+             of (**options), a learner of (config, dataset, seed)
     names    some names, for lists and for guessing what was meant
     uses     the settings of TrainConfig that make a difference to it
     texts    whether it is for texts, not for numbers
@@ -113,6 +112,14 @@ LEARNERS: dict[str, Row] = {
         "logistic regression on the flattened inputs",
         makes="classifier",
         uses=OF_A_CLASSIFIER,
+    ),
+    "vdcnn": Row(
+        r"vdcnn(9|17|29|49)(-(conv|maxpool|kmaxpool))?(-lite)?(-shortcut)?",
+        "svp.learners.vdcnn:vdcnn",
+        ("vdcnn9", "vdcnn17", "vdcnn29", "vdcnn49", "vdcnn29-conv", "vdcnn9-lite"),
+        "texts: very deep convolutional net on characters, -conv, -maxpool or -kmaxpool, -lite, -shortcut; any width; option cut",
+        code=("svp.learners.resnet",),
+        texts=True,
     ),
     "fasttext": Row(
         "fasttext",
@@ -213,7 +220,7 @@ def make_learner(config: TrainConfig, dataset: Dataset, *, seed: int, compute: "
 
 def _check_kind(model: str, found: Found, dataset: Dataset) -> None:
     """SettingError for a model of texts and a dataset of numbers, or the other way round."""
-    texts = holds_texts(dataset)
+    texts = dataset.is_text
     if found.texts not in (None, texts):
         kinds = ["images or rows of numbers", "texts"]
         choice = ", ".join(name for row in LEARNERS.values() if row.texts == texts for name in row.names[:1])

@@ -13,6 +13,7 @@ from svp.learners.encoded import Encoded, encoded
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/|_#$%^&*~`+=<>()[]{} "
 N_CHARACTERS = len(ALPHABET) + 2
 LENGTH = 1014  # characters of a text that are looked at
+STEP = 64
 HOW = f"characters-1-{LENGTH}"  # name of this way to encode: another number where it gives others
 
 _UNKNOWN, _INSIDE = 1, 255
@@ -25,6 +26,11 @@ _NUMBERS[0x80:0xC0] = _INSIDE  # a byte that goes on with a character of UTF-8
 def characters_of(dataset: Dataset) -> Encoded:
     """The first LENGTH characters of every text as numbers (uint8), from the cache. Time: a second or two for 100 MB."""
     return encoded(dataset, HOW, _encode, np.uint8)
+
+
+def widths_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """To which length texts of these lengths may be cut: one of 16, enough for three halvings and what is kept after them."""
+    return np.clip(-(-lengths // STEP) * STEP, STEP, LENGTH)
 
 
 def _encode(texts: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -5,10 +5,8 @@ the other, without a header) and `offsets.npy` (where each text begins), and app
 alone.
 """
 
-import hashlib
 import os
 import shutil
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.data.base import Dataset
+from svp.data.cache import cache_folder
+from svp.data.texts import digest_of
 from svp.errors import DataError, StorageError
 
 _BLOCK = 4096  # texts encoded at a time
@@ -49,20 +49,15 @@ class Encoded:
         return rows
 
 
-def holds_texts(dataset: Dataset) -> bool:
-    """Whether its inputs are texts, one a row."""
-    return bool(dataset.inputs.dtype == object)
-
-
 def encoded(dataset: Dataset, how: str, encode: Encode, dtype: type[np.generic]) -> Encoded:
     """The texts of a dataset as `encode` makes them, from the cache where an earlier call has left them.
 
     how  names the way to encode, with all that it depends on: raise a number in it when `encode` gives others
-    Folder: `$XDG_CACHE_HOME/svp/texts`, else `~/.cache/svp/texts`. Time: one pass over the texts to know them again, and one to
-    encode them; memory: a block of texts, and 8 bytes a text. Raises StorageError where the cache cannot be written.
+    Time: a pass over the texts to encode them; later none of texts on disk, and one of texts in memory, to know them again.
+    Memory: a block of texts, and 8 bytes a text. Raises StorageError where the cache cannot be written.
     """
-    parent = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "svp" / "texts"
-    folder = parent / f"{how}-{_digest(dataset.inputs)[:24]}"
+    parent = cache_folder(None, "encoded")
+    folder = parent / f"{how}-{digest_of(dataset.inputs).hex()[:24]}"
     if not folder.is_dir():
         building = folder.with_name(f".{folder.name}.{os.getpid()}")
         try:
@@ -114,22 +109,4 @@ def _rename(building: Path, folder: Path) -> None:
 
 def _blocks(inputs: Any) -> Iterator[list[bytes]]:
     for start in range(0, len(inputs), _BLOCK):
-        yield [text.encode("utf-8", "replace") for text in inputs[start : start + _BLOCK]]
-
-
-_known: dict[int, tuple[Any, str]] = {}  # by the object that holds the texts: a weak reference to it, and their digest
-
-
-def _digest(inputs: Any) -> str:
-    """SHA-256 of texts, found once for each object that holds them."""
-    reference, known = _known.get(id(inputs), (None, ""))
-    if reference is None or reference() is not inputs:
-        digest = hashlib.sha256()
-        for texts in _blocks(inputs):
-            digest.update(np.array([len(text) for text in texts], np.int64).data)
-            digest.update(b"".join(texts))
-        known = digest.hexdigest()
-        for key in [key for key, (other, _) in _known.items() if other() is None]:
-            del _known[key]
-        _known[id(inputs)] = weakref.ref(inputs), known
-    return known
+        yield [text.encode() for text in inputs[start : start + _BLOCK]]

@@ -1,4 +1,4 @@
-"""fastText's classifier of texts, as a learner of our own (Joulin et al. 2016, "Bag of tricks for efficient text classification").
+"""fastText's classifier, as a learner of our own (Joulin et al. 2016, "Bag of tricks for efficient text classification").
 
 A text is the average of the vectors of its words and word n-grams; a linear layer and a softmax make probabilities of it. The
 n-grams share a fixed number of vectors by their hash. It learns by one step of SGD a text, with a rate that falls to 0 in a

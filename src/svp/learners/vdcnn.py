@@ -20,8 +20,7 @@ from svp.learners.resnet import scaled
 
 BLOCKS = {9: (1, 1, 1, 1), 17: (2, 2, 2, 2), 29: (5, 5, 2, 2), 49: (8, 8, 5, 3)}
 CHANNELS, HIDDEN, EMBEDDED = (64, 128, 256, 512), 2048, 16
-KEPT = 8  # values of each channel that the head is shown
-SHORTEST = 8 * KEPT  # a text of this many characters, halved three times, is just enough
+KEPT = 8  # values of each channel that the head is shown: what is left of 64 characters, halved three times
 
 
 def k_max_pool(x: Tensor, k: int) -> Tensor:
@@ -74,9 +73,7 @@ class VDCNN(nn.Module):
     cut  batches are made of texts of like length, and cut to it: read by the loop
     """
 
-    def __init__(
-        self, depth: int, halving: str, num_classes: int, width: float, *, shortcut: bool, cut: bool
-    ) -> None:
+    def __init__(self, depth: int, halving: str, num_classes: int, width: float, *, shortcut: bool, cut: bool) -> None:
         super().__init__()
         self.cut = cut
         channels, (hidden,) = scaled(CHANNELS, width), scaled([HIDDEN], width)
@@ -114,7 +111,9 @@ def vdcnn(name: str, num_classes: int, example: Tensor, *, width: float = 1.0, c
     """
     match = re.fullmatch(r"vdcnn(\d+)(?:-(conv|maxpool|kmaxpool))?(-lite)?(-shortcut)?", name)
     if match is None or int(match[1]) not in BLOCKS:
-        raise SettingError(f"{name!r} names no VDCNN; there are those of {', '.join(map(str, BLOCKS))} layers, such as vdcnn9")
+        raise SettingError(
+            f"{name!r} names no VDCNN; there are those of {', '.join(map(str, BLOCKS))} layers, such as vdcnn9"
+        )
     if example.shape != (LENGTH,):
         raise SettingError(f"{name} takes {LENGTH} characters; one example here has shape {tuple(example.shape)}")
     depth, halving, lite, shortcut = match.groups()
