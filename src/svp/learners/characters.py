@@ -36,8 +36,9 @@ def widths_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
 def _encode(texts: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     numbers = _NUMBERS[np.frombuffer(b"".join(texts), np.uint8)]
     begins = numbers != _INSIDE  # bytes with which a character begins
-    ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+    n_bytes = np.array([len(text) for text in texts], np.int64)
+    ends = np.cumsum(n_bytes)
     so_far = np.concatenate([[0], np.cumsum(begins)])
-    first, last = so_far[np.concatenate([[0], ends[:-1]])], so_far[ends]  # of each text, counted in characters
+    first, last = so_far[ends - n_bytes], so_far[ends]  # of each text, counted in characters
     within = np.arange(so_far[-1]) - np.repeat(first, last - first)
     return numbers[begins][within < LENGTH], np.minimum(last - first, LENGTH)

@@ -369,7 +369,7 @@ def score(model: nn.Module, examples: Examples, compute: Compute) -> Iterator[tu
         part = slice(start, min(start + ALIKE * SCORING_BATCH, n))
         order = torch.from_numpy(start + np.argsort(widths[part], kind="stable"))
         _, each = np.unique(widths[part], return_counts=True)
-        batches = [rows for alike in order.split(each.tolist()) for rows in alike.split(SCORING_BATCH)]
+        batches = [rows for alike in torch.split(order, each.tolist()) for rows in torch.split(alike, SCORING_BATCH)]
         given = [forward(model, prepare(examples.inputs[rows], examples, compute), compute) for rows in batches]
         back = torch.cat(batches).argsort()
         embedded = [features for _, features in given if features is not None]

@@ -6,6 +6,8 @@
     -shortcut                               the input of a block is added to what it gives
 
 A net is (n, length) numbers of characters to (n, num_classes) logits, and gives by `features` the (n, 2048) input of its `head`.
+Inside, a text is an image one pixel high, (n, c, 1, length): so it can lie in memory with its channels last, as kernels for
+matrix units want it.
 """
 
 import re
@@ -24,15 +26,19 @@ KEPT = 8  # values of each channel that the head is shown: what is left of 64 ch
 
 
 def k_max_pool(x: Tensor, k: int) -> Tensor:
-    """(n, c, k) the k largest of (n, c, l), in the order in which they stand."""
-    return x.gather(2, x.topk(k, dim=2).indices.sort(dim=2).values)
+    """(..., k) the k largest of (..., l), in the order in which they stand."""
+    return x.gather(-1, x.topk(k, dim=-1).indices.sort(dim=-1).values)
+
+
+def _conv(n_in: int, n_out: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, (1, size), (1, stride), padding=(0, size // 2), bias=False)
 
 
 class KMaxPool(nn.Module):
     """Keep the larger half."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return k_max_pool(x, x.shape[2] // 2)
+        return k_max_pool(x, x.shape[-1] // 2)
 
 
 class Block(nn.Module):
@@ -41,13 +47,13 @@ class Block(nn.Module):
     def __init__(self, n_in: int, n_out: int, halving: nn.Module | None, stride: int, *, shortcut: bool) -> None:
         super().__init__()
         self.halving = halving
-        self.conv1 = nn.Conv1d(n_in, n_out, 3, stride, padding=1, bias=False)
-        self.conv2 = nn.Conv1d(n_out, n_out, 3, padding=1, bias=False)
-        self.norm1, self.norm2 = nn.BatchNorm1d(n_out), nn.BatchNorm1d(n_out)
+        self.conv1 = _conv(n_in, n_out, 3, stride)
+        self.conv2 = _conv(n_out, n_out, 3)
+        self.norm1, self.norm2 = nn.BatchNorm2d(n_out), nn.BatchNorm2d(n_out)
         self.shortcut: nn.Module | None = None
         if shortcut:
             same = n_in == n_out and stride == 1
-            self.shortcut = nn.Identity() if same else nn.Conv1d(n_in, n_out, 1, stride, bias=False)
+            self.shortcut = nn.Identity() if same else _conv(n_in, n_out, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.halving is not None:
@@ -62,7 +68,7 @@ class Block(nn.Module):
 # How a stage halves the length before its first block, and the stride of the first convolution.
 HALVINGS: dict[str, tuple[Callable[[], nn.Module | None], int]] = {
     "conv": (lambda: None, 2),
-    "maxpool": (lambda: nn.MaxPool1d(3, 2, padding=1), 1),
+    "maxpool": (lambda: nn.MaxPool2d((1, 3), (1, 2), padding=(0, 1)), 1),
     "kmaxpool": (KMaxPool, 1),
 }
 
@@ -79,7 +85,7 @@ class VDCNN(nn.Module):
         channels, (hidden,) = scaled(CHANNELS, width), scaled([HIDDEN], width)
         make, stride = HALVINGS[halving]
         self.embedding = nn.Embedding(N_CHARACTERS, EMBEDDED)
-        self.stem = nn.Conv1d(EMBEDDED, channels[0], 3, padding=1, bias=False)
+        self.stem = _conv(EMBEDDED, channels[0], 3)
         blocks, n_in = [], channels[0]
         for stage, (n_blocks, n_out) in enumerate(zip(BLOCKS[depth], channels, strict=True)):
             for i in range(n_blocks):
@@ -90,11 +96,11 @@ class VDCNN(nn.Module):
         self.fc1, self.fc2 = nn.Linear(KEPT * n_in, hidden), nn.Linear(hidden, hidden)
         self.head = nn.Linear(hidden, num_classes)
         for module in self.modules():
-            if isinstance(module, nn.Conv1d):
+            if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_in")
 
     def features(self, x: Tensor) -> Tensor:
-        out = self.stem(self.embedding(x).transpose(1, 2))
+        out = self.stem(self.embedding(x).transpose(1, 2)[:, :, None])
         out = k_max_pool(self.blocks(out), KEPT).flatten(1)
         return F.relu(self.fc2(F.relu(self.fc1(out))))
 
