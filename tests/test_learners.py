@@ -521,3 +521,30 @@ def test_a_device_is_checked_for_whoever_would_use_it() -> None:
             check_device(device, [logistic, logistic])
     with pytest.raises(SettingError, match="'cuda:99' cannot be used here"):
         check_device("cuda:99", [logistic, net])
+
+
+# --- texts ----------------------------------------------------------------------------------------------------------------
+
+
+def test_hashed_linear_learns_texts_and_comes_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 200)
+    words = [["dull", "poor"], ["fine", "great"]]
+    inputs = np.array([f"a {rng.choice(words[y])} thing no {rng.integers(9)}!" for y in labels], object)
+    data = Dataset.from_arrays(inputs[:100], labels[:100], test=(inputs[100:], labels[100:]), name="notes")
+    train = TrainConfig(model="hashed-linear", options={"buckets": 512, "max_iter": 20})
+    learner = fit(data, train, tmp_path)
+    assert data.test is not None
+    assert (learner.predict(data.test, data.test.ids).probs.argmax(axis=1) == data.test.labels).all()
+    other = make_learner(train, data, seed=0)
+    other.load(tmp_path)
+    order = np.random.default_rng(1).permutation(data.ids)
+    again = fit(data, train, tmp_path / "again", order)
+    for model in (other, again):
+        assert np.array_equal(model.predict(data, data.ids).probs, learner.predict(data, data.ids).probs)
+    with pytest.raises(MissingInput, match="gives no embeddings"):
+        learner.predict(data, data.ids, embeddings=True)
+
+
+def test_hashed_linear_is_for_texts(images: Dataset) -> None:
+    refused(SettingError, images, TrainConfig(model="hashed-linear"), "takes texts", "squares holds images")

@@ -130,6 +130,15 @@ LEARNERS: dict[str, Row] = {
         uses=OF_A_CLASSIFIER | {"epochs", "lr"},
         texts=True,
     ),
+    "hashed-linear": Row(
+        "hashed-linear",
+        "svp.learners.classifier:hashed_linear",
+        ("hashed-linear",),
+        "texts: logistic regression on hashed words and n-grams; options ngrams, buckets, alpha, max_iter",
+        makes="classifier",
+        uses=OF_A_CLASSIFIER,
+        texts=True,
+    ),
 }
 
 

@@ -135,6 +135,27 @@ def logistic(*, max_iter: int = 1000, random_state: int | None = None, **options
     return LogisticRegression(max_iter=max_iter, random_state=random_state, **options)
 
 
+def hashed_linear(
+    *, ngrams: int = 2, buckets: int = 2**18, alpha: float = 1e-6, max_iter: int = 10, random_state: int | None = None
+) -> Any:
+    """Logistic regression by SGD on the hashed words and word n-grams of texts.
+
+    ngrams    words of the longest n-gram
+    buckets   numbers that the n-grams of a text are hashed to; memory: 8 bytes x buckets x classes
+    alpha     how strongly weights are drawn to 0
+    max_iter  passes over the texts
+    """
+    from sklearn.feature_extraction.text import HashingVectorizer
+    from sklearn.linear_model import SGDClassifier
+    from sklearn.pipeline import make_pipeline
+
+    # Single characters are words, and so are marks: the split that fastText is given, nearly.
+    words = HashingVectorizer(n_features=buckets, ngram_range=(1, ngrams), token_pattern=r"\w+|[^\w\s]")
+    # A fixed number of passes: a tolerance would stop at another one for another order of rows.
+    linear = SGDClassifier(loss="log_loss", alpha=alpha, max_iter=max_iter, tol=None, random_state=random_state)
+    return make_pipeline(words, linear)
+
+
 def _rows(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[Any]:
     """(m, d) float32, or (m,) texts."""
     positions = dataset.positions(ids)
