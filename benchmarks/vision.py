@@ -383,7 +383,11 @@ def tables() -> None:
         arms = {arm: by_seed for arm, by_seed in found.items() if arm.startswith(f"tiny-{workflow}-")}
         chance, full = arms.get(f"tiny-{workflow}-random", {}), arms.get("tiny-coreset-full", {})
         rows += [line(arm, s, against(s, chance, "better"), against(s, full, "no worse")) for arm, s in arms.items()]
-    table("Tiny ImageNet, 40 classes, for resnet18-small of a quarter of its width", ["minus random", "minus everything"], rows)
+    table(
+        "Tiny ImageNet, 40 classes, for resnet18-small of a quarter of its width",
+        ["minus random", "minus everything"],
+        rows,
+    )
 
 
 def speed_up(target: dict[int, Facts], own: dict[int, Facts]) -> str:

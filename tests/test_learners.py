@@ -146,8 +146,8 @@ def test_classes_that_are_missing_in_training_do_not_matter(images: Dataset, tmp
 def test_inputs_are_normalised_by_the_whole_training_part(rows: Dataset, tmp_path: Path) -> None:
     # A column a thousand times as large as the others must not swamp them; a subset sees the same numbers as the whole.
     learner = make_learner(own("Headed"), rows, seed=0, compute=CPU)
-    assert learner._mean.numpy() == pytest.approx(rows.inputs.mean(axis=0), rel=1e-4, abs=1e-4)  # type: ignore[attr-defined]
-    assert learner._std.numpy() == pytest.approx(rows.inputs.std(axis=0), rel=1e-4)  # type: ignore[attr-defined]
+    assert learner._statistics[0].numpy() == pytest.approx(rows.inputs.mean(axis=0), rel=1e-4, abs=1e-4)  # type: ignore[attr-defined]
+    assert learner._statistics[1].numpy() == pytest.approx(rows.inputs.std(axis=0), rel=1e-4)  # type: ignore[attr-defined]
     constant = replace(rows, inputs=np.concatenate([rows.inputs[:, :4], np.full((80, 1), 7, np.float32)], axis=1))
     assert np.isfinite(fit(constant, own("Headed"), tmp_path).predict(constant, constant.ids).probs).all()
 
@@ -542,3 +542,30 @@ def test_a_device_is_checked_for_whoever_would_use_it() -> None:
             check_device(device, [logistic, logistic])
     with pytest.raises(SettingError, match="'cuda:99' cannot be used here"):
         check_device("cuda:99", [logistic, net])
+
+
+# --- texts ----------------------------------------------------------------------------------------------------------------
+
+
+def test_hashed_linear_learns_texts_and_comes_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 200)
+    words = [["dull", "poor"], ["fine", "great"]]
+    inputs = np.array([f"a {rng.choice(words[y])} thing no {rng.integers(9)}!" for y in labels], object)
+    data = Dataset.from_arrays(inputs[:100], labels[:100], test=(inputs[100:], labels[100:]), name="notes")
+    train = TrainConfig(model="hashed-linear", options={"buckets": 512, "max_iter": 20})
+    learner = fit(data, train, tmp_path)
+    assert data.test is not None
+    assert (learner.predict(data.test, data.test.ids).probs.argmax(axis=1) == data.test.labels).all()
+    other = make_learner(train, data, seed=0)
+    other.load(tmp_path)
+    order = np.random.default_rng(1).permutation(data.ids)
+    again = fit(data, train, tmp_path / "again", order)
+    for model in (other, again):
+        assert np.array_equal(model.predict(data, data.ids).probs, learner.predict(data, data.ids).probs)
+    with pytest.raises(MissingInput, match="gives no embeddings"):
+        learner.predict(data, data.ids, embeddings=True)
+
+
+def test_hashed_linear_is_for_texts(images: Dataset) -> None:
+    refused(SettingError, images, TrainConfig(model="hashed-linear"), "takes texts", "squares holds images")

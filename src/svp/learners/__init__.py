@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 EVERY_SETTING = frozenset(TrainConfig.model_fields)
 OF_A_CLASSIFIER = frozenset({"model", "options", "seeds"})
+Makes = Literal["net", "classifier", "learner"]
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,25 @@ class Row:
     """One family of models.
 
     pattern  regular expression that its names match
-    maker    "package.module:function" of the net: (name, num_classes, example, *, width, **options), or a classifier's class
+    maker    "package.module:function" of what it makes: a net of (name, num_classes, example, *, width, **options), a classifier
+             of (**options), a learner of (config, dataset, seed)
     names    some names, for lists and for guessing what was meant
     uses     the settings of TrainConfig that make a difference to it
+    texts    whether it is for texts, not for numbers
     """
 
     pattern: str
     maker: str
     names: tuple[str, ...]
     summary: str
-    is_net: bool = True
+    makes: Makes = "net"
     code: tuple[str, ...] = ()  # modules that its results depend on, beside that of the maker
     uses: frozenset[str] = EVERY_SETTING
+    texts: bool = False
+
+    @property
+    def is_net(self) -> bool:
+        return self.makes == "net"
 
 
 LEARNERS: dict[str, Row] = {
@@ -102,20 +110,54 @@ LEARNERS: dict[str, Row] = {
         "svp.learners.classifier:logistic",
         ("logistic",),
         "logistic regression on the flattened inputs",
-        is_net=False,
+        makes="classifier",
         uses=OF_A_CLASSIFIER,
+    ),
+    "vdcnn": Row(
+        r"vdcnn(9|17|29|49)(-(conv|maxpool|kmaxpool))?(-lite)?(-shortcut)?",
+        "svp.learners.vdcnn:vdcnn",
+        ("vdcnn9", "vdcnn17", "vdcnn29", "vdcnn49", "vdcnn29-conv", "vdcnn9-lite"),
+        "texts: very deep convolutional net on characters, -conv, -maxpool or -kmaxpool, -lite, -shortcut; any width; option cut",
+        code=("svp.learners.resnet",),
+        texts=True,
+    ),
+    "fasttext": Row(
+        "fasttext",
+        "svp.learners.fasttext:FastTextLearner",
+        ("fasttext",),
+        "texts: average of word and bigram vectors, the cheapest proxy; options dim, ngrams, buckets, min_count",
+        makes="learner",
+        uses=OF_A_CLASSIFIER | {"epochs", "lr"},
+        texts=True,
+    ),
+    "hashed-linear": Row(
+        "hashed-linear",
+        "svp.learners.classifier:hashed_linear",
+        ("hashed-linear",),
+        "texts: logistic regression on hashed words and n-grams; options ngrams, buckets, alpha, max_iter",
+        makes="classifier",
+        uses=OF_A_CLASSIFIER,
+        texts=True,
     ),
 }
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a model's name leads to: how to make it, whether it is a net, the modules of its own code, the settings it uses."""
+    """What a model's name leads to: how to make it and what that makes, the modules of its own code, the settings it uses.
+
+    texts  whether it is for texts or for numbers; None where nobody has said so
+    """
 
     make: Callable[..., Any]
-    is_net: bool
+    makes: Makes
     code: tuple[str, ...]
     uses: frozenset[str]
+    texts: bool | None = None
+
+    @property
+    def is_net(self) -> bool:
+        return self.makes == "net"
 
 
 def find(config: TrainConfig) -> Found:
@@ -124,8 +166,8 @@ def find(config: TrainConfig) -> Found:
     if row is not None:
         if row.is_net:
             code = (row.maker.split(":")[0], *row.code)
-            return Found(partial(_named_net, row.maker, config), True, code, row.uses)
-        return Found(resolve(row.maker), False, (), row.uses)
+            return Found(partial(_named_net, row.maker, config), row.makes, code, row.uses, row.texts)
+        return Found(resolve(row.maker), row.makes, (), row.uses, row.texts)
     if ":" not in config.model:
         raise UnknownName("model", config.model, known_models(), hint="svp list models, or package.module:function")
     made = resolve(config.model)
@@ -139,8 +181,8 @@ def find(config: TrainConfig) -> Found:
     is_class = inspect.isclass(made) and hasattr(made, "fit") and hasattr(made, "predict")
     # A net is made for (num_classes, example); a function that can do without arguments makes a classifier, say a pipeline.
     if is_class or (inspect.isfunction(made) and _needs_nothing(made)):
-        return Found(made, False, code, OF_A_CLASSIFIER)
-    return Found(partial(_own_net, made, config), True, code, EVERY_SETTING - {"width"})
+        return Found(made, "classifier", code, OF_A_CLASSIFIER)
+    return Found(partial(_own_net, made, config), "net", code, EVERY_SETTING - {"width"})
 
 
 def settle(config: TrainConfig) -> TrainConfig:
@@ -174,11 +216,26 @@ def make_learner(config: TrainConfig, dataset: Dataset, *, seed: int, compute: "
     """
     config = settle(config)
     found = find(config)
-    if not found.is_net:
+    _check_kind(config.model, found, dataset)
+    if found.makes == "learner":
+        learner: Learner = found.make(config, dataset, seed)
+        return learner
+    if found.makes == "classifier":
         from svp.learners.classifier import ClassifierLearner
 
         return ClassifierLearner(config, dataset, seed, found.make, found.code)
     return _net(found, config, dataset, seed, compute)
+
+
+def _check_kind(model: str, found: Found, dataset: Dataset) -> None:
+    """SettingError for a model of texts and a dataset of numbers, or the other way round."""
+    texts = dataset.is_text
+    if found.texts not in (None, texts):
+        kinds = ["images or rows of numbers", "texts"]
+        choice = ", ".join(name for row in LEARNERS.values() if row.texts == texts for name in row.names[:1])
+        raise SettingError(
+            f"{model} takes {kinds[not texts]}, and {dataset.name} holds {kinds[texts]}; choose of {choice}"
+        )
 
 
 def _net(found: Found, config: TrainConfig, dataset: Dataset, seed: int, compute: "Compute | None") -> "NetLearner":
@@ -199,6 +256,7 @@ def trial(config: TrainConfig, dataset: Dataset) -> Learner:
     found = find(config)
     if not found.is_net:
         return make_learner(config, dataset, seed=0)
+    _check_kind(config.model, found, dataset)
     require("torch", "torch")
     from svp.learners.compute import Compute
 

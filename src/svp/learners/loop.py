@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from svp.chance import shuffled, spawn_seed
+from svp.chance import generator, shuffled, spawn_seed
 from svp.config import TrainConfig
 from svp.data.base import Augmentation
 from svp.errors import DataError, TrainingError, one_line, require
@@ -28,11 +28,16 @@ from svp.signals import KINDS, Signals
 
 LR_BATCH = 128  # TrainConfig.lr is meant for a batch of this size
 SCORING_BATCH = 512  # fixed: how scores round must not depend on the memory of the machine
+ALIKE = 16  # times as many texts are scored at a time where those of like width are brought together
+MIXED = 32  # steps among which examples of like width are brought together
 CORRECT, LOSS = list(KINDS).index("correct"), list(KINDS).index("loss")
 
 
 class Inputs(Protocol):
-    """A tensor, or what reads rows of one from disk: `inputs[rows]` is a tensor on the device of the model."""
+    """A tensor, or what reads rows of one from disk: `inputs[rows]` is a tensor on the device of the model.
+
+    What has `widths` too, an (n,) array, cuts a batch to its widest example: then examples of like width are shown together.
+    """
 
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor: ...
 
@@ -41,17 +46,22 @@ class Inputs(Protocol):
 class Examples:
     """What a net is shown.
 
-    inputs     (n, h, w, c) uint8 or float images, or (n, d) float rows
+    inputs     (n, h, w, c) uint8 or float images, (n, d) float rows, or (n, length) numbers of characters
     labels     (n,) int64
     ids        (n,) int64: order and augmentation are hashes of these
-    mean, std  (c,) or (d,) float32, taken from the whole training part of the dataset: the same for every arm
+    mean, std  (c,) or (d,) float32, taken from the whole training part of the dataset: the same for every arm; None of characters
     """
 
     inputs: Inputs
     labels: Tensor
     ids: NDArray[np.int64]
-    mean: Tensor
-    std: Tensor
+    mean: Tensor | None
+    std: Tensor | None
+
+    @property
+    def widths(self) -> NDArray[np.int64] | None:
+        """(n,) to which length each example may be cut; None where all are as long."""
+        return getattr(self.inputs, "widths", None)
 
 
 def train(
@@ -133,11 +143,22 @@ class _Plan:
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Rows, inputs and labels of each step, of nearly equal size: a short last one would upset the batch statistics."""
         ids, device = self.examples.ids, self.examples.labels.device
-        order = torch.from_numpy(shuffled(ids, self.seed, "order", epoch)).to(device)
         drawn = draw(ids, self.seed, epoch).to(device)
-        for rows in order.tensor_split(self.steps_per_epoch):
+        for rows in self.rows(epoch):
             images = augment(self.examples.inputs[rows], drawn[rows], self.augmentation)
             yield rows, prepare(images, self.examples, self.compute), self.examples.labels[rows]
+
+    def rows(self, epoch: int) -> Sequence[Tensor]:
+        """What each step shows, in the order of the hashes of the ids. With widths, the examples of MIXED steps are sorted by
+        width, and the steps of an epoch shuffled.
+        """
+        order, widths = shuffled(self.examples.ids, self.seed, "order", epoch), self.examples.widths
+        if widths is not None:
+            order = order[np.lexsort((widths[order], np.arange(len(order)) // (MIXED * self.config.batch_size)))]
+        steps = torch.from_numpy(order).to(self.examples.labels.device).tensor_split(self.steps_per_epoch)
+        if widths is None:
+            return steps
+        return [steps[i] for i in generator(self.seed, "steps", epoch).permutation(len(steps))]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -194,7 +215,8 @@ def _step(model: nn.Module, plan: _Plan, compiled: bool | None) -> tuple[Step, b
     """What takes the steps, and whether it is compiled: as the training began (`compiled`), or where it is wanted and repays."""
     config, compute = plan.config, plan.compute
     plain = partial(losses_of, compute=compute, label_smoothing=config.label_smoothing)
-    if compiled is False or (compiled is None and compute.compile == "off"):
+    # Batches of many lengths would each be compiled for itself.
+    if plan.examples.widths is not None or compiled is False or (compiled is None and compute.compile == "off"):
         return plain, False
     _, x, labels = next(plan.batches(0))
     n = len(plan.examples.ids)
@@ -275,7 +297,12 @@ def learning_rate(config: TrainConfig, step: int, n_steps: int) -> float:
 
 
 def prepare(images: Tensor, examples: Examples, compute: Compute) -> Tensor:
-    """Raw inputs as the net takes them: float32, normalised; images (b, h, w, c) become (b, c, h, w) in the chosen layout."""
+    """Raw inputs as the net takes them: float32, normalised; images (b, h, w, c) become (b, c, h, w) in the chosen layout.
+
+    Characters stay as they are.
+    """
+    if examples.mean is None or examples.std is None:
+        return images
     x = (images.float() - examples.mean) / examples.std
     if x.ndim == 4:
         x = x.permute(0, 3, 1, 2)  # channels last in memory, as it is
@@ -326,12 +353,27 @@ def signal_values(logits: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def score(model: nn.Module, examples: Examples, compute: Compute) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-    """Plain passes in evaluation mode: for each slice of rows what `forward` gives."""
+    """Plain passes in evaluation mode: for each slice of rows what `forward` gives.
+
+    With widths an example is scored among those of its own width in the slice: it is cut as if it were alone.
+    """
     model.eval()
-    for start in range(0, len(examples.ids), SCORING_BATCH):
-        rows = slice(start, start + SCORING_BATCH)
-        logits, features = forward(model, prepare(examples.inputs[rows], examples, compute), compute)
-        yield rows, logits, features
+    n, widths = len(examples.ids), examples.widths
+    if widths is None:
+        for start in range(0, n, SCORING_BATCH):
+            rows = slice(start, start + SCORING_BATCH)
+            logits, features = forward(model, prepare(examples.inputs[rows], examples, compute), compute)
+            yield rows, logits, features
+        return
+    for start in range(0, n, ALIKE * SCORING_BATCH):
+        part = slice(start, min(start + ALIKE * SCORING_BATCH, n))
+        order = torch.from_numpy(start + np.argsort(widths[part], kind="stable"))
+        _, each = np.unique(widths[part], return_counts=True)
+        batches = [rows for alike in torch.split(order, each.tolist()) for rows in torch.split(alike, SCORING_BATCH)]
+        given = [forward(model, prepare(examples.inputs[rows], examples, compute), compute) for rows in batches]
+        back = torch.cat(batches).argsort()
+        embedded = [features for _, features in given if features is not None]
+        yield part, torch.cat([logits for logits, _ in given])[back], torch.cat(embedded)[back] if embedded else None
 
 
 def predict(model: nn.Module, examples: Examples, compute: Compute, *, embeddings: bool) -> Outputs:

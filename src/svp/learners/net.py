@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from svp.data.base import Augmentation, Dataset, available_memory
 from svp.errors import DataError, MissingInput, SettingError, TrainingError, one_line
 from svp.learners import loop, sharded, weights
 from svp.learners.base import EpochRecord, Outputs, Progress
+from svp.learners.characters import LENGTH, N_CHARACTERS, characters_of, widths_of
 from svp.learners.compute import Compute
+from svp.learners.encoded import Encoded
 from svp.runs import read_json, write_json
 from svp.signals import Signals
 
@@ -30,7 +32,9 @@ class NetLearner:
     def __init__(
         self, config: TrainConfig, dataset: Dataset, seed: int, compute: Compute, make: MakeNet, code: tuple[str, ...]
     ) -> None:
-        """make: (num_classes, example) -> net, the example being zeros (channels, height, width) or (d,)."""
+        """make: (num_classes, example) -> net, the example being zeros (channels, height, width) or (d,), or of a text (length,)
+        int64.
+        """
         self.code = (
             "svp.chance",
             "svp.learners.net",
@@ -41,14 +45,14 @@ class NetLearner:
             "svp.learners.sharded",
             "svp.signals",
             *([] if config.weights is None else ["svp.learners.weights"]),
+            *(["svp.learners.characters", "svp.learners.encoded"] if dataset.is_text else []),
             *code,
         )
         self._config, self._seed, self._compute = config, seed, compute
         self._recipe = sharded.Recipe.of(config, dataset, seed, compute) if compute.processes > 1 else None
         self._augmentation = _augmentation(config, dataset)
-        self._mean, self._std = _statistics(dataset)
-        shape = dataset.inputs.shape[1:]
-        self._example = example = torch.zeros((shape[2], shape[0], shape[1]) if len(shape) == 3 else shape)
+        self._statistics = _statistics(dataset)
+        self._example = example = _example(dataset)
         with compute.active():
             torch.manual_seed(spawn_seed(seed, "init"))
             model = make(len(dataset.classes), example)
@@ -127,9 +131,11 @@ class NetLearner:
 
     def _examples(self, dataset: Dataset, ids: NDArray[np.int64], labels: NDArray[np.int64] | None) -> loop.Examples:
         device = self._compute.device
-        inputs = _inputs(dataset, ids, device)
+        cut = bool(getattr(self._model, "cut", False))
+        inputs = Characters.of(dataset, ids, device, cut=cut) if dataset.is_text else _inputs(dataset, ids, device)
         numbers = torch.from_numpy(np.zeros(len(ids), np.int64) if labels is None else np.asarray(labels, np.int64))
-        return loop.Examples(inputs, numbers.to(device), ids, self._mean.to(device), self._std.to(device))
+        mean, std = (None if values is None else values.to(device) for values in self._statistics)
+        return loop.Examples(inputs, numbers.to(device), ids, mean, std)
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,30 @@ class OnDisk:
         return torch.from_numpy(inputs).to(self.device)
 
 
+@dataclass(frozen=True)
+class Characters:
+    """Texts as numbers of characters, read from the cache: `inputs[rows]` is (b, LENGTH) int64 on the device of the model.
+
+    widths  (m,) to which length each of these texts may be cut, where the net wants that: then a batch is as long as its widest
+    """
+
+    texts: Encoded
+    positions: NDArray[np.int64]
+    device: str
+    widths: NDArray[np.int64] | None
+
+    @classmethod
+    def of(cls, dataset: Dataset, ids: NDArray[np.int64], device: str, *, cut: bool) -> Self:
+        texts, positions = characters_of(dataset), dataset.positions(ids)
+        return cls(texts, positions, device, widths_of(texts.lengths(positions)) if cut else None)
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        wanted = rows if isinstance(rows, slice) else rows.cpu().numpy()
+        width = LENGTH if self.widths is None else int(self.widths[wanted].max())
+        characters = self.texts.padded(self.positions[wanted], width)
+        return torch.from_numpy(characters.astype(np.int64)).to(self.device)
+
+
 def _inputs(dataset: Dataset, ids: NDArray[np.int64], device: str) -> loop.Inputs:
     """The inputs of these examples, in memory on the device; of mapped images that would take more than half of the free memory,
     what reads them from disk a batch at a time.
@@ -165,8 +195,18 @@ def _inputs(dataset: Dataset, ids: NDArray[np.int64], device: str) -> loop.Input
     return torch.from_numpy(np.ascontiguousarray(dataset.inputs[positions])).to(device)
 
 
+def _example(dataset: Dataset) -> Tensor:
+    """Zeros in the shape of one example, as a net takes it."""
+    if dataset.is_text:
+        return torch.zeros(LENGTH, dtype=torch.int64)
+    shape = dataset.inputs.shape[1:]
+    return torch.zeros((shape[2], shape[0], shape[1]) if len(shape) == 3 else shape)
+
+
 def _two_examples(example: Tensor, compute: Compute) -> Tensor:
-    """(2, *shape of one) values from -1 to 1."""
+    """(2, *shape of one) values from -1 to 1, or characters."""
+    if not example.is_floating_point():
+        return (torch.arange(2 * example.numel()) % N_CHARACTERS).reshape(2, *example.shape).to(compute.device)
     return torch.linspace(-1, 1, 2 * example.numel()).reshape(2, *example.shape).to(compute.device)
 
 
@@ -209,8 +249,10 @@ def _augmentation(config: TrainConfig, dataset: Dataset) -> Augmentation:
     return kind
 
 
-def _statistics(dataset: Dataset) -> tuple[Tensor, Tensor]:
-    """(c,) mean and deviation of the last axis over the whole training part."""
+def _statistics(dataset: Dataset) -> tuple[Tensor | None, Tensor | None]:
+    """(c,) mean and deviation of the last axis over the whole training part; none of texts."""
+    if dataset.is_text:
+        return None, None
     mean, deviation = dataset.statistics
     deviation = np.where(deviation < 1e-6, 1.0, deviation)  # a constant channel carries nothing; do not divide by it
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(deviation.astype(np.float32))
