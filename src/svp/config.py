@@ -212,11 +212,15 @@ class DataConfig(Config):
     image_column: str | None = Field(
         None, description="column of image files in Parquet; default: image, img, jpg, png or bytes"
     )
-    label_column: str | None = Field(
-        None, description="column of classes in Parquet; default: label, labels, class, target or fine_label"
+    text_column: tuple[str, ...] = Field(
+        (), description="columns of texts, joined by a space; default: text, sentence, content, review or the like"
     )
+    label_column: str | None = Field(
+        None, description="column of classes in a table; default: label, labels, class, target or the like"
+    )
+    encoding: str = Field("utf-8", description="of texts in .csv, .tsv and .jsonl")
     cache: Path | None = Field(
-        None, description="folder for decoded images; default: $XDG_CACHE_HOME/svp/images, or ~/.cache"
+        None, description="folder for decoded images and texts; default: $XDG_CACHE_HOME/svp, or ~/.cache/svp"
     )
     on_error: Literal["refuse", "skip"] = Field("refuse", description="what an unreadable example leads to")
     test_share: float = Field(0.2, ge=0, lt=1, description="held out where the dataset has no test part of its own")

@@ -1,11 +1,11 @@
-"""Examples come in: `load_dataset("cifar10", root=DIR)`, a folder of photos, Parquet, an `.npz`, or your own function.
+"""Examples come in: `load_dataset("cifar10", root=DIR)`, a folder of photos, tables of texts, an `.npz`, or your own function.
 
 Adding a source is one function `load(...) -> Dataset` in one file, and a row in `DATASETS`.
 """
 
 import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,11 @@ def _cifar(name: str, classes: str) -> Source:
     return Source("svp.data.cifar:load", f"60,000 photos, 32 x 32 RGB, {classes}", ("root", "progress"), (name,))
 
 
+def _amazon(name: str, size: str, classes: str) -> Source:
+    return Source("svp.data.text:load_amazon", f"{size} reviews, {classes}; not fetched", _OF_AMAZON, (name,))
+
+
+_OF_AMAZON = ("root", "on_error", "cache", "progress")
 DATASETS = {
     "digits": Source(
         "svp.data.digits:load", "1,797 handwritten digits, 8 x 8 grey, 10 classes; ships with scikit-learn"
@@ -50,6 +55,8 @@ DATASETS = {
         "1,331,167 photos (ILSVRC 2012), 1,000 classes; not fetched",
         ("root", "image_size", "short_side", "on_error", "cache", "progress"),
     ),
+    "amazon-polarity": _amazon("amazon-polarity", "4,000,000", "negative or positive"),
+    "amazon-full": _amazon("amazon-full", "3,650,000", "1 to 5 stars"),
 }
 
 _NPZ = Source("svp.data.arrays:load", "arrays x and y in an .npz file", ("test_share",))
@@ -63,6 +70,11 @@ _PARQUET = Source(
     "images as bytes in Parquet, a file or a folder of shards",
     ("image_size", "short_side", "image_column", "label_column", "on_error", "test_share", "cache", "progress"),
 )
+_TEXT = Source(
+    "svp.data.text:load",
+    "texts in .csv, .tsv, .jsonl or .parquet, a file or a folder of shards",
+    ("text_column", "label_column", "encoding", "on_error", "test_share", "cache", "progress"),
+)
 
 
 def load_dataset(
@@ -72,7 +84,9 @@ def load_dataset(
     image_size: int | None = None,
     short_side: int | None = None,
     image_column: str | None = None,
+    text_column: str | Sequence[str] = (),
     label_column: str | None = None,
+    encoding: str = "utf-8",
     on_error: OnError = "refuse",
     test_share: float = TEST_SHARE,
     cache: str | os.PathLike[str] | None = None,
@@ -80,23 +94,27 @@ def load_dataset(
 ) -> Dataset:
     """Load a dataset by its name, its path, or the function that makes it.
 
-    name_or_path  a name in `DATASETS` (`svp list datasets`); else a path to an `.npz`, a folder of class folders, a Parquet
-                  file of images or a folder of those (`./digits` for one called like a dataset); else
+    name_or_path  a name in `DATASETS` (`svp list datasets`); else a path to an `.npz`, a folder of class folders, a file of
+                  texts or a Parquet file of images, or a folder of those (`./digits` for one called like a dataset); else
                   `"package.module:function"`, called with root
     root          where a named dataset lies, or is put when it is fetched; default `$SVP_DATA`, else `~/.cache/svp`
     image_size    side of the square that photos are scaled to; default 64, of imagenet 224
     short_side    pixels that the short side is scaled to before image_size is cut out of the middle; default image_size, of
                   imagenet at 224 pixels 256
     image_column  column of the image files in Parquet; default image, img, jpg, png or bytes
-    label_column  column of class numbers or names in Parquet; default label, labels, class, target or fine_label
-    on_error      what to do about images that cannot be read: "refuse" the dataset, or "skip" them and name them
+    text_column   column of texts, or several to be joined by a space; default text, sentence, content, review and more
+    label_column  column of class numbers or names; default label, labels, class, target and more
+    encoding      of .csv, .tsv and .jsonl
+    on_error      what to do about images and rows that cannot be read: "refuse" the dataset, or "skip" them and name them
                   in `Dataset.problems`
     test_share    how much of each class is held out where the source brings no test part; 0 holds out nothing
-    cache         folder for decoded photos; default `$XDG_CACHE_HOME/svp/images`, else `~/.cache/svp/images`
+    cache         folder for decoded photos, and texts as they were read; default `$XDG_CACHE_HOME/svp/images` (`texts`), else
+                  `~/.cache/svp/...`
     progress      called now and then with (what, done, total)
 
     Raises UnknownName with the nearest known name, DataError naming the file that is missing or broken, SettingError
-    for an option that the source has no use for (none is ignored). Memory: all inputs, uint8 or float32; photos stay on disk.
+    for an option that the source has no use for (none is ignored). Memory: all inputs, uint8 or float32; photos and texts
+    stay on disk.
     """
     if not os.fspath(name_or_path):
         raise SettingError(
@@ -111,7 +129,9 @@ def load_dataset(
             ("image_size", image_size, None),
             ("short_side", short_side, None),
             ("image_column", image_column, None),
+            ("text_column", text_column, ()),
             ("label_column", label_column, None),
+            ("encoding", encoding, "utf-8"),
             ("on_error", on_error, "refuse"),
             ("test_share", test_share, TEST_SHARE),
             ("cache", cache, None),
@@ -138,7 +158,9 @@ def load(config: DataConfig, progress: Progress | None = None) -> Dataset:
         image_size=config.image_size,
         short_side=config.short_side,
         image_column=config.image_column,
+        text_column=config.text_column,
         label_column=config.label_column,
+        encoding=config.encoding,
         on_error=config.on_error,
         test_share=config.test_share,
         cache=config.cache,
@@ -153,9 +175,11 @@ def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[
         return DATASETS[name], DATASETS[name].args
     path = Path(name).expanduser()
     if path.exists():
-        from svp.data.parquet import is_source
+        from svp.data import parquet, text
 
-        return _PARQUET if is_source(path) else _FOLDER if path.is_dir() else _NPZ, (path,)
+        if text.is_source(path, given):
+            return _TEXT, (path,)
+        return _PARQUET if parquet.is_source(path) else _FOLDER if path.is_dir() else _NPZ, (path,)
     if PATH.fullmatch(name):
         root = given.pop("root", None)
         takes_root = bool(inspect.signature(resolve(name)).parameters)
@@ -164,7 +188,8 @@ def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[
         return Source(name, "a function of yours", ("root",)), (root,) if takes_root else ()
     if isinstance(name_or_path, os.PathLike) or name != path.name or path.suffix or path.is_symlink():
         raise DataError(
-            f"{name} does not exist; give a folder of class folders, an .npz file or a name (svp list datasets)"
+            f"{name} does not exist; give a folder of class folders, a table of texts (.csv, .tsv, .jsonl, .parquet), an .npz "
+            "file or a name (svp list datasets)"
         )
     raise UnknownName("dataset", name, DATASETS, "svp list datasets; or a path, or package.module:function")
 

@@ -1,4 +1,9 @@
-"""What a dataset is: raw inputs with ids, and perhaps labels. No model, no split but train and test."""
+"""What a dataset is: raw inputs with ids, and perhaps labels. No model, no split but train and test.
+
+Inputs are arrays of numbers, or texts: then `inputs` is one-dimensional, (n,), of dtype object, and `inputs[positions]` (or a
+slice) is an array of `str`. It is such an array in memory, or a `Texts`, which reads from disk what it is asked for: whoever
+works through many texts takes them in blocks. `Dataset.is_text` tells.
+"""
 
 import hashlib
 import math
@@ -12,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from svp import chance
+from svp.data.texts import Texts, as_texts, digest_of
 from svp.errors import DataError, SettingError
 
 Augmentation = Literal["none", "crop", "crop_flip", "resized_crop_flip"]
@@ -61,14 +67,15 @@ class Dataset:
     """Examples by id.
 
     name          what reports call it
-    inputs        (n, ...) raw values, one row per example: uint8 images (n, h, w, c), or float rows (n, d)
+    inputs        (n, ...) raw values, one row per example: uint8 images (n, h, w, c), float rows (n, d), or texts (n,)
     labels        (n,) int64 class numbers, or None where nothing is labelled
     classes       the name of each class number
     ids           (n,) int64, ascending; the row number unless the source says otherwise, and not always without gaps
     keys          the users' own name of each row (a path, a row key), or None: then the id in words
     test          the held-out examples, read once at the end; or None
     augmentation  what training may do to these inputs unless it is told otherwise
-    problems      what was left out when the source was read, with its reason: an example each, or files of one kind
+    problems      what was left out when the source was read, with its reason (an example each, or files or rows of one kind), or
+                  stands out: texts that come twice
     """
 
     name: str
@@ -97,7 +104,7 @@ class Dataset:
         """A dataset from arrays in memory: `Dataset.from_arrays(X, y, test=(X_test, y_test))`.
 
         inputs  (n, ...) uint8 or finite floats; numbers of other widths become float32; grey images (n, h, w) of uint8
-                become (n, h, w, 1)
+                become (n, h, w, 1). Or (n,) texts: a list or an array of str
         labels  (n,) class numbers 0 .. c-1, or None
         ids     (n,) distinct integers >= 0; default: the row numbers. Rows are kept in ascending order of id
         keys    (n,) distinct names
@@ -136,6 +143,11 @@ class Dataset:
         """The input at one position and its class number, -1 where there is none: what torch calls a map-style dataset."""
         return self.inputs[pos], -1 if self.labels is None else int(self.labels[pos])
 
+    @property
+    def is_text(self) -> bool:
+        """Whether the inputs are texts, (n,) of `str`; they have no `statistics`."""
+        return self.inputs.dtype == object
+
     def positions(self, ids: ArrayLike) -> NDArray[np.int64]:
         """Rows of this dataset that hold `ids`: the one place where ids become positions. Time: m log n."""
         wanted = np.asarray(ids, np.int64)
@@ -163,8 +175,12 @@ class Dataset:
         """(c,) mean and standard deviation of the inputs along their last axis (channels, or numbers of a row).
 
         Time: one pass, in whole numbers for bytes and in float64 for floats, or none for images whose source knows them; memory:
-        a block of rows.
+        a block of rows. Raises SettingError for texts.
         """
+        if self.is_text:
+            raise SettingError(
+                f"{self.name} holds texts, which have no mean and deviation; choose a model for texts (svp list models)"
+            )
         if isinstance(self.inputs, MappedImages) and self.inputs.facts is not None:
             return self.inputs.facts.mean, self.inputs.facts.deviation
         return _moments(self.inputs)
@@ -174,7 +190,7 @@ class Dataset:
         """SHA-256 of all that a result depends on: inputs, labels, classes, ids, keys, augmentation, and the test part.
 
         The name, and what could not be read, are no part of it. Mapped images count with the digest that their source knows.
-        Time: one pass over the data, but for those.
+        Time: one pass over the data, but for those, and for texts on disk.
         """
         digest = hashlib.sha256()
         for part in (self, self.test):
@@ -185,9 +201,16 @@ class Dataset:
             for array in (part.inputs, part.ids, part.labels):
                 if array is not None:
                     digest.update(f"{array.shape}{array.dtype.str}".encode())
-                    known = array.facts if isinstance(array, MappedImages) else None
-                    digest.update(np.ascontiguousarray(array).data if known is None else known.sha256.encode())
+                    digest.update(_content(array))
         return digest.hexdigest()
+
+
+def _content(array: NDArray[Any]) -> Any:
+    """The bytes that an array holds, or a digest of them."""
+    if array.dtype == object:
+        return digest_of(array)
+    known = array.facts if isinstance(array, MappedImages) else None
+    return np.ascontiguousarray(array).data if known is None else known.sha256.encode()
 
 
 def _moments(inputs: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -297,13 +320,15 @@ def available_memory() -> int | None:
 
 
 def as_inputs(values: ArrayLike, name: str) -> NDArray[Any]:
-    """Check inputs: uint8 stays, other numbers become finite float32."""
+    """Check inputs: uint8 and texts stay, other numbers become finite float32."""
+    if (texts := as_texts(values, name)) is not None:
+        return texts
     try:
         x = np.asarray(values)
     except ValueError as error:
         raise DataError(f"{name}: inputs are no array: {error}") from error
     if x.dtype.kind not in "biuf":
-        raise DataError(f"{name}: inputs of type {x.dtype} are not numbers")
+        raise DataError(f"{name}: inputs of type {x.dtype} are neither numbers nor texts")
     if x.ndim < 2:
         raise DataError(f"{name}: inputs have shape {x.shape}; give one row per example, (n, d) or (n, h, w, c)")
     if 0 in x.shape[1:]:
@@ -398,10 +423,10 @@ def _repeated(names: tuple[str, ...]) -> str | None:
 
 
 def _rows(data: Dataset, chosen: NDArray[np.bool_]) -> Dataset:
-    """The examples that a mask marks, without a test part."""
+    """The examples that a mask marks, without a test part. Texts on disk stay there."""
     return replace(
         data,
-        inputs=data.inputs[chosen],
+        inputs=data.inputs.part(chosen) if isinstance(data.inputs, Texts) else data.inputs[chosen],
         labels=None if data.labels is None else data.labels[chosen],
         ids=data.ids[chosen],
         keys=None if data.keys is None else tuple(data.keys[i] for i in np.flatnonzero(chosen)),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,13 +14,11 @@ from svp.data import decode
 from svp.data.base import TEST_SHARE, Dataset, OnError, Progress
 from svp.data.photos import Files, dataset_of, some
 from svp.data.pixels import stamp
+from svp.data.shards import PLACES, divided
 from svp.errors import DataError, SettingError
 
 IMAGES = ("image", "img", "jpg", "png", "bytes")  # how columns of images are called, and those of labels
 LABELS = ("label", "labels", "class", "target", "fine_label")
-PLACES = ("", "data", "train")  # folders below the given one that may hold the shards
-_PART = re.compile(r"(train|test|validation|valid|val)(ing)?(?![a-z])")
-_TESTS = ("test", "validation", "valid", "val")  # the first that has labels is the test part
 
 
 def load(
@@ -42,13 +39,14 @@ def load(
                   taken from the Hugging Face metadata of the file where there are any
 
     Shards are divided by how their name or folder begins (train-00000-of-00008.parquet, test/0.parquet; training and testing are
-    the same): the first of test, validation, valid and val with labels (no row below 0) is the test part; where none is,
+    the same): the first of test, validation, valid, val and dev with labels (no row below 0) is the test part; else
     test_share of each class is held out.
     ids are row numbers through the training part's shards in order of their path's bytes; keys are SHARD:ROW.
     The other arguments, errors and costs are those of `images.load`; a row group is held in memory at a time.
     """
     source = Path(source)
-    shards = _shards(source, label_column)
+    train, tests = divided(source, (".parquet",))
+    shards = train, next((part for part in tests if _is_labelled(part, label_column)), [])
     columns = [_columns(shard, image_column, label_column) for shard in shards[0] + shards[1]]
     if other := next((c for c in columns if c[:2] != columns[0][:2] or c[2] != columns[0][2]), None):
         raise DataError(f"{source}: its shards differ in their columns or names of classes: {columns[0]}, {other}")
@@ -58,16 +56,16 @@ def load(
     parts = tuple(
         _files(source, image, some_shards, values, classes) for some_shards, values in zip(shards, labels, strict=True)
     )
-    train, test = parts
+    files, test = parts
     if not shards[1]:
-        train, test = train.divided(test_share)
+        files, test = files.divided(test_share)
     elif test_share != TEST_SHARE:
         raise SettingError(f"{source}: test_share (--test-share) means nothing here; it has shards of a test part")
     rows = _Rows(image, shards[0] + shards[1])
-    wheres = [*train.ids.tolist(), *(test.ids if not shards[1] else test.ids + len(train.ids)).tolist()]
+    wheres = [*files.ids.tolist(), *(test.ids if not shards[1] else test.ids + len(files.ids)).tolist()]
     return dataset_of(
         source,
-        (train, test),
+        (files, test),
         classes,
         lambda positions: [rows[wheres[i]] for i in positions],
         image_size=image_size,
@@ -86,29 +84,6 @@ def is_source(path: Path) -> bool:
 
 
 # --- shards and their columns
-
-
-def _shards(source: Path, label: str | None) -> tuple[list[Path], list[Path]]:
-    """The files of the training and of the test part, each in order of their paths."""
-    if not source.is_dir():
-        return [source], []
-    found: dict[str, list[Path]] = {}
-    for path in sorted(source.rglob("*.parquet"), key=lambda path: os.fsencode(path.relative_to(source))):
-        parts = (_PART.match(name.lower()) for name in path.relative_to(source).parts)
-        found.setdefault(next((part[1] for part in parts if part), ""), []).append(path)
-    train = found.get("train", [])
-    if train and "" in found:
-        raise DataError(
-            f"{source} has shards of a part train, and others that are of no part: {some([p.name for p in found['']])}; "
-            "move them elsewhere, or let their names begin with train, test or validation"
-        )
-    train = train or found.get("", [])
-    if not train:
-        raise DataError(
-            f"{source} has no shards to train on, only of {', '.join(found)}; let their names begin with train"
-        )
-    tests = (found[name] for name in _TESTS if name in found)
-    return train, next((shards for shards in tests if _is_labelled(shards, label)), [])
 
 
 def _is_labelled(shards: list[Path], label: str | None) -> bool:
@@ -131,11 +106,16 @@ def _columns(shard: Path, image: str | None, label: str | None) -> tuple[str, st
         raise DataError(
             f"{shard}: column {image} holds {kind}, not the bytes of image files; name another (--image-column)"
         )
+    return image, label, names_of_classes(schema, label)
+
+
+def names_of_classes(schema: Any, label: str) -> tuple[str, ...]:
+    """What the Hugging Face metadata of a Parquet file call the classes, if there are any."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return image, label, tuple(features[label]["names"])
+        return tuple(features[label]["names"])
     except (KeyError, TypeError, ValueError):  # nobody has to write any
-        return image, label, ()
+        return ()
 
 
 def _column(shard: Path, names: Sequence[str], given: str | None, usual: Sequence[str], what: str) -> str:

@@ -16,7 +16,6 @@ import json
 import os
 import pickle
 import queue
-import shutil
 import subprocess
 import sys
 from collections import deque
@@ -32,29 +31,17 @@ from numpy.typing import NDArray
 
 from svp.data import decode
 from svp.data.base import Facts, MappedImages, Progress, facts_of
-from svp.errors import StorageError
+from svp.data.cache import cache_folder, check_space, flush, held, replace, silent, storage_errors
 from svp.machine import n_cores
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock: there, two processes should not decode the same folder at once
-    fcntl = None  # type: ignore[assignment]
 
 _VERSION = 1  # of how an image is made of a file: raise it when `decode.square` gives other pixels
 _BLOCK = 32  # files that a worker decodes at a time
+_WHAT = "decoded images"
 _MARK = 1024  # files between two lines of the journal: what a kill can cost
-_ELSEWHERE = "name another place with cache (--cache)"
 
 Items = Callable[[list[int]], list[decode.Item]]
 Images = NDArray[np.uint8]
 Blocks = Iterator[tuple[int, Images, dict[int, str]]]
-
-
-def cache_folder(cache: str | os.PathLike[str] | None) -> Path:
-    """Where decoded images are kept: as given, else `$XDG_CACHE_HOME/svp/images`, else `~/.cache/svp/images`."""
-    if cache is not None:
-        return Path(cache).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "svp" / "images"
 
 
 def stamp(key: str, size: int, changed: int, *more: int) -> bytes:
@@ -84,8 +71,8 @@ class Decoded:
         if name not in known:
             facts = facts_of(images)
             known[name] = [facts.sha256, facts.mean.tolist(), facts.deviation.tolist()]
-            with _storage_errors(self.facts.parent):
-                _replace(self.facts, json.dumps(known).encode())
+            with storage_errors(self.facts.parent, _WHAT):
+                replace(self.facts, json.dumps(known).encode())
         sha256, mean, deviation = known[name]
         images.facts = Facts(sha256, np.array(mean), np.array(deviation))
         return images
@@ -112,11 +99,12 @@ def decoded(
     StorageError where the cache cannot be written or is too small. Time: what Pillow takes, in one process a core.
     """
     place = hashlib.sha256(json.dumps([str(source.absolute()), size, short_side, _VERSION]).encode("utf-8")).hexdigest()
-    folder = cache_folder(cache) / f"{source.absolute().name.encode('utf-8', 'replace').decode()}-{size}-{place[:12]}"
-    with _storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder, progress):
-            return _Cache(folder, stamps, items, size, short_side, progress or _silent).decoded()
+    folder = (
+        cache_folder(cache, "images")
+        / f"{source.absolute().name.encode('utf-8', 'replace').decode()}-{size}-{place[:12]}"
+    )
+    with held(folder, _WHAT, progress or silent):
+        return _Cache(folder, stamps, items, size, short_side, progress or silent).decoded()
 
 
 @dataclass
@@ -210,10 +198,15 @@ class _Cache:
 
     def _finish(self, found: _Pass, earlier: list[_Pass]) -> None:
         n = len(self.stamps)
-        self._check_space(n - found.files)
+        check_space(
+            self.folder,
+            3 * (n - found.files) * self.size**2,
+            f"{n - found.files:,} images of {self.size} x {self.size}",
+            ", or a smaller image_size (--image-size)",
+        )
         found.path.with_suffix(".facts").unlink(missing_ok=True)
-        _replace(found.path.with_suffix(".stamps"), b"".join(self.stamps))
-        _replace(found.path.with_suffix(".journal"), _line(found.files, found.broken))
+        replace(found.path.with_suffix(".stamps"), b"".join(self.stamps))
+        replace(found.path.with_suffix(".journal"), _line(found.files, found.broken))
         with (
             found.path.with_suffix(".pixels").open("ab") as pixels,
             found.path.with_suffix(".journal").open("ab") as journal,
@@ -227,9 +220,9 @@ class _Cache:
                 found.broken |= broken
                 fresh |= broken
                 if files == n or files >= marked + _MARK:
-                    _flush(pixels)
+                    flush(pixels)
                     journal.write(_line(files, fresh))
-                    _flush(journal)
+                    flush(journal)
                     marked, fresh = files, {}
                 self.progress("reading images", files, n)
 
@@ -259,14 +252,6 @@ class _Cache:
                     yield take()
             while waiting:
                 yield take()
-
-    def _check_space(self, n: int) -> None:
-        needed, free = 3 * n * self.size**2, shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise StorageError(
-                f"{n:,} images of {self.size} x {self.size} take {_amount(needed)} in the cache, and {self.folder} has "
-                f"{_amount(free)} free; {_ELSEWHERE}, or a smaller image_size (--image-size)"
-            )
 
 
 # --- worker processes
@@ -359,58 +344,5 @@ def _workers(n: int) -> Iterator[tuple[Callable[..., "Future[tuple[Images, dict[
             worker.close()
 
 
-# --- files
-
-
-@contextmanager
-def _lock(folder: Path, progress: Progress | None) -> Iterator[None]:
-    """Hold the folder; wait while another process does."""
-    file = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
-    try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                (progress or _silent)("waiting for another process that reads these images", 0, 0)
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)
-
-
-@contextmanager
-def _storage_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"the cache of decoded images {folder} cannot be written: {error.strerror or error}; {_ELSEWHERE}; "
-            "what is there already is kept"
-        ) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """The whole content, or what was there before."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _line(files: int, broken: dict[int, str]) -> bytes:
     return json.dumps({"files": files, "broken": broken}).encode() + b"\n"
-
-
-def _flush(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _amount(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Show nothing."""

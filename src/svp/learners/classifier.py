@@ -18,9 +18,13 @@ from svp.errors import MissingInput, SettingError, SvpError, TrainingError, one_
 from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.runs import read_array, read_json, write_array, write_json
 
+_TEXTS = 1 << 16  # scored at a time: a pool of them need not fit into memory
+_STRING = 64  # bytes that a str takes beside its characters
+
 
 class ClassifierLearner:
-    """A scikit-learn classifier. Inputs are flattened and divided by 255 where they are bytes.
+    """A scikit-learn classifier, or a pipeline that ends in one. Numbers are flattened, and divided by 255 where they are bytes;
+    texts are handed on as they are.
 
     A fitted classifier is not kept, because its own format is a pickle, which runs code when read. Its training examples are
     kept instead (ids and labels), and `load` fits it again: the same examples and seed give the same classifier.
@@ -85,9 +89,12 @@ class ClassifierLearner:
             raise MissingInput(
                 f"{self._config.model} gives no embeddings; choose a method that needs none (svp list methods) or a net as proxy"
             )
+        n_classes = len(dataset.classes)
         if not len(ids):
-            return Outputs(np.zeros((0, len(dataset.classes)), np.float32))
-        return Outputs(self._probs(_rows(dataset, ids), len(dataset.classes)))
+            return Outputs(np.zeros((0, n_classes), np.float32))
+        size = _TEXTS if dataset.is_text else len(ids)
+        blocks = (ids[start : start + size] for start in range(0, len(ids), size))
+        return Outputs(np.concatenate([self._probs(_rows(dataset, block), n_classes) for block in blocks]))
 
     def load(self, folder: Path) -> None:
         read_json(folder / "history.json")
@@ -95,7 +102,7 @@ class ClassifierLearner:
         with self._errors("fitted"):
             self._classifier.fit(_rows(self._dataset, ids), labels)
 
-    def _probs(self, x: NDArray[np.float32], n_classes: int) -> NDArray[np.float32]:
+    def _probs(self, x: NDArray[Any], n_classes: int) -> NDArray[np.float32]:
         """(n, n_classes); classes that were not among the training labels have probability 0."""
         probs = np.zeros((len(x), n_classes), np.float32)
         with self._errors("asked for probabilities"):
@@ -128,10 +135,17 @@ def logistic(*, max_iter: int = 1000, random_state: int | None = None, **options
     return LogisticRegression(max_iter=max_iter, random_state=random_state, **options)
 
 
-def _rows(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+def _rows(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[Any]:
+    """(m, d) float32, or (m,) texts."""
+    positions = dataset.positions(ids)
+    if dataset.is_text:
+        sample = dataset.inputs[positions[:1000]]
+        n_bytes = len(ids) * (_STRING + sum(map(len, sample)) // max(1, len(sample)))
+        check_memory(n_bytes, f"{len(ids):,} texts")
+        return dataset.inputs[positions]
     n_bytes = 4 * len(ids) * math.prod(dataset.inputs.shape[1:])
     check_memory(n_bytes, f"{len(ids):,} examples as rows of floats", "a net, a smaller image_size (--image-size), ")
-    inputs = dataset.inputs[dataset.positions(ids)]
+    inputs = dataset.inputs[positions]
     rows = inputs.reshape(len(inputs), -1).astype(np.float32)
     if inputs.dtype == np.uint8:
         rows /= 255

@@ -1,0 +1,87 @@
+"""What caches share: where they lie, one process at a time, nothing half written, a full disk named."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from svp.data.base import Progress
+from svp.errors import StorageError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock: there, two processes should not read the same source at once
+    fcntl = None  # type: ignore[assignment]
+
+_ELSEWHERE = "name another place with cache (--cache)"
+
+
+def cache_folder(cache: str | os.PathLike[str] | None, kind: str) -> Path:
+    """Where examples of one kind are kept: as given, else `$XDG_CACHE_HOME/svp/KIND`, else `~/.cache/svp/KIND`."""
+    if cache is not None:
+        return Path(cache).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "svp" / kind
+
+
+@contextmanager
+def held(folder: Path, what: str, progress: Progress) -> Iterator[None]:
+    """Make the folder and hold it; wait while another process does. what: "images", for whoever waits."""
+    with storage_errors(folder, what):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder / "lock", os.O_CREAT | os.O_RDWR)
+        try:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    progress(f"waiting for another process that reads these {what}", 0, 0)
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(file)
+
+
+@contextmanager
+def storage_errors(folder: Path, what: str) -> Iterator[None]:
+    """Whatever the disk refuses, as an error that names the cache of `what`."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"the cache of {what} {folder} cannot be written: {error.strerror or error}; {_ELSEWHERE}; "
+            "what is there already is kept"
+        ) from error
+
+
+def check_space(folder: Path, n_bytes: int, what: str, instead: str = "") -> None:
+    """StorageError where the disk has less than n_bytes free. instead: what would take less."""
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise StorageError(
+            f"{what} take {_amount(n_bytes)} in the cache, and {folder} has {_amount(free)} free; {_ELSEWHERE}{instead}"
+        )
+
+
+def replace(path: Path, content: bytes) -> None:
+    """The whole content, or what was there before."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def flush(file: object) -> None:
+    """What was written so far stands on the disk."""
+    file.flush()  # type: ignore[attr-defined]
+    os.fsync(file.fileno())  # type: ignore[attr-defined]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def _amount(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"

@@ -1,0 +1,137 @@
+"""Files of texts, each read once: kept as Arrow IPC, which is mapped into memory from there.
+
+A cache folder belongs to one source and one way of reading it. In it, for each file of that source:
+
+    NAME-STAMP.arrow   rows that can be used: text, label (a number in `words`), row (in the file), hash (of the text)
+    NAME-STAMP.json    the words of the labels, and what could not be used; written last: without it nothing is trusted
+
+NAME is a hash of the file's path below the source, STAMP also of its size and time of change. A file whose reading was cut short
+is begun again, the others are not. Deleting any of this costs time alone.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from svp.data.base import Progress
+from svp.data.cache import cache_folder, check_space, flush, held, replace
+from svp.data.pixels import stamp
+from svp.data.text_files import Columns, Problems, rows_of, size_of
+from svp.data.texts import text_hash
+from svp.errors import DataError
+
+_VERSION = 1  # of how a text is made of a row: raise it when `text_files` gives others
+_WHAT = "texts"
+_MANY = 10_000  # labels that differ: beyond that a column is none of classes
+
+
+@dataclass(frozen=True)
+class Read:
+    """What became of one file: where its texts are, the words of its labels in order of their numbers, and its problems."""
+
+    arrow: Path
+    words: list[str]
+    problems: Problems
+    n_rows: int  # of the file, up to the last that can be used
+
+
+def read(
+    source: Path,
+    files: Sequence[Path],
+    columns: Columns,
+    *,
+    cache: str | os.PathLike[str] | None,
+    progress: Progress,
+) -> list[Read]:
+    """Read the files of a source, or find what an earlier call has read. A second process waits until the first is through.
+
+    Raises DataError where a file cannot be read at all, StorageError where the cache cannot be written or is too small. Memory:
+    a block of a file. Time: one pass over what is new, of about 50 MB a second.
+    """
+    settings = json.dumps([str(source.absolute()), asdict(columns), _VERSION])
+    name = source.absolute().name.encode("utf-8", "replace").decode()
+    folder = cache_folder(cache, "texts") / f"{name}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+    with held(folder, _WHAT, progress):
+        return [_read(source, file, columns, folder, progress) for file in files]
+
+
+def _read(source: Path, file: Path, columns: Columns, folder: Path, progress: Progress) -> Read:
+    name = file.relative_to(source).as_posix() if file != source else file.name
+    facts = file.stat()
+    prefix = stamp(name, 0, 0).hex()[:12]
+    place = f"{prefix}-{stamp(name, facts.st_size, facts.st_mtime_ns).hex()}"
+    arrow, done = folder / f"{place}.arrow", folder / f"{place}.json"
+    try:
+        known = json.loads(done.read_text())
+        if arrow.stat().st_size == known["n_bytes"]:
+            return Read(arrow, known["words"], Problems(**known["problems"]), known["n_rows"])
+    except (OSError, ValueError, KeyError, TypeError):  # not yet, or damaged
+        pass
+    for earlier in folder.glob(f"{prefix}-*"):
+        earlier.unlink()
+    check_space(folder, size_of(file), f"the texts of {name}")
+    problems = Problems()
+    part = folder / f".{arrow.name}.part"
+    try:
+        words, n_rows = _written(part, file, columns, problems, progress)
+        part.replace(arrow)
+    finally:
+        part.unlink(missing_ok=True)
+    made = {"words": words, "problems": asdict(problems), "n_rows": n_rows, "n_bytes": arrow.stat().st_size}
+    replace(done, json.dumps(made).encode())
+    return Read(arrow, words, problems, n_rows)
+
+
+def _written(part: Path, file: Path, columns: Columns, problems: Problems, progress: Progress) -> tuple[list[str], int]:
+    """Write the rows of a file that can be used; the words of their labels, and how many rows there were."""
+    import pyarrow as pa
+
+    numbers: dict[str, int] = {}
+    n_rows = 0
+    with part.open("wb") as opened, _whole(opened), pa.ipc.new_file(opened, _schema()) as writer:
+        for rows, labels, texts in rows_of(file, columns, problems, _percent(file, progress)):
+            codes = np.fromiter((numbers.setdefault(word, len(numbers)) for word in labels), np.int32, len(labels))
+            if len(numbers) > _MANY:
+                raise DataError(
+                    f"{file}: column {columns.label} has more than {_MANY:,} different labels, so they are no classes; "
+                    "name another (--label-column)"
+                )
+            n_rows = max([n_rows, *(rows[-1:] + 1)])
+            hashes = np.frombuffer(b"".join(map(text_hash, texts.cast(pa.binary()).to_pylist())), np.uint64)
+            writer.write_batch(
+                pa.record_batch([texts, pa.array(codes), pa.array(rows), pa.array(hashes)], schema=_schema())
+            )
+    return list(numbers), int(n_rows)
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema([("text", pa.string()), ("label", pa.int32()), ("row", pa.int64()), ("hash", pa.uint64())])
+
+
+@contextmanager
+def _whole(opened: Any) -> Iterator[None]:
+    """On the disk before anybody relies on it."""
+    yield
+    flush(opened)
+
+
+def _percent(file: Path, progress: Progress) -> Any:
+    """Told whenever another hundredth has been read."""
+    told = -1
+
+    def tell(share: float) -> None:
+        nonlocal told
+        if (percent := int(100 * min(share, 1))) > told:
+            told = percent
+            progress(f"reading {file.name}", percent, 100)
+
+    return tell

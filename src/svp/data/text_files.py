@@ -1,0 +1,431 @@
+"""Rows of texts and labels from .csv, .tsv, .jsonl and .parquet files, block by block; what cannot be used is counted.
+
+Rows count from 0, without the header and without blank lines, those that cannot be used included.
+"""
+
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.errors import DataError, one_line
+
+_BLOCK_BYTES = 8 << 20  # of a file, parsed at a time: a row must fit in it
+_BLOCK_ROWS = 8192
+_NAMED = 10  # rows that are named of each reason
+
+NOT_ENCODED = "not in the encoding (name it with --encoding)"
+NO_LABEL = "without a label"
+NO_TEXT = "with an empty text"
+NUL = "with a NUL character in the text"
+BROKEN = "that are no JSON objects"
+NO_STRING = "whose text or label is neither text nor a number"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How the rows of a file are read.
+
+    label, texts      names of columns; numbers from 1 where the file has no header
+    header            whether the first row of a .csv or .tsv names them
+    encoding          of .csv, .tsv and .jsonl
+    newline_as_words  the two characters \\n stand for a line break
+    """
+
+    label: str
+    texts: tuple[str, ...]
+    header: bool = True
+    encoding: str = "utf-8"
+    newline_as_words: bool = False
+
+    @property
+    def wanted(self) -> list[str]:
+        """The label's column, then those of the texts, as pyarrow calls them."""
+        names = (self.label, *self.texts)
+        return [name if self.header else f"f{int(name) - 1}" for name in names]
+
+
+@dataclass
+class Problems:
+    """Why rows were left out: how many for each reason, and the first of them."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, reason: str, rows: Sequence[int] | NDArray[np.int64]) -> None:
+        if len(rows):
+            self.counts[reason] = self.counts.get(reason, 0) + len(rows)
+            named = self.first.setdefault(reason, [])
+            named += [int(row) for row in rows[: _NAMED - len(named)]]
+
+    def lines(self, name: str) -> list[str]:
+        """A line for each reason: "train.csv: 2 rows with an empty text (rows 3, 17)"."""
+        return [
+            f"{name}: {count:,} {'row' if count == 1 else 'rows'} {reason} "
+            f"({'row' if count == 1 else 'rows'} {', '.join(map(str, self.first[reason][:3]))}"
+            f"{f' and {count - 3:,} more' if count > 3 else ''})"
+            for reason, count in self.counts.items()
+        ]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows as they stand in a file: (k,) row numbers, labels and each column of texts, as pyarrow arrays of bytes or strings."""
+
+    rows: NDArray[np.int64]
+    labels: Any
+    texts: list[Any]
+
+
+def names_of(file: Path, encoding: str = "utf-8") -> list[str]:
+    """The columns of a file by its header (of .jsonl by its first row)."""
+    with _errors(file):
+        return _KINDS[file.suffix.lower()].names(file, encoding)
+
+
+def rows_of(
+    file: Path, columns: Columns, problems: Problems, progress: Callable[[float], object]
+) -> Iterator[tuple[NDArray[np.int64], list[str], Any]]:
+    """(row numbers, labels as words, texts as a pyarrow array of strings) of the rows that can be used, block by block.
+
+    problems  counts the others
+    progress  called with the share of the file that has been read
+    Raises DataError where the file as a whole cannot be read.
+    """
+    with _errors(file, columns.encoding):
+        for block in _KINDS[file.suffix.lower()].blocks(file, columns, problems, progress):
+            yield _cleaned(block, columns, problems)
+
+
+def size_of(file: Path) -> int:
+    """How many bytes the texts of a file take, about."""
+    return _KINDS[file.suffix.lower()].size(file)
+
+
+def _cleaned(block: Block, columns: Columns, problems: Problems) -> tuple[NDArray[np.int64], list[str], Any]:
+    """The rows of a block that can be used; each other row counts with its first reason."""
+    import pyarrow.compute as pc
+
+    labels, broken = _strings(block.labels)
+    parts = []
+    for column in block.texts:
+        part, bad = _strings(column)
+        parts.append(part)
+        broken |= bad
+    text = parts[0] if len(parts) == 1 else _joined(parts)
+    if columns.newline_as_words:
+        text = pc.replace_substring(text, r"\n", "\n")
+    labels = pc.utf8_trim_whitespace(labels)
+    usable = np.ones(len(block.rows), bool)
+    for reason, bad in (
+        (NOT_ENCODED, broken),
+        (NO_LABEL, _is_empty(labels)),
+        (NO_TEXT, _is_empty(pc.utf8_trim_whitespace(text))),
+        (NUL, pc.match_substring(text, "\0").to_numpy(zero_copy_only=False)),
+    ):
+        problems.add(reason, block.rows[usable & bad])
+        usable &= ~bad
+    if not usable.all():
+        labels, text = (values.filter(_mask(usable)) for values in (labels, text))
+    return block.rows[usable], labels.to_pylist(), text
+
+
+def _strings(values: Any) -> tuple[Any, NDArray[np.bool_]]:
+    """As strings without nulls, and which of them are no UTF-8 (these are empty)."""
+    import pyarrow as pa
+
+    try:
+        return values.cast(pa.string()).fill_null(""), np.zeros(len(values), bool)
+    except pa.ArrowInvalid:
+        words = [_decoded(value) for value in values.to_pylist()]
+        bad = np.array([word is None for word in words])
+        return pa.array([word or "" for word in words], pa.string()), bad
+
+
+def _decoded(value: bytes | None) -> str | None:
+    try:
+        return (value or b"").decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Texts of several columns as one, a space between them; what is empty takes no space."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    filled = [pc.if_else(_mask(_is_empty(part)), pa.scalar(None, pa.string()), part) for part in parts]
+    return pc.binary_join_element_wise(*filled, " ", null_handling="skip")
+
+
+def _is_empty(strings: Any) -> NDArray[np.bool_]:
+    import pyarrow.compute as pc
+
+    empty: NDArray[np.bool_] = pc.binary_length(strings).to_numpy(zero_copy_only=False) == 0
+    return empty
+
+
+def _mask(values: NDArray[np.bool_]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(values)
+
+
+@contextmanager
+def _errors(file: Path, encoding: str = "utf-8") -> Iterator[None]:
+    """Whatever pyarrow or the disk says of a file, as a DataError with what to do about it."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except UnicodeError as error:
+        raise DataError(
+            f"{file} is not in the encoding {encoding!r}: {one_line(error)}; name another (--encoding)"
+        ) from None
+    except (pa.ArrowException, OSError, EOFError) as error:
+        text = " ".join(str(error).split())
+        if "straddling" in text:
+            text = (
+                f"a row is longer than {_BLOCK_BYTES >> 20} MiB; is a quote opened and never closed? "
+                'Quotes within a quoted field are doubled ("")'
+            )
+        raise DataError(f"{file} cannot be read: {text}") from None
+
+
+# --- CSV -----------------------------------------------------------------------------------------------------------------
+
+
+def _csv_names(file: Path, encoding: str) -> list[str]:
+    with file.open("rb") as opened, _csv_reader(opened, file, Columns("", (), encoding=encoding), []) as reader:
+        return list(reader.schema.names)
+
+
+def _csv_blocks(
+    file: Path, columns: Columns, problems: Problems, progress: Callable[[float], object]
+) -> Iterator[Block]:
+    skipped: list[tuple[int, str]] = []
+    size, row = max(1, file.stat().st_size), 0
+    with file.open("rb") as opened, _csv_reader(opened, file, columns, skipped) as reader:
+        for batch in reader:
+            # What was skipped is known for this block and further, because parsing is ahead of what is given.
+            rows = _numbered(row, batch.num_rows, [number for number, _ in skipped if number >= row])
+            row = int(rows[-1]) + 1 if len(rows) else row
+            label, *texts = (batch.column(name) for name in columns.wanted)
+            yield Block(rows, label, texts)
+            progress(opened.tell() / size)
+    for reason in dict.fromkeys(reason for _, reason in skipped):
+        problems.add(reason, [number for number, why in skipped if why == reason])
+
+
+def _csv_reader(opened: IO[bytes], file: Path, columns: Columns, skipped: list[tuple[int, str]]) -> Any:
+    """pyarrow's reader of the wanted columns as bytes; rows with another number of fields are skipped, and noted."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    def skip(row: Any) -> str:
+        few = row.actual_columns < row.expected_columns
+        skipped.append((row.number - 1 - columns.header, f"with too {'few' if few else 'many'} fields"))
+        return "skip"
+
+    wanted = columns.wanted if columns.texts else []
+    return csv.open_csv(
+        opened,
+        # With threads pyarrow does not say which row is wrong.
+        read_options=csv.ReadOptions(
+            block_size=_BLOCK_BYTES,
+            use_threads=False,
+            encoding=_plain(columns.encoding),
+            autogenerate_column_names=not columns.header,
+        ),
+        parse_options=csv.ParseOptions(
+            delimiter="\t" if file.suffix.lower() == ".tsv" else ",",
+            newlines_in_values=True,
+            invalid_row_handler=skip,
+        ),
+        convert_options=csv.ConvertOptions(
+            include_columns=wanted,
+            column_types=dict.fromkeys(wanted, pa.binary()),
+            strings_can_be_null=False,
+            check_utf8=False,
+        ),
+    )
+
+
+def _numbered(start: int, n: int, skipped: list[int]) -> NDArray[np.int64]:
+    """The numbers of n rows from `start` on, without those that were skipped."""
+    rows = np.arange(start, start + n + len(skipped))
+    return rows[~np.isin(rows, skipped)][:n]
+
+
+def _plain(encoding: str) -> str:
+    """pyarrow reads UTF-8 itself, with a byte order mark or without."""
+    return "utf8" if encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig") else encoding
+
+
+# --- JSON lines ----------------------------------------------------------------------------------------------------------
+
+
+def _jsonl_names(file: Path, encoding: str) -> list[str]:
+    with file.open("rb") as opened:
+        for line, _ in _lines(opened, encoding):
+            try:
+                first = json.loads(line or "")
+            except ValueError as error:
+                raise DataError(f"{file}: its first row is no JSON: {one_line(error)}") from None
+            if not isinstance(first, dict):
+                raise DataError(f'{file}: its first row is no JSON object; give {{"label": ..., "text": ...}} in each')
+            return list(first)
+    return []
+
+
+def _jsonl_blocks(
+    file: Path, columns: Columns, problems: Problems, progress: Callable[[float], object]
+) -> Iterator[Block]:
+    import pyarrow as pa
+
+    size, n_bytes = max(1, file.stat().st_size), 0
+    rows: list[int] = []
+    values: list[list[str | None]] = []
+
+    def block() -> Block:
+        label, *texts = (pa.array(column, pa.string()) for column in zip(*values, strict=True))
+        return Block(np.array(rows, np.int64), label, texts)
+
+    with file.open("rb") as opened:
+        for row, (line, length) in enumerate(_lines(opened, columns.encoding)):
+            found = _fields(line, (columns.label, *columns.texts))
+            if isinstance(found, str):
+                problems.add(found, [row])
+            else:
+                rows.append(row)
+                values.append(found)
+            n_bytes += length
+            if n_bytes > _BLOCK_BYTES and rows:
+                yield block()
+                progress(opened.tell() / size)
+                rows, values, n_bytes = [], [], 0
+        if rows:
+            yield block()
+
+
+def _lines(opened: IO[bytes], encoding: str) -> Iterator[tuple[str | None, int]]:
+    """Lines that are not blank, None where one is no UTF-8, and how long they are."""
+    if _plain(encoding) != "utf8":
+        for line in io.TextIOWrapper(opened, encoding, newline="\n"):
+            if line.strip():
+                yield line, len(line)
+        return
+    for number, raw in enumerate(opened):
+        raw = raw.removeprefix(b"\xef\xbb\xbf") if not number else raw
+        if raw.strip():
+            try:
+                yield raw.decode(), len(raw)
+            except UnicodeDecodeError:
+                yield None, len(raw)
+
+
+def _fields(line: str | None, names: tuple[str, ...]) -> list[str | None] | str:
+    """The label and the texts of one line (None where they are missing), or why it cannot be used."""
+    if line is None:
+        return NOT_ENCODED
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return BROKEN
+    if not isinstance(row, dict):
+        return BROKEN
+    found = [_word(row.get(name)) for name in names]
+    return found if all(isinstance(word, str | None) for word in found) else NO_STRING
+
+
+def _word(value: Any) -> Any:
+    """A number as its digits, 1.0 as 1; what is no text stays what it is."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # half of a pair that JSON escapes
+            return False
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+# --- Parquet -------------------------------------------------------------------------------------------------------------
+
+
+def _parquet_names(file: Path, encoding: str) -> list[str]:
+    import pyarrow.parquet as pq
+
+    return list(pq.read_schema(file).names)
+
+
+def _parquet_blocks(
+    file: Path, columns: Columns, problems: Problems, progress: Callable[[float], object]
+) -> Iterator[Block]:
+    import pyarrow.parquet as pq
+
+    row = 0
+    with pq.ParquetFile(file) as opened:
+        n = max(1, opened.metadata.num_rows)
+        for batch in opened.iter_batches(_BLOCK_ROWS, columns=[columns.label, *columns.texts]):
+            label, *texts = (_column(file, batch, name) for name in (columns.label, *columns.texts))
+            yield Block(np.arange(row, row + batch.num_rows), label, texts)
+            row += batch.num_rows
+            progress(row / n)
+
+
+def _column(file: Path, batch: Any, name: str) -> Any:
+    """One column as strings: numbers as their digits, 1.0 as 1."""
+    import pyarrow as pa
+
+    values = batch.column(name)
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_floating(values.type):
+        try:
+            return values.cast(pa.int64()).cast(pa.string())
+        except pa.ArrowInvalid:
+            return values.cast(pa.string())
+    try:
+        return values if pa.types.is_binary(values.type) else values.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        raise DataError(
+            f"{file}: column {name} holds {values.type}; texts and labels are strings or numbers "
+            "(--text-column, --label-column)"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How one kind of file is read."""
+
+    names: Callable[[Path, str], list[str]]
+    blocks: Callable[[Path, Columns, Problems, Callable[[float], object]], Iterable[Block]]
+    size: Callable[[Path], int]
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size
+
+
+def _parquet_size(file: Path) -> int:
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_metadata(file)
+    return sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+
+
+_KINDS = {
+    ".csv": _Kind(_csv_names, _csv_blocks, _size),
+    ".tsv": _Kind(_csv_names, _csv_blocks, _size),
+    ".jsonl": _Kind(_jsonl_names, _jsonl_blocks, _size),
+    ".parquet": _Kind(_parquet_names, _parquet_blocks, _parquet_size),
+}
+SUFFIXES = tuple(_KINDS)

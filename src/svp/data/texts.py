@@ -1,0 +1,133 @@
+"""Texts as a dataset holds them: an array of `str` in memory, or `Texts`, which reads them from disk row by row."""
+
+import hashlib
+from collections.abc import Iterable
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.errors import DataError
+
+Ints = NDArray[np.int64]
+
+
+class Texts:
+    """(n,) texts in Arrow IPC files, mapped and never all in memory; `texts[positions]` gives an array of `str`.
+
+    To whoever reads it like a one-dimensional array of dtype object: len, shape, ndim, dtype, and indexing by an int (a `str`),
+    by a slice, or by an array of positions or of true and false (an object array in memory). `part` stays on disk.
+
+    files  each with columns `text` and `hash` (uint64, of `text_hash`); their rows count through them
+    rows   which of these rows, in order; default all
+    """
+
+    dtype = np.dtype(object)
+    ndim = 1
+
+    def __init__(self, files: Iterable[Path], rows: Ints | None = None) -> None:
+        self._batches = [batch for file in files for batch in _batches(file)]
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
+        self._rows = np.arange(self._starts[-1]) if rows is None else rows
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (len(self._rows),)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        rows = self._rows[index]
+        return self._read(rows) if rows.ndim else self._read(rows[None])[0]
+
+    def part(self, index: Any) -> "Texts":
+        """Some of the texts, in this order, still on disk."""
+        some = Texts(())
+        some._batches, some._starts, some._rows = self._batches, self._starts, self._rows[index]
+        return some
+
+    @cached_property
+    def hashes(self) -> NDArray[np.uint64]:
+        """(n,) of `text_hash`, as they stand in the files. Memory: 8 bytes a text."""
+        return self.column("hash")[self._rows]
+
+    def column(self, name: str) -> NDArray[Any]:
+        """(m,) numbers that stand beside all rows of the files, not of these texts alone."""
+        parts = [batch.column(name).to_numpy() for batch in self._batches]
+        return np.concatenate(parts) if parts else np.zeros(0, np.uint64 if name == "hash" else np.int64)
+
+    def _read(self, rows: Ints) -> NDArray[np.object_]:
+        """Rows of the files, batch by batch: each is looked up once, however the rows lie."""
+        texts = np.empty(len(rows), object)
+        batch_of = np.searchsorted(self._starts, rows, side="right") - 1
+        order = np.argsort(batch_of, kind="stable")
+        bounds = np.flatnonzero(np.diff(batch_of[order], prepend=-1, append=-1))
+        for start, stop in pairwise(bounds):
+            here = order[start:stop]
+            number = int(batch_of[here[0]])
+            chosen = self._batches[number].column("text").take(_array(rows[here] - self._starts[number]))
+            texts[here] = chosen.to_numpy(zero_copy_only=False)
+        return texts
+
+
+def text_hash(text: bytes) -> bytes:
+    """8 bytes that two texts share by chance once in 2**64: of the text as UTF-8."""
+    return hashlib.blake2b(text, digest_size=8).digest()
+
+
+def hashes_of(texts: Any) -> NDArray[np.uint64]:
+    """(n,) of `text_hash`. Time: a pass, or none for `Texts`, which know."""
+    if isinstance(texts, Texts):
+        return texts.hashes
+    return np.frombuffer(b"".join(text_hash(text.encode()) for text in texts), np.uint64)
+
+
+def digest_of(texts: Any) -> bytes:
+    """SHA-256 of the texts in order, by their hashes: the same in memory and on disk."""
+    return hashlib.sha256(hashes_of(texts).astype("<u8").data).digest()
+
+
+def as_texts(values: Any, name: str) -> NDArray[np.object_] | None:
+    """Texts as a one-dimensional array of `str`; None where the first value is none. DataError where another is not."""
+    if isinstance(values, Texts):
+        return values  # type: ignore[return-value]  # to whoever reads it, it is one
+    if isinstance(values, list | tuple):
+        if not values or not isinstance(values[0], str):
+            return None
+        x = np.empty(len(values), object)
+        x[:] = values
+    else:
+        x = np.asarray(values)
+        if x.ndim != 1 or not (x.dtype.kind in "UT" or (x.dtype.kind == "O" and len(x) and isinstance(x[0], str))):
+            return None
+        x = x.astype(object)
+    if bad := [i for i, value in enumerate(x) if not _is_text(value)]:
+        raise DataError(
+            f"{name}: {len(bad)} of {len(x)} texts are no text (None, a number, broken Unicode), first in rows {bad[:3]}; "
+            "give a str for each example"
+        )
+    return x
+
+
+def _is_text(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _batches(file: Path) -> list[Any]:
+    import pyarrow as pa
+
+    with pa.ipc.open_file(pa.memory_map(str(file))) as opened:  # the batches keep the map
+        return [opened.get_batch(i) for i in range(opened.num_record_batches)]
+
+
+def _array(rows: Ints) -> Any:
+    import pyarrow as pa
+
+    return pa.array(rows)
