@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -202,8 +201,3 @@ def no_probabilities() -> Any:
 
 
 NOT_CALLABLE = 3
-
-
-def bag_of_words(C: float = 1.0) -> Any:
-    """A pipeline that is given texts."""
-    return make_pipeline(TfidfVectorizer(), LogisticRegression(C=C))

@@ -389,7 +389,7 @@ def test_metrics_of_another_format_are_named(folders, tmp_path, data):
     shutil.copytree(folders / "alone", tmp_path / "run")
     path = tmp_path / "run" / "metrics.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
-    with pytest.raises(DataError, match=r"has format 1, this version reads 3; give the run's own command again"):
+    with pytest.raises(DataError, match=r"has format 1, this version reads 4; give the run's own command again"):
         report.write(tmp_path / "run", data)
 
 

@@ -18,7 +18,7 @@ from svp.select import Selection
 
 WORDS = {"sour": ["lemon", "vinegar", "grapefruit"], "sweet": ["honey", "sugar", "caramel"]}
 EVIL = "<script>alert(1)</script>"
-MODELS = ["--proxy.model", "tests.own_models:bag_of_words", "--target.model", "tests.own_models:bag_of_words"]
+MODELS = ["--proxy.model", "tests.own_texts:bag_of_words", "--target.model", "tests.own_texts:bag_of_words"]
 
 
 def made(n: int, seed: int = 0) -> list[tuple[str, str]]:
@@ -121,11 +121,12 @@ def test_the_chosen_rows_of_a_file_without_a_header(tmp_path, capsys):
     assert read(Path("part/train.csv")) == [list(rows[i]) for i in ids]
 
 
-def test_the_report_shows_texts_escaped_and_marks_typical_words(tmp_path):
+def test_the_report_shows_texts_escaped_and_marks_typical_words(tmp_path, monkeypatch):
     pytest.importorskip("altair")
     pytest.importorskip("vl_convert")
+    monkeypatch.setattr("svp.report.page._library", lambda: "")  # the charts' code, which takes seconds to put together
     write(tmp_path / "mine.csv", made(120))
-    model = {"model": "tests.own_models:bag_of_words"}
+    model = {"model": "tests.own_texts:bag_of_words"}
     config = svp.CoresetConfig(dataset="mine.csv", proxy=model, target=model, method="margin", budget=20)
     page = svp.coreset(config, out="run").report().read_text()
     assert EVIL not in page
@@ -149,7 +150,7 @@ def test_passages_are_the_beginning_of_the_text(tmp_path):
 
 def test_a_pool_of_texts_is_scored_in_blocks(tmp_path, monkeypatch):
     data = load_dataset(write(tmp_path / "t.csv", made(60)), test_share=0)
-    learner = make_learner(svp.TrainConfig(model="tests.own_models:bag_of_words"), data, seed=0)
+    learner = make_learner(svp.TrainConfig(model="tests.own_texts:bag_of_words"), data, seed=0)
     learner.fit(data, data.ids[::2], data.labels[::2], folder=tmp_path)
     whole = learner.predict(data, data.ids).probs
     monkeypatch.setattr(classifier, "_TEXTS", 7)
