@@ -87,7 +87,7 @@ def test_without_labels_leaves_nothing_to_peek_at():
         ({"inputs": np.zeros((5, 0, 8, 3), np.uint8), "test": None}, "an example has no values"),
         ({"keys": [*"vwxy", "\udcff"]}, r"1 keys are no valid Unicode, first '\\udcff'"),
         ({"classes": ["a", "b", "\udcff"]}, r"class name '\\udcff' is no valid Unicode"),
-        ({"inputs": np.full((5, 2), "1"), "test": None}, "not numbers"),
+        ({"inputs": np.full((5, 2), "1"), "test": None}, "neither numbers nor texts"),
         ({"inputs": [[1, 2], [3]], "test": None}, "no array"),
         ({"inputs": np.zeros((5, 3, 32, 32), np.uint8), "test": None}, "channels first"),
         ({"labels": [0, 1, 2]}, "one class number per input"),

@@ -391,7 +391,7 @@ def test_a_disk_that_fills_up_keeps_what_is_done(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(pixels, "_BLOCK", 2)
     monkeypatch.setattr(pixels, "_MARK", 2)
     monkeypatch.setattr(pixels, "_workers", in_this_process)
-    root, flush, flushes = photos(tmp_path / "set"), pixels._flush, []
+    root, flush, flushes = photos(tmp_path / "set"), pixels.flush, []
 
     def full(file):
         flushes.append(file)
@@ -400,7 +400,7 @@ def test_a_disk_that_fills_up_keeps_what_is_done(tmp_path, cache, monkeypatch):
         flush(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pixels, "_flush", full)
+        patch.setattr(pixels, "flush", full)
         with pytest.raises(StorageError, match=r"cannot be written: No space left on device; .* is kept"):
             load(root)
     calls = []

@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from svp.evaluate import Difference, better, difference, mean_and_spread, no_worse, per_class
+from svp.evaluate import (
+    Difference,
+    better,
+    difference,
+    macro_f1,
+    majority_rate,
+    mean_and_spread,
+    no_worse,
+    per_class,
+)
 
 TRY = settings(derandomize=True, deadline=None, max_examples=50)
 
@@ -191,3 +200,17 @@ def test_accuracy_by_class() -> None:
 def test_mean_and_spread() -> None:
     assert mean_and_spread([1.0, 3.0]) == (2.0, pytest.approx(np.sqrt(2)))
     assert mean_and_spread([4.0]) == (4.0, None)
+
+
+@TRY
+@given(pairs=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40))
+def test_macro_f1_is_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    from sklearn.metrics import f1_score
+
+    predicted, labels = np.array(pairs).T
+    assert macro_f1(predicted, labels) == pytest.approx(f1_score(labels, predicted, average="macro"))
+
+
+def test_the_majority_is_that_of_the_training_part() -> None:
+    assert majority_rate(np.array([2, 2, 0, 1]), np.array([0, 0, 2, 0, 1])) == 0.2
+    assert majority_rate(np.array([1, 0, 0, 1]), np.array([0, 1, 1])) == pytest.approx(1 / 3)

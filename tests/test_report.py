@@ -250,7 +250,7 @@ def test_other_inputs_than_images_are_listed(written, folders):
 def test_without_its_data_the_report_says_so(folders):
     page = Page(report.write(folders / "one seed").read_text())
     assert not page.all("img")
-    assert "No pictures: the data could not be loaded again" in page.text
+    assert "Not shown: the data could not be loaded again" in page.text
     assert "photos/" in page.text  # the selection knows the keys
     assert len(page.all("section")) == len(SECTIONS)
 
@@ -315,7 +315,7 @@ def test_what_was_left_out_is_named(folders, tmp_path, data):
     html = report.write(tmp_path / "run", data).read_text()
     assert EVIL not in html
     said = Page(html).text
-    assert "Left out when the data was read: broken/<script>" in said
+    assert "Found when the data was read: broken/<script>" in said
     assert "12 files ending in .txt" in said
     assert "2 examples" not in said
 
@@ -389,7 +389,7 @@ def test_metrics_of_another_format_are_named(folders, tmp_path, data):
     shutil.copytree(folders / "alone", tmp_path / "run")
     path = tmp_path / "run" / "metrics.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
-    with pytest.raises(DataError, match=r"has format 1, this version reads 3; give the run's own command again"):
+    with pytest.raises(DataError, match=r"has format 1, this version reads 4; give the run's own command again"):
         report.write(tmp_path / "run", data)
 
 

@@ -30,6 +30,7 @@ def coreset_metrics(own: np.ndarray, random: np.ndarray, full: np.ndarray, margi
     return {
         "workflow": "coreset",
         "margin": margin,
+        "majority_rate": 0.1,
         "arms": arms,
         "comparisons": [
             {
@@ -131,6 +132,7 @@ def test_a_proxy_as_good_as_the_target_is_said_so() -> None:
 ACTIVE = {
     "workflow": "active",
     "margin": 1,
+    "majority_rate": 0.1,
     "arms": [arm("proxy", 0, 0.5)],
     "comparisons": [],
     "agreement": [],
@@ -208,3 +210,15 @@ def test_no_time_is_written_as_nothing(value: float) -> None:
     unit = {"ms": 0.001, "s": 1, "min": 60, "h": 3600}
     number, name = seconds(value).split()
     assert float(number) * unit[name] == pytest.approx(value, rel=0.5)
+
+
+def test_a_model_that_is_hardly_above_the_majority_is_said_to_be_so() -> None:
+    good, poor = answers(0.9, 3, 400, 0), answers(0.72, 3, 400, 1)
+    metrics = coreset_metrics(poor, poor, good)
+    assert not any("most common class" in sentence for sentence in verdict(metrics))
+    told = [s for s in verdict({**metrics, "majority_rate": 0.7}) if "most common class" in s]
+    assert len(told) == 1
+    assert "right for 70.00 %" in told[0]
+    assert "the part the proxy chose, 50 examples; a random part, 50 examples:" in told[0]
+    assert "everything" not in told[0]
+    assert "every arm: less than 5 points" in "".join(verdict({**metrics, "majority_rate": 0.95}))

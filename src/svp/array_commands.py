@@ -161,6 +161,7 @@ def apply(
     rest: Switch = False,
     link: Switch = False,
     ids: str | None = None,
+    header: bool | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Run `svp.apply`.
@@ -181,12 +182,14 @@ def apply(
         hard links to images in place of copies
     ids
         column of the table with ids or keys; default: ids are row numbers
+    header
+        whether the first row of a .csv or .tsv names the columns; asked where it has a number in it, else it does
     json_
         print what was done as JSON
     """
     from svp.subset import apply as apply_selection
 
-    done = apply_selection(selection, data, out, order=order, rest=rest, link=link, ids=ids)
+    done = apply_selection(selection, data, out, order=order, rest=rest, link=link, ids=ids, header=header)
     if json_:
         print(json.dumps({"out": str(done.out), "n": done.n, "n_source": done.n_source, "copied": done.copied}))
         return

@@ -86,6 +86,19 @@ def per_class(correct: NDArray[np.bool_], labels: NDArray[np.int64], n_classes: 
     return [float(correct[labels == c].mean()) if (labels == c).any() else None for c in range(n_classes)]
 
 
+def macro_f1(predicted: NDArray[np.int64], labels: NDArray[np.int64]) -> float:
+    """F1 of each class that occurs among labels or predictions, averaged: rare classes count as much as common ones."""
+    classes = np.union1d(predicted, labels)
+    hits = np.array([(predicted[labels == c] == c).sum() for c in classes])
+    told = np.array([(predicted == c).sum() + (labels == c).sum() for c in classes])
+    return float((2 * hits / told).mean())
+
+
+def majority_rate(train_labels: NDArray[np.int64], test_labels: NDArray[np.int64]) -> float:
+    """Accuracy of the answer that needs no input: always the most common class of the training part (of equals the first)."""
+    return float((test_labels == np.bincount(train_labels).argmax()).mean())
+
+
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and standard deviation (None for a single value)."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None

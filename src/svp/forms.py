@@ -3,6 +3,7 @@
 import csv
 import errno
 import os
+import re
 import shutil
 import sys
 import zipfile
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 from svp.columns import Source
 from svp.data.arrays import NAMES
 from svp.data.images import listing
+from svp.data.shards import divided
+from svp.data.text_files import names_of
 from svp.errors import DataError
 from svp.mapped import npy
-from svp.tables import TABLES, column_types
+from svp.tables import TABLES
 
 Ints = NDArray[np.int64]
 _ROWS = 8192  # of an array, copied at a time
@@ -44,15 +47,24 @@ class Form:
         return self is not FOLDER and files_of(source)[0].suffix.lower() in TABLES
 
 
-def form_of(source: Path) -> Form:
-    """The form of a file or a folder; DataError where there is none, or nobody here knows it."""
+def form_of(source: Path, header: bool | None = None, *, whole: bool = True) -> Form:
+    """The form of a file or a folder; DataError where there is none, or nobody here knows it.
+
+    header  whether the first row of .csv and .tsv names the columns; None: it does, if it looks so
+    whole   False: of shards only those of the training part, whose rows are the ids of a run
+    """
     if source.is_dir():
-        return FOLDER if listing(source) else SHARDS
+        return FOLDER if listing(source) else _shards(_shards_of(source, whole), header)
     if not source.exists():
         raise DataError(f"{source} does not exist; give a folder of images, or a file ({', '.join(_FILES)})")
     if source.suffix.lower() not in _FILES:
         raise DataError(f"{source}: unknown kind of file {source.suffix!r}; known are {', '.join(_FILES)}, and folders")
-    return _FILES[source.suffix.lower()]
+    return _form_of_file(source, header)
+
+
+def _form_of_file(file: Path, header: bool | None) -> Form:
+    suffix = file.suffix.lower()
+    return _lines(_csv_records, header) if suffix in (".csv", ".tsv") else _FILES[suffix]
 
 
 def files_of(source: Path) -> tuple[Path, ...]:
@@ -102,23 +114,35 @@ def _linked(file: Path, place: Path) -> bool:
 # --- shards --------------------------------------------------------------------------------------------------------------
 
 
-def _shard_names(source: Path) -> tuple[int, Any, Any]:
-    counts, *names = zip(*[_FILES[file.suffix.lower()].names(file) for file in files_of(source)], strict=True)
-    ids, keys = (None if any(part is None for part in parts) else np.concatenate(parts) for parts in names)
-    return sum(counts), ids, keys
+def _shards_of(source: Path, whole: bool) -> tuple[Path, ...]:
+    files = files_of(source)
+    if whole:
+        return files
+    train, _ = divided(source, {file.suffix.lower() for file in files})
+    return tuple(file for file in files if file in train)
 
 
-def _write_shards(source: Path, target: Path, rows: Ints, link: bool) -> int:
-    """Every shard with its part of the rows, which rise."""
-    target.mkdir()
-    start = 0
-    for file in files_of(source):
-        form = _FILES[file.suffix.lower()]
-        stop = start + form.names(file)[0]
-        own = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
-        form.write(file, target / file.name, own - start, link)
-        start = stop
-    return 0
+def _shards(files: tuple[Path, ...], header: bool | None) -> Form:
+    """Shards whose rows count through them: every one is written with its part of the rows, which rise."""
+    forms = [_form_of_file(file, header) for file in files]
+
+    def names(source: Path) -> tuple[int, Any, Any]:
+        found = [form.names(file) for form, file in zip(forms, files, strict=True)]
+        counts, *parts = zip(*found, strict=True)
+        ids, keys = (None if any(part is None for part in each) else np.concatenate(each) for each in parts)
+        return sum(counts), ids, keys
+
+    def write(source: Path, target: Path, rows: Ints, link: bool) -> int:
+        target.mkdir()
+        start = 0
+        for form, file in zip(forms, files, strict=True):
+            stop = start + form.names(file)[0]
+            own = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)]
+            form.write(file, target / file.name, own - start, link)
+            start = stop
+        return 0
+
+    return Form(names, write)
 
 
 # --- lines ---------------------------------------------------------------------------------------------------------------
@@ -150,23 +174,34 @@ def _jsonl_records(source: Path) -> Iterator[bytes]:
         yield from (line for line in file if line.strip())
 
 
-def _lines(records: Callable[[Path], Iterator[bytes]], header: bool) -> Form:
-    """Text: records are taken as they stand."""
+def _lines(records: Callable[[Path], Iterator[bytes]], header: bool | None) -> Form:
+    """Text: records are taken as they stand. header: whether the first names the columns; None: it does, if it looks so."""
 
     def names(source: Path) -> tuple[int, Any, Any]:
-        if header:
-            column_types(source)  # refuses what svp select refuses: numbers where the header should be
-        return max(0, sum(1 for _ in records(source)) - header), None, None
+        if header is None:
+            _refuse_numbers(source)
+        return max(0, sum(1 for _ in records(source)) - (header is not False)), None, None
 
     def write(source: Path, target: Path, rows: Ints, link: bool) -> int:
         found = records(source)
         with target.open("wb") as file:
-            first = next(found, b"") if header else b""
+            first = next(found, b"") if header is not False else b""
             file.write(_ended(first) if first else b"")
             file.writelines(map(_ended, _taken(found, rows)))
         return 0
 
     return Form(names, write)
+
+
+def _refuse_numbers(source: Path) -> None:
+    """DataError where the first row may name the columns or be an example: nobody is to lose one, or be a row off."""
+    names = names_of(source, "latin-1")
+    numbers = [name for name in names if re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", name)]
+    if numbers and names != [str(i) for i in range(len(names))]:
+        raise DataError(
+            f"{source} has a number where its header should be ({numbers[0]}); say whether its first row names the columns: "
+            "header=True or False (--header, --no-header)"
+        )
 
 
 def _taken(records: Iterable[bytes], rows: Ints) -> Iterator[bytes]:
@@ -332,8 +367,8 @@ def _write_npz(source: Path, target: Path, rows: Ints, link: bool) -> int:
 
 
 _FILES = {
-    ".csv": _lines(_csv_records, header=True),
-    ".tsv": _lines(_csv_records, header=True),
+    ".csv": _lines(_csv_records, header=None),
+    ".tsv": _lines(_csv_records, header=None),
     ".jsonl": _lines(_jsonl_records, header=False),
     ".parquet": Form(_parquet_names, _write_parquet),
     ".arrow": Form(_ipc_names, _write_ipc),
@@ -342,4 +377,3 @@ _FILES = {
     ".npz": Form(_npz_names, _write_npz),
 }
 FOLDER = Form(_folder_names, _write_folder)
-SHARDS = Form(_shard_names, _write_shards)

@@ -42,7 +42,7 @@ _ELSEWHERE = "choose another folder (--out)"
 _OR_ACCEPT = "or accept the change, which is recorded (accept_code_change, --accept-code-change)"
 BEGUN, DONE = "begun.json", "done.json"
 SIMULATED = "sessions"  # folder of a run in which sessions lie that an oracle answers
-METRICS_FORMAT = 3  # of metrics.json, which is written anew whenever a run is called again
+METRICS_FORMAT = 4  # of metrics.json, which is written anew whenever a run is called again
 Json = dict[str, Any]
 # What a done-mark calls the parts of a stage that are timed, and what they are called elsewhere.
 PARTS = {"seconds": "train", "inference_seconds": "score", "ranking_seconds": "select"}

@@ -41,19 +41,23 @@ def apply(
     rest: bool = False,
     link: bool = False,
     ids: str | None = None,
+    header: bool | None = None,
 ) -> Applied:
     """Write the chosen examples of `source` to `out`.
 
     selection  or the path of a saved one
     source     a folder of images; .csv .tsv .jsonl .parquet .arrow .feather, a row an example; .npy, rows along the first
                axis; .npz with arrays as `svp.load_dataset` reads them, or all of one length; a folder of such files, all of
-               one kind, whose rows count through them by name
+               one kind, whose rows count through them by name (of a run's selection through those of the training part, and
+               no others are written)
     out        must not exist. Of a folder a folder; of a file a name with the same ending, or a folder that will hold it
     order      of the rows: as in the source, or as chosen. Chosen order holds the chosen rows in memory, the other a block
     rest       write what was not chosen in place of what was
     link       hard links to images in place of copies; across file systems copies all the same
     ids        column of the table that holds the ids, or the users' keys; default: ids are row numbers. Where the selection
                has keys they decide, also those that look like numbers; whole numbers are ids where no key looks like one
+    header     whether the first row of a .csv or .tsv names the columns; by default it does, and where it has a number in it,
+               that is asked
 
     First it is made sure that the selection fits: every id is there, keys are the same where both know them, and where the
     selection was made from this very file, its SHA-256. Raises DataError where it does not, SettingError for an `out` that
@@ -61,7 +65,7 @@ def apply(
     """
     source, out = Path(source), Path(out)
     selection = selection if isinstance(selection, Selection) else Selection.load(selection)
-    form = form_of(source)
+    form = form_of(source, header, whole=bool(selection.inputs) or ids is not None)
     _check(source, out, form, order, rest, link, ids)
     _check_same_file(selection, source)
     n, rows = _rows(selection, source, form, ids)

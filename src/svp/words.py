@@ -25,6 +25,8 @@ ARMS = {
 }
 PAYMENTS = {"pays": "It pays", "does not pay": "It does not pay", "not shown": "Not shown whether it pays"}
 
+NEAR = 0.05  # so little above the majority-class rate that a model has hardly learned
+
 COMPARISONS = {
     ("better", "shown"): "better",
     ("better", "not shown"): "not shown to be better",
@@ -84,7 +86,7 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
 
 def details(metrics: dict[str, Any]) -> list[str]:
     """What was reached, compared and agreed on, in sentences; what was not measured is not mentioned."""
-    said = [_outcome(metrics)]
+    said = [_outcome(metrics), *_against_the_majority(metrics)]
     said += [_comparison(metrics, found) for found in metrics["comparisons"] if found["arm"] != "proxy model"]
     said += _ranking(metrics["agreement"])
     for found in metrics["comparisons"]:
@@ -155,6 +157,23 @@ def _outcome(metrics: dict[str, Any]) -> str:
     n_seeds = max(len(values) for values in reached.values())
     model = metrics["arms"][0]["model"]
     return f"Accuracy of {model}, mean of {n_seeds} seed{'s' if n_seeds > 1 else ''}: {'; '.join(parts)}."
+
+
+def _against_the_majority(metrics: dict[str, Any]) -> list[str]:
+    """Which arms are hardly better than an answer that needs no input, if any."""
+    rate = metrics["majority_rate"]
+    reached: dict[str, list[float]] = {}
+    for arm in metrics["arms"]:
+        who = f"{getattr(ARMS[arm['arm']], metrics['workflow'])}, {arm['n']:,} examples"
+        reached.setdefault(who, []).append(arm["accuracy"])
+    near = [who for who, accuracies in reached.items() if np.mean(accuracies) < rate + NEAR]
+    if not near:
+        return []
+    listed = "; ".join(near) if len(near) < len(reached) else "every arm"
+    return [
+        f"Always answering the most common class is right for {100 * rate:.2f} %, and {listed}: less than "
+        f"{100 * NEAR:.0f} points above that. Such a model has learned little, and what it would choose says little."
+    ]
 
 
 def _comparison(metrics: dict[str, Any], found: dict[str, Any]) -> str:

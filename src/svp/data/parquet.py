@@ -38,10 +38,9 @@ def load(
     label_column  of class numbers or names; default: label, labels, class, target or fine_label. The names of numbers are
                   taken from the Hugging Face metadata of the file where there are any
 
-    Shards are divided by how their name or folder begins (train-00000-of-00008.parquet, test/0.parquet; training and
-    testing are the same): the first of test,
-    validation, valid, val and dev with labels (no row below 0) is the test part; where there is none, test_share of each class is
-    held out.
+    Shards are divided by how their name or folder begins (train-00000-of-00008.parquet, test/0.parquet; training and testing are
+    the same): the first of test, validation, valid, val and dev with labels (no row below 0) is the test part; else
+    test_share of each class is held out.
     ids are row numbers through the training part's shards in order of their path's bytes; keys are SHARD:ROW.
     The other arguments, errors and costs are those of `images.load`; a row group is held in memory at a time.
     """

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from svp.errors import DataError
@@ -12,7 +12,7 @@ _PART = re.compile(r"(train|test|validation|valid|val|dev)(ing)?(?![a-z])")
 _TESTS = ("test", "validation", "valid", "val", "dev")  # the first that has labels is the test part
 
 
-def divided(source: Path, suffixes: Sequence[str]) -> tuple[list[Path], list[list[Path]]]:
+def divided(source: Path, suffixes: Collection[str]) -> tuple[list[Path], list[list[Path]]]:
     """The shards to train on in order of their paths' bytes, and those of each part that may be the test part, best first.
 
     A file is a training part of its own. Of a folder those in folders below count, hidden ones do not.

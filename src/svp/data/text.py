@@ -177,11 +177,8 @@ def _columns(
     """Which columns are meant, and the names of the classes by the words of the labels, where the file says so."""
     names = names_of(file, encoding)
     given = [*texts, *([] if label is None else [label])]
-    if (
-        given
-        and all(name.isdecimal() and name not in names for name in given)
-        and file.suffix.lower() in (".csv", ".tsv")
-    ):
+    numbered = bool(given) and all(map(str.isdecimal, given)) and not set(given) <= set(names)
+    if numbered and file.suffix.lower() in (".csv", ".tsv"):
         if label is None or not texts:
             raise SettingError(f"{file}: without a header both are needed, as in --label-column 1 --text-column 2")
         if wrong := [name for name in given if not 1 <= int(name) <= len(names)]:

@@ -3,7 +3,6 @@
 Rows count from 0, without the header and without blank lines, those that cannot be used included.
 """
 
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -85,7 +84,7 @@ class Block:
 
 def names_of(file: Path, encoding: str = "utf-8") -> list[str]:
     """The columns of a file by its header (of .jsonl by its first row)."""
-    with _errors(file):
+    with _errors(file, encoding):
         return _KINDS[file.suffix.lower()].names(file, encoding)
 
 
@@ -272,16 +271,14 @@ def _plain(encoding: str) -> str:
 
 
 def _jsonl_names(file: Path, encoding: str) -> list[str]:
-    with file.open("rb") as opened:
-        for line, _ in _lines(opened, encoding):
-            try:
-                first = json.loads(line or "")
-            except ValueError as error:
-                raise DataError(f"{file}: its first row is no JSON: {one_line(error)}") from None
-            if not isinstance(first, dict):
-                raise DataError(f'{file}: its first row is no JSON object; give {{"label": ..., "text": ...}} in each')
-            return list(first)
-    return []
+    first, _ = next(_lines(file, encoding), ("{}", 0))
+    try:
+        row = json.loads(first or "")
+    except ValueError as error:
+        raise DataError(f"{file}: its first row is no JSON: {one_line(error)}") from None
+    if not isinstance(row, dict):
+        raise DataError(f'{file}: its first row is no JSON object; give {{"label": ..., "text": ...}} in each')
+    return list(row)
 
 
 def _jsonl_blocks(
@@ -289,7 +286,7 @@ def _jsonl_blocks(
 ) -> Iterator[Block]:
     import pyarrow as pa
 
-    size, n_bytes = max(1, file.stat().st_size), 0
+    size = max(1, file.stat().st_size)
     rows: list[int] = []
     values: list[list[str | None]] = []
 
@@ -297,37 +294,41 @@ def _jsonl_blocks(
         label, *texts = (pa.array(column, pa.string()) for column in zip(*values, strict=True))
         return Block(np.array(rows, np.int64), label, texts)
 
-    with file.open("rb") as opened:
-        for row, (line, length) in enumerate(_lines(opened, columns.encoding)):
-            found = _fields(line, (columns.label, *columns.texts))
-            if isinstance(found, str):
-                problems.add(found, [row])
-            else:
-                rows.append(row)
-                values.append(found)
-            n_bytes += length
-            if n_bytes > _BLOCK_BYTES and rows:
-                yield block()
-                progress(opened.tell() / size)
-                rows, values, n_bytes = [], [], 0
-        if rows:
+    given = 0
+    for row, (line, n_read) in enumerate(_lines(file, columns.encoding)):
+        found = _fields(line, (columns.label, *columns.texts))
+        if isinstance(found, str):
+            problems.add(found, [row])
+        else:
+            rows.append(row)
+            values.append(found)
+        if n_read > given + _BLOCK_BYTES and rows:
             yield block()
+            progress(n_read / size)
+            rows, values, given = [], [], n_read
+    if rows:
+        yield block()
 
 
-def _lines(opened: IO[bytes], encoding: str) -> Iterator[tuple[str | None, int]]:
-    """Lines that are not blank, None where one is no UTF-8, and how long they are."""
+def _lines(file: Path, encoding: str) -> Iterator[tuple[str | None, int]]:
+    """Lines that are not blank, None where one is no UTF-8, and how many bytes (of other encodings characters) have been read."""
+    n_read = 0
     if _plain(encoding) != "utf8":
-        for line in io.TextIOWrapper(opened, encoding, newline="\n"):
-            if line.strip():
-                yield line, len(line)
+        with file.open(encoding=encoding, newline="\n") as words:
+            for line in words:
+                n_read += len(line)
+                if line.strip():
+                    yield line, n_read
         return
-    for number, raw in enumerate(opened):
-        raw = raw.removeprefix(b"\xef\xbb\xbf") if not number else raw
-        if raw.strip():
-            try:
-                yield raw.decode(), len(raw)
-            except UnicodeDecodeError:
-                yield None, len(raw)
+    with file.open("rb") as opened:
+        for number, raw in enumerate(opened):
+            n_read += len(raw)
+            line_bytes = raw if number else raw.removeprefix(b"\xef\xbb\xbf")
+            if line_bytes.strip():
+                try:
+                    yield line_bytes.decode(), n_read
+                except UnicodeDecodeError:
+                    yield None, n_read
 
 
 def _fields(line: str | None, names: tuple[str, ...]) -> list[str | None] | str:

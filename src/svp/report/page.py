@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import altair as alt
 import jinja2
@@ -11,7 +13,7 @@ import vl_convert
 from markupsafe import Markup
 
 from svp import words
-from svp.report import charts, pictures, tables
+from svp.report import charts, passages, pictures, tables
 from svp.report.facts import Example, Facts
 from svp.runs import Json
 
@@ -65,13 +67,16 @@ def context(facts: Facts) -> Json:
 
 
 def _shown(facts: Facts) -> Json:
-    """Chosen and left-out examples, with pictures where there are any."""
+    """Chosen and left-out examples, with pictures or texts where there are any."""
     shown, dataset = facts.shown, facts.dataset
-    images = dataset is not None and pictures.are_images(dataset)
+    images = pictures.are_images(dataset)
+    texts = dataset is not None and dataset.is_text
 
     def rows(examples: list[Example]) -> list[Json]:
-        uris = pictures.thumbnails(dataset, examples) if dataset is not None and images else [None] * len(examples)
-        return [{"example": example, "picture": uri} for example, uri in zip(examples, uris, strict=True)]
+        drawn: Sequence[Any] = [None] * len(examples)
+        if dataset is not None and (images or texts):
+            drawn = (pictures.thumbnails if images else passages.passages)(dataset, examples)
+        return [{"example": example, "drawn": each} for example, each in zip(examples, drawn, strict=True)]
 
     return {
         "chosen": rows(shown.chosen),
@@ -82,6 +87,7 @@ def _shown(facts: Facts) -> Json:
         "ranked": shown.ranked,
         "by_lot": shown.by_lot,
         "images": images,
+        "texts": texts,
         "tiny": dataset is not None and images and pictures.are_tiny(dataset),
     }
 

@@ -56,6 +56,7 @@ def arms(metrics: Json) -> list[Json]:
                 "epochs": found[0]["epochs"],
                 "seeds": [{"seed": arm["seed"], "accuracy": a} for arm, a in zip(found, accuracies, strict=True)],
                 "mean": mean,
+                "macro_f1": 100 * _mean(arm["macro_f1"] for arm in found),
                 "spread": spread,
             }
         )
@@ -252,6 +253,7 @@ def story(facts: Facts) -> Json:
         "same": trains(facts, "proxy") == trains(facts, "target"),
         "n": metrics["n"],
         "n_test": about["n_test"],
+        "majority": 100 * metrics["majority_rate"],
         "budget": metrics.get("budget"),
         "labelled": metrics.get("labelled"),
         "n_seeds": settings["seeds"],

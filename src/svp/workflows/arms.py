@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.data.base import Dataset
-from svp.evaluate import Difference, Verdict, difference, per_class
+from svp.evaluate import Difference, Verdict, difference, macro_f1, per_class
 from svp.learners import find
 from svp.runs import Json
 from svp.workflows.work import Fitted, Tested, labels_of, test_part
@@ -41,6 +41,7 @@ def arm_facts(dataset: Dataset, arm: Arm) -> Json:
         "epochs": epochs,
         "steps": epochs * config.steps_per_epoch(config.shown(arm.fitted.n)) if find(config).is_net else None,
         "accuracy": float(arm.tested.correct.mean()),
+        "macro_f1": macro_f1(arm.tested.predicted, labels_of(test)),
         "class_accuracy": per_class(arm.tested.correct, labels_of(test), len(dataset.classes)),
         "seconds": {"train": arm.fitted.seconds, "test": arm.tested.seconds},
     }

@@ -19,6 +19,7 @@ from svp.config import CHANGES_NOTHING, ComputeConfig, RunConfig, TrainConfig
 from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError, TrainingError
+from svp.evaluate import majority_rate
 from svp.learners import EpochRecord, Learner, Outputs, check_device, find, make_learner, settle, trial
 from svp.runs import (
     METRICS_FORMAT,
@@ -146,8 +147,9 @@ def kind_of(method: str) -> str:
 
 @dataclass(frozen=True)
 class Tested:
-    """A model's answers about the test part: (n_test,) right or wrong."""
+    """A model's answers about the test part: (n_test,) class numbers, and whether they are right."""
 
+    predicted: NDArray[np.int64]
     correct: NDArray[np.bool_]
     seconds: float
 
@@ -278,8 +280,8 @@ class Work:
             seconds = time.perf_counter() - begin
             write_array(stage.folder / "probs.npy", probs)
             stage.finish(seconds=seconds)
-        probs = read_array(stage.folder / "probs.npy")
-        return Tested(probs.argmax(axis=1) == labels_of(test), stage.facts["seconds"])
+        predicted = read_array(stage.folder / "probs.npy").argmax(axis=1)
+        return Tested(predicted, predicted == labels_of(test), stage.facts["seconds"])
 
     def finish(self, config: RunConfig, **measured: Any) -> Run:
         """Write metrics.json: what is true of every workflow, and what this one measured. Returns the run."""
@@ -289,6 +291,7 @@ class Work:
             "method": config.method,
             "kind": kind_of(config.method),
             "n": len(self.dataset),
+            "majority_rate": majority_rate(labels_of(self.dataset), labels_of(test_part(self.dataset))),
             "margin": config.margin,
             "load_seconds": self.run.environment["load"]["seconds"],
             **measured,

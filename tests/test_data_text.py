@@ -1,0 +1,458 @@
+"""Texts in tables: what is read is what was written, what cannot be used is counted, and all of it stays on disk."""
+
+import csv
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from svp.data import Dataset, load_dataset, text_cache, text_files
+from svp.data.texts import Texts
+from svp.errors import DataError, SettingError, StorageError, SvpWarning
+
+TRY = settings(derandomize=True, deadline=None, max_examples=12)
+
+
+def write(path: Path, content: str, encoding: str = "utf-8") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode(encoding))
+    return path
+
+
+def rows(n: int, start: int = 0) -> str:
+    return "".join(f"{'no' if i % 2 else 'yes'},text {i}\n" for i in range(start, start + n))
+
+
+def table(path: Path, values: list[tuple[Any, Any]]) -> Path:
+    """Labels and texts in the kind of file that the suffix says."""
+    labels, texts = map(list, zip(*values, strict=True))
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"label": labels, "text": texts}), path, row_group_size=7)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"label": y, "text": x}) + "\n" for y, x in values))
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writerows([("label", "text"), *values])
+    return path
+
+
+# --- what is read --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+@TRY
+@given(
+    values=st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "c d"]),
+            st.text(
+                st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1, max_size=12
+            ).filter(str.strip),
+        ),
+        min_size=1,
+        max_size=30,
+        unique_by=lambda value: value[1],
+    )
+)
+def test_every_kind_gives_what_was_written(tmp_path_factory, suffix, values):
+    file = table(tmp_path_factory.mktemp("t") / f"t{suffix}", values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_files, "_BLOCK_ROWS", 4)
+        data = load_dataset(file, test_share=0, cache=file.parent)
+    assert data.inputs[:].tolist() == [text for _, text in values]
+    assert [data.classes[y] for y in data.labels] == [label for label, _ in values]
+    assert data.ids.tolist() == list(range(len(values)))
+
+
+def test_quotes_newlines_and_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 4096)
+    values = [(i % 3, f'{i} says "no",\nand "" goes\r\non ' + "é€😀" * (i % 40)) for i in range(500)]
+    data = load_dataset(table(tmp_path / "t.csv", values), test_share=0)
+    assert len(data.inputs._batches) > 10
+    assert data.inputs[:].tolist() == [text for _, text in values]
+    assert data.labels.tolist() == [label for label, _ in values]
+
+
+def test_texts_behave_like_an_array_and_stay_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "_BLOCK_ROWS", 8)
+    wanted = np.array([f"text {i}" for i in range(100)], object)
+    data = load_dataset(table(tmp_path / "t.parquet", [("a", text) for text in wanted]), test_share=0)
+    texts = data.inputs
+    assert isinstance(texts, Texts)
+    assert (len(texts), texts.shape, texts.ndim, texts.dtype, data.is_text) == (100, (100,), 1, np.dtype(object), True)
+    for index in (7, -1, np.int64(3)):
+        assert texts[index] == wanted[index]
+        assert isinstance(texts[index], str)
+    mask = np.arange(100) % 3 == 0
+    positions = np.random.default_rng(0).integers(0, 100, 300)
+    for index in (slice(5, 90, 7), slice(None), positions, mask, [4, 4, 1], slice(0, 0)):
+        assert isinstance(texts[index], np.ndarray)
+        assert texts[index].tolist() == wanted[index].tolist()
+        assert texts.part(index)[:].tolist() == wanted[index].tolist()
+    assert texts.part(positions).part(mask[:300].nonzero()[0])[2] == wanted[positions][6]
+    with pytest.raises(IndexError):
+        texts[100]
+    with pytest.raises(SettingError, match=r"holds texts, which have no mean.*svp list models"):
+        _ = data.statistics
+
+
+def test_columns_are_found_by_name(tmp_path):
+    file = write(tmp_path / "t.csv", "Stars, Review ,id,title\n1,good,7,A\n2,bad,8,\n")
+    assert load_dataset(file, test_share=0).inputs[:].tolist() == ["good", "bad"]
+    data = load_dataset(file, text_column=["title", " Review ", "id"], label_column="Stars", test_share=0)
+    assert data.inputs[:].tolist() == ["A good 7", "bad 8"]
+    assert load_dataset(write(tmp_path / "two.csv", "words,label\nx,1\ny,2\n"), test_share=0).inputs[1] == "y"
+    with pytest.raises(SettingError, match=r"no column 'txt'; it has Stars,  Review , id, title"):
+        load_dataset(file, text_column="txt")
+    with pytest.raises(
+        SettingError, match=r"no column of labels called label.* one of a, b, c with label_column.*without"
+    ):
+        load_dataset(write(tmp_path / "none.csv", "a,b,c\n1,2,3\n"))
+    with pytest.raises(SettingError, match="named for labels and for texts"):
+        load_dataset(file, text_column="id", label_column="id")
+
+
+def test_without_a_header_columns_have_numbers(tmp_path):
+    file = write(tmp_path / "t.csv", '2,"",first\n1,title,second\n1,x\n2,y,third\n')
+    with pytest.warns(SvpWarning, match=r"1 row left out: t.csv: 1 row with too few fields \(row 2\)"):
+        data = load_dataset(file, label_column="1", text_column=["2", "3"], test_share=0, on_error="skip")
+    assert data.inputs[:].tolist() == ["first", "title second", "y third"]
+    assert (data.labels.tolist(), data.classes, data.ids.tolist()) == ([1, 0, 1], ("1", "2"), [0, 1, 3])
+    with pytest.raises(SettingError, match="no column 4; its first row has 3"):
+        load_dataset(file, label_column="4", text_column="1")
+    with pytest.raises(SettingError, match="both are needed"):
+        load_dataset(file, label_column="1")
+
+
+@pytest.mark.parametrize(("encoding", "given"), [("utf-8-sig", "utf-8"), ("utf-16", "utf-16"), ("cp1252", "cp1252")])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_encodings(tmp_path, suffix, encoding, given):
+    head = "label,text\n" if suffix == ".csv" else ""
+    line = "{},{}\n" if suffix == ".csv" else '{{"label": "{}", "text": "{}"}}\n'
+    file = write(tmp_path / f"t{suffix}", head + line.format("ä", "é – “x”") + line.format("b", "y"), encoding)
+    data = load_dataset(file, test_share=0, encoding=given)
+    assert (data.inputs[0], data.classes) == ("é – “x”", ("b", "ä"))
+
+
+def test_a_wrong_encoding_is_named(tmp_path):
+    file = write(tmp_path / "t.csv", "label,text\na,plain\na,é\nb,plain\n", "latin-1")
+    with pytest.raises(
+        DataError, match=r"1 row cannot be used: t.csv: 1 row not in the encoding \(name.*--encoding\) \(row 1\)"
+    ):
+        load_dataset(file)
+    with pytest.raises(DataError, match=r"not in the encoding 'ascii'.*--encoding"):
+        load_dataset(file, encoding="ascii")
+    with pytest.raises(SettingError, match=r"encoding .*'utf-9', which Python does not know"):
+        load_dataset(file, encoding="utf-9")
+
+
+def test_numbers_are_labels_alike_in_every_kind(tmp_path):
+    for suffix, values in (
+        (".csv", ["10", "9"]),
+        (".jsonl", [10, 9.0]),
+        (".parquet", [10, 9]),
+        (".parquet", [10.0, 9.0]),
+    ):
+        data = load_dataset(table(tmp_path / f"t{suffix}", list(zip(values, "xy", strict=True))), test_share=0)
+        assert (data.classes, data.labels.tolist()) == (("9", "10"), [1, 0])
+
+
+def test_the_hub_names_its_classes(tmp_path):
+    features = {"features": {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}}
+    content = pa.table({"text": ["a", "b", "c"], "label": [1, 1, -1]})
+    content = content.replace_schema_metadata({"huggingface": json.dumps({"info": features})})
+    pq.write_table(content, tmp_path / "t.parquet")
+    with pytest.warns(
+        SvpWarning, match=r"1 row with the label '-1', which is none of neg, pos|1 row with the label '-1'"
+    ):
+        data = load_dataset(tmp_path, test_share=0, on_error="skip")
+    assert (data.classes, data.labels.tolist()) == (("neg", "pos"), [1, 1])
+
+
+# --- what cannot be used -------------------------------------------------------------------------------------------------
+
+
+BAD = {  # a row of CSV and a line of JSON, and how it is counted
+    "with too few fields": ("a", None),
+    "with too many fields": ("a,x,y", None),
+    "not in the encoding": (b"a,\xff", b'{"label": "a", "text": "\xff"}'),
+    "without a label": (",x", '{"label": null, "text": "x"}'),
+    "with an empty text": ("a,  ", '{"label": "a", "text": " "}'),
+    "with a NUL character": ("a,x\0y", '{"label": "a", "text": "x\\u0000y"}'),
+    "that are no JSON objects": (None, '{"label": "a", '),
+    "neither text nor a number": (None, '{"label": "a", "text": ["x"]}'),
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("reason", BAD)
+def test_rows_that_cannot_be_used_are_counted_and_move_no_id(tmp_path, suffix, reason):
+    bad = BAD[reason][suffix == ".jsonl"]
+    if bad is None:
+        pytest.skip("cannot be in this kind of file")
+    bad = bad if isinstance(bad, bytes) else bad.encode()
+    good = [f"b,text {i}" if suffix == ".csv" else f'{{"label": "b", "text": "text {i}"}}' for i in range(6)]
+    lines = [line.encode() for line in good]
+    lines[2:2], lines[5:5] = [bad], [bad, b""]  # blank lines are no rows
+    file = tmp_path / f"t{suffix}"
+    file.write_bytes(b"\n".join([*([b"label,text"] if suffix == ".csv" else []), *lines]))
+    with pytest.raises(DataError, match=rf"2 rows cannot be used: t{suffix}: 2 rows .*{reason}.*on_error='skip'"):
+        load_dataset(file)
+    with pytest.warns(SvpWarning, match=rf"2 rows left out: t{suffix}: 2 rows .*\(rows 2, 5\)"):
+        data = load_dataset(file, on_error="skip", test_share=0)
+    assert data.ids.tolist() == [0, 1, 3, 4, 6, 7]
+    assert data.inputs[:].tolist() == [f"text {i}" for i in range(6)]
+    assert len(data.problems) == 1
+    assert "2 rows" in data.problems[0]
+
+
+def test_a_source_without_a_row_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no row can be used"):
+        load_dataset(write(tmp_path / "t.csv", "label,text\n"))
+    with pytest.raises(DataError, match="cannot be read: Empty CSV file"):
+        load_dataset(write(tmp_path / "e.csv", ""))
+    with pytest.raises(DataError, match=r"a row is longer than 8 MiB; is a quote opened"):
+        load_dataset(write(tmp_path / "q.csv", 'label,text\na,"' + "x\n" * (9 << 20)), cache=tmp_path / "c")
+    with pytest.raises(DataError, match="holds list"):
+        load_dataset(table(tmp_path / "l.parquet", [("a", ["x"])]))
+
+
+def test_a_column_of_numbers_is_none_of_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_cache, "_MANY", 10)
+    with pytest.raises(DataError, match=r"column label has more than 10 different labels.*--label-column"):
+        load_dataset(table(tmp_path / "t.csv", [(i / 7, f"x{i}") for i in range(12)]))
+
+
+# --- parts ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_test_file_is_the_test_part(tmp_path):
+    write(tmp_path / "train.csv", "label,text\n" + rows(10))
+    write(tmp_path / "test.csv", "label,text\n" + rows(4, 20))
+    write(tmp_path / "classes.txt", "no\nyes\n")
+    data = load_dataset(tmp_path)
+    assert (len(data), len(data.test), data.classes, data.keys) == (10, 4, ("no", "yes"), None)
+    assert data.test.inputs[:].tolist() == [f"text {i}" for i in range(20, 24)]
+    assert (data.test.ids.tolist(), data.test.labels.tolist()) == ([0, 1, 2, 3], [1, 0, 1, 0])
+    with pytest.raises(SettingError, match=r"test_share .* means nothing here"):
+        load_dataset(tmp_path, test_share=0.5)
+
+
+def test_shards_count_through(tmp_path):
+    for i, name in enumerate(("train-0.jsonl", "train-1.jsonl", "test-0.jsonl")):
+        lines = [json.dumps({"text": f"{name} {j}", "label": j % 2}) + "\n" for j in range(4 + i)]
+        write(tmp_path / "data" / name, "".join([*lines[:2], "broken\n", *lines[2:]]))
+    with pytest.warns(SvpWarning, match="3 rows left out"):
+        data = load_dataset(tmp_path, on_error="skip")
+    assert data.ids.tolist() == [0, 1, 3, 4, 5, 6, 8, 9, 10]
+    assert data.keys[:3] == ("data/train-0.jsonl:0", "data/train-0.jsonl:1", "data/train-0.jsonl:3")
+    assert data.keys[4] == "data/train-1.jsonl:0"
+    assert data.inputs[4] == "train-1.jsonl 0"
+    assert (len(data.test), data.test.keys) == (6, None)
+
+
+def test_a_part_without_labels_is_left_alone(tmp_path):
+    write(tmp_path / "train.csv", "label,text\n" + rows(20))
+    write(tmp_path / "test.csv", "text\nwho knows\n")
+    data = load_dataset(tmp_path)
+    assert (len(data), len(data.test)) == (16, 4)
+    write(tmp_path / "dev.csv", "label,text\n" + rows(2, 30))
+    data = load_dataset(tmp_path)
+    assert data.test.inputs[:].tolist() == ["text 30", "text 31"]
+
+
+def test_a_label_of_the_test_part_alone_is_a_problem(tmp_path):
+    write(tmp_path / "train.csv", "label,text\n" + rows(4))
+    write(tmp_path / "test.csv", "label,text\nyes,a\nmaybe,b\nno,c\n")
+    with pytest.raises(DataError, match=r"test.csv: 1 row with the label 'maybe', which is none of no, yes \(row 1\)"):
+        load_dataset(tmp_path)
+    with pytest.warns(SvpWarning, match="maybe"):
+        assert load_dataset(tmp_path, on_error="skip").test.inputs[:].tolist() == ["a", "c"]
+
+
+def test_rows_of_both_parts_are_left_out_of_the_test_and_repeats_are_reported(tmp_path):
+    write(tmp_path / "train.csv", "label,text\n" + rows(6) + rows(2))
+    write(tmp_path / "test.csv", "label,text\nyes,new\nyes,text 3\nno,newer\nno,text 1\n")
+    with pytest.warns(SvpWarning, match="2 of 4 test rows have a text of the training part"):
+        data = load_dataset(tmp_path)
+    assert data.test.inputs[:].tolist() == ["new", "newer"]
+    assert data.test.ids.tolist() == [0, 2]
+    assert len(data) == 8
+    assert [line.partition(" have")[0].partition(" repeat")[0] for line in data.problems] == [
+        "2 of 4 test rows",
+        "2 of 8 training rows",
+    ]
+    write(tmp_path / "test.csv", "label,text\nyes,text 3\n")
+    with pytest.raises(DataError, match="nothing is left to test on"):
+        load_dataset(tmp_path)
+
+
+def test_files_of_several_kinds_are_refused(tmp_path):
+    write(tmp_path / "train.csv", "label,text\n" + rows(4))
+    write(tmp_path / "test.jsonl", "{}")
+    with pytest.raises(DataError, match=r"several kinds \(.csv, .jsonl\)"):
+        load_dataset(tmp_path)
+
+
+def test_folders_of_images_stay_folders_of_images(tmp_path):
+    write(tmp_path / "labels.csv", "file,label\na.jpg,cat\n")
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(DataError, match="has only the folder cat"):
+        load_dataset(tmp_path)
+
+
+# --- Amazon --------------------------------------------------------------------------------------------------------------
+
+
+def test_amazon_reviews_in_their_publishers_files(tmp_path):
+    folder = tmp_path / "amazon_review_polarity_csv"
+    write(
+        folder / "train.csv", '"2","","It ""works"""\n"1","Bad","First line\\nsecond, ""quoted"" line"\n"2","T","x"\n'
+    )
+    write(folder / "test.csv", '"1","Never","again"\n')
+    for root in (tmp_path, folder):
+        data = load_dataset("amazon-polarity", root=root)
+        assert (data.name, data.test.name) == ("amazon-polarity", "amazon-polarity (test)")
+        assert data.inputs[:].tolist() == ['It "works"', 'Bad First line\nsecond, "quoted" line', "T x"]
+        assert (data.classes, data.labels.tolist()) == (("negative", "positive"), [1, 0, 1])
+        assert (data.test.inputs[0], data.test.labels.tolist()) == ("Never again", [0])
+    with pytest.raises(DataError, match=r"no amazon_review_full_csv/train.csv; unpack .*tar.gz.*--data"):
+        load_dataset("amazon-full", root=tmp_path / "elsewhere")
+    with pytest.raises(SettingError, match=r"test_share .*means nothing here"):
+        load_dataset("amazon-polarity", root=tmp_path, test_share=0.5)
+    write(folder / "test.csv", '"1","Never","again"\n"3","So","so"\n')
+    with pytest.raises(DataError, match=r"1 row with the label '3', which is none of 1, 2 \(row 1\)"):
+        load_dataset("amazon-polarity", root=tmp_path)
+
+
+# --- the cache -----------------------------------------------------------------------------------------------------------
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are read from now on."""
+    seen: list[str] = []
+    read = text_cache.rows_of
+
+    def spy(file: Path, *rest: Any) -> Any:
+        seen.append(file.name)
+        return read(file, *rest)
+
+    monkeypatch.setattr(text_cache, "rows_of", spy)
+    return seen
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    seen = counted(monkeypatch)
+    cache = tmp_path / "cache"
+    data = tmp_path / "data"
+    for name in ("train-0.csv", "train-1.csv"):
+        write(data / name, f"label,text\n{name},x {name}\nb,{name} x\n")
+    first = load_dataset(data, cache=cache, test_share=0)
+    assert seen == ["train-0.csv", "train-1.csv"]
+    again = load_dataset(data, cache=cache, test_share=0)
+    assert len(seen) == 2
+    assert again.fingerprint == first.fingerprint
+    write(data / "train-1.csv", "label,text\nb,changed\nb 2,too\n")
+    os.utime(data / "train-1.csv", ns=(1, 1))
+    changed = load_dataset(data, cache=cache, test_share=0)
+    assert seen[2:] == ["train-1.csv"]
+    assert changed.inputs[:].tolist() == ["x train-0.csv", "train-0.csv x", "changed", "too"]
+    assert changed.fingerprint != first.fingerprint
+    assert len(list(cache.rglob("*.arrow"))) == 2  # what it was made of before is gone
+    with pytest.warns(SvpWarning, match="1 of 4 training rows repeat"):
+        load_dataset(data, cache=cache, test_share=0, label_column="text", text_column="label")
+    assert len(seen) == 5  # other columns are another reading
+
+
+@pytest.mark.parametrize("damage", ["killed", "no mark", "cut", "no json"])
+def test_what_was_cut_short_is_begun_again(tmp_path, monkeypatch, damage):
+    file, cache = write(tmp_path / "t.csv", "label,text\n" + rows(9)), tmp_path / "cache"
+    if damage == "killed":
+        with monkeypatch.context() as patch:
+            patch.setattr(text_cache, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                load_dataset(file, cache=cache)
+    else:
+        load_dataset(file, cache=cache)
+        arrow, mark = next(cache.rglob("*.arrow")), next(cache.rglob("*.json"))
+        if damage == "no mark":
+            mark.unlink()
+        elif damage == "cut":
+            arrow.write_bytes(arrow.read_bytes()[:-10])
+        else:
+            mark.write_text("{")
+    seen = counted(monkeypatch)
+    data = load_dataset(file, cache=cache, test_share=0)
+    assert seen == ["t.csv"]
+    assert data.inputs[:].tolist() == [f"text {i}" for i in range(9)]
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half_made(tmp_path, monkeypatch):
+    file, cache = write(tmp_path / "t.csv", "label,text\n" + rows(9)), tmp_path / "cache"
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
+        with pytest.raises(StorageError, match=r"the texts of t.csv take .* in the cache.*--cache"):
+            load_dataset(file, cache=cache)
+
+    class Full(io.FileIO):
+        def write(self, content: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        opened = Path.open
+        patch.setattr(
+            Path, "open", lambda p, mode="r", *a, **k: Full(p, "wb") if mode == "wb" else opened(p, mode, *a, **k)
+        )
+        with pytest.raises(
+            StorageError, match=r"the cache of texts .* cannot be written: No space left on device.*--cache"
+        ):
+            load_dataset(file, cache=cache)
+    assert not list(cache.rglob("*.part"))
+    assert len(load_dataset(file, cache=cache, test_share=0)) == 9
+
+
+def test_the_fingerprint_is_of_the_content(tmp_path, monkeypatch):
+    values = [("a", "one"), ("b", "two"), ("a", "three")]
+    csv_, parquet = table(tmp_path / "t.csv", values), table(tmp_path / "t.parquet", values)
+    first = load_dataset(csv_, test_share=0)
+    monkeypatch.setattr(text_files, "_BLOCK_ROWS", 1)
+    assert load_dataset(parquet, test_share=0, cache=tmp_path).fingerprint == first.fingerprint
+    arrays = Dataset.from_arrays(["one", "two", "three"], [0, 1, 0], classes=["a", "b"])
+    assert arrays.fingerprint == first.fingerprint
+    other = Dataset.from_arrays(["one", "two", "thre"], [0, 1, 0], classes=["a", "b"])
+    assert other.fingerprint != first.fingerprint
+
+
+# --- texts in memory -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda x: np.array(x, object), pa.array])
+def test_texts_in_memory(kind):
+    texts = ["one", "", "three"]
+    data = Dataset.from_arrays(kind(texts), [1, 0, 1], ids=[5, 2, 9], test=(["x"], [0]))
+    assert data.is_text
+    assert data.inputs.dtype == object
+    assert data.inputs.tolist() == ["", "one", "three"]
+    assert all(type(text) is str for text in data.inputs)
+    assert data.test.is_text
+    with pytest.raises(SettingError, match="holds texts"):
+        _ = data.statistics
+
+
+@pytest.mark.parametrize("bad", [None, 1.5, "half \ud800"])
+def test_what_is_no_text_is_named(bad):
+    with pytest.raises(DataError, match=r"1 of 3 texts are no text .* rows \[1\]"):
+        Dataset.from_arrays(["a", bad, "c"])
+    with pytest.raises(DataError, match="must agree"):
+        Dataset.from_arrays(["a", "b"], [0, 1], test=(np.zeros((2, 3)), [0, 1]))
