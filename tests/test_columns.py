@@ -338,7 +338,8 @@ def test_an_empty_line_in_a_file_of_one_column_moves_no_row(ending: str) -> None
     for name, role in (("scores", "scores"), ("label", "labels"), ("name", "keys")):
         Path("t.csv").write_text(ending.join([name, "1", "", "3", ""]))
         assert "line 3 is empty" in fails("t.csv", role)
-    Path("t.csv").write_text(ending.join(["", "scores", "1", "3", "", ""]))  # before and after the rows it means nothing
+    # Before and after the rows it means nothing.
+    Path("t.csv").write_text(ending.join(["", "scores", "1", "3", "", ""]))
     assert array("t.csv", "scores").tolist() == [1, 3]
     Path("t.csv").write_text(ending.join(["label", "1", '""', "3", ""]))
     assert array("t.csv", "labels").tolist() == [1, -1, 3]

@@ -146,7 +146,7 @@ def _refuse_gaps(file: Path) -> None:
         for record in records:
             if record and empty:
                 raise DataError(
-                    f"{file}: line {empty} is empty, with rows behind it; write \"\" for a missing value, or remove the line"
+                    f'{file}: line {empty} is empty, with rows behind it; write "" for a missing value, or remove the line'
                 )
             empty = empty if record else records.line_num
 

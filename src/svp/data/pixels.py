@@ -113,6 +113,10 @@ def decoded(
     """
     place = hashlib.sha256(json.dumps([str(source.absolute()), size, short_side, _VERSION]).encode("utf-8")).hexdigest()
     folder = cache_folder(cache) / f"{source.absolute().name.encode('utf-8', 'replace').decode()}-{size}-{place[:12]}"
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise StorageError(
+            f"the cache {folder.parent} lies inside the data ({source}), where it would be read as a part of them; {_ELSEWHERE}"
+        )
     with _storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with _lock(folder, progress):
