@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from svp import cli, commands
 from svp.config import ActiveConfig, CoresetConfig, TrainConfig
@@ -372,3 +373,21 @@ def test_data_may_lie_elsewhere_when_a_run_goes_on(capsys: pytest.CaptureFixture
     Path("one").rename("two")
     cli.main(["coreset", source, "--data", "two", *FAST, "--out", "run", "--control", "full"])
     assert "everything" in capsys.readouterr().out
+
+
+def test_a_run_inside_its_data_is_refused_before_anything_is_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for c in "ab":
+        for i in range(5):
+            path = Path("photos", c, f"{i}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (100 * (c == "b"), i, i)).save(path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path("cache").resolve()))
+    monkeypatch.chdir("photos")
+    for where in ([], ["--out", "run"]):
+        code, words = fails(capsys, "coreset", ".", "--image-size", "8", *FAST, *where)
+        assert code == 1
+        assert "inside the data (.)" in words
+        assert "--out" in words
+    assert sorted(path.name for path in Path().iterdir()) == ["a", "b"]

@@ -331,3 +331,15 @@ def test_an_output_that_would_harm_is_refused() -> None:
     with pytest.raises(SettingError, match="is a folder"):
         check_out(Path("folder.csv"), [source])
     assert check_out(Path("new.npy"), [source]) == Path("new.npy")
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_an_empty_line_in_a_file_of_one_column_moves_no_row(ending: str) -> None:
+    for name, role in (("scores", "scores"), ("label", "labels"), ("name", "keys")):
+        Path("t.csv").write_text(ending.join([name, "1", "", "3", ""]))
+        assert "line 3 is empty" in fails("t.csv", role)
+    # Before and after the rows it means nothing.
+    Path("t.csv").write_text(ending.join(["", "scores", "1", "3", "", ""]))
+    assert array("t.csv", "scores").tolist() == [1, 3]
+    Path("t.csv").write_text(ending.join(["label", "1", '""', "3", ""]))
+    assert array("t.csv", "labels").tolist() == [1, -1, 3]

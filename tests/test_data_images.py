@@ -186,6 +186,14 @@ def test_files_of_other_suffixes_are_left_out_and_counted(tmp_path, parts):
     assert "\n" not in said
 
 
+def test_no_cache_is_made_inside_the_data(tmp_path):
+    folder = photos(tmp_path / "set")
+    for cache in (folder, folder / "ant"):
+        with pytest.raises(StorageError, match=r"inside the data .*--cache"):
+            load_dataset(folder, image_size=8, cache=cache)
+    assert len(load_dataset(folder, image_size=8, cache=tmp_path / "set-cache").inputs) == 8
+
+
 def test_progress_is_told(tmp_path):
     calls = []
     load_dataset(photos(tmp_path, n=40), image_size=4, progress=lambda *call: calls.append(call))

@@ -258,3 +258,11 @@ def test_limits_that_make_no_sense_are_named(arguments: dict[str, Any], error: t
     budget = arguments.pop("budget", 2)
     with pytest.raises(error, match=words):
         select("random", budget, ids=[0, 1, 2], **arguments)
+
+
+def test_class_numbers_too_large_to_count_are_refused() -> None:
+    labels = np.array([0, 1, 4_000_000_000_000])
+    with pytest.raises(DataError, match=r"class 4000000000000, .*names as text"):
+        select("given", 2, scores=np.arange(3.0), labels=labels, per_class={"max": 1})
+    chosen = select("given", 2, scores=np.arange(3.0), labels=labels.astype(str), per_class={"max": 1})
+    assert chosen.ids.tolist() == [2, 1]

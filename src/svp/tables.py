@@ -1,5 +1,6 @@
 """Tables in files: .parquet .arrow .feather .csv .tsv .jsonl, read block by block through pyarrow, written whole."""
 
+import csv as plain_csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -130,7 +131,24 @@ def _csv_schema(file: Path) -> Any:
         raise DataError(
             f"{file} has numbers where its header should be ({', '.join(names[:3])}); give its columns names"
         )
+    if len(names) == 1:
+        _refuse_gaps(file)
     return opened.schema
+
+
+def _refuse_gaps(file: Path) -> None:
+    """In a file of one column an empty line may be a missing value; left out, all rows behind it would move."""
+    # latin-1 reads any bytes; what is no UTF-8 is refused elsewhere.
+    with file.open(encoding="latin-1", newline="") as opened:
+        records = plain_csv.reader(opened)
+        next((record for record in records if record), None)
+        empty = 0  # the last empty line seen
+        for record in records:
+            if record and empty:
+                raise DataError(
+                    f'{file}: line {empty} is empty, with rows behind it; write "" for a missing value, or remove the line'
+                )
+            empty = empty if record else records.line_num
 
 
 def _jsonl(file: Path, names: list[str] | None, role: str) -> Iterator[Any]:

@@ -24,6 +24,14 @@ def cache_folder(cache: str | os.PathLike[str] | None, kind: str) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "svp" / kind
 
 
+def check_outside(folder: Path, source: Path) -> None:
+    """StorageError for a cache inside the folder of data, where it would be read as a part of them the next time."""
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise StorageError(
+            f"the cache {folder.parent} lies inside the data ({source}), where it would be read as a part of them; {_ELSEWHERE}"
+        )
+
+
 @contextmanager
 def held(folder: Path, what: str, progress: Progress) -> Iterator[None]:
     """Make the folder and hold it; wait while another process does. what: "images", for whoever waits."""

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from svp.data import decode
 from svp.data.base import Facts, MappedImages, Progress, facts_of
-from svp.data.cache import cache_folder, check_space, flush, held, replace, silent, storage_errors
+from svp.data.cache import cache_folder, check_outside, check_space, flush, held, replace, silent, storage_errors
 from svp.machine import n_cores
 
 _VERSION = 1  # of how an image is made of a file: raise it when `decode.square` gives other pixels
@@ -99,10 +99,9 @@ def decoded(
     StorageError where the cache cannot be written or is too small. Time: what Pillow takes, in one process a core.
     """
     place = hashlib.sha256(json.dumps([str(source.absolute()), size, short_side, _VERSION]).encode("utf-8")).hexdigest()
-    folder = (
-        cache_folder(cache, "images")
-        / f"{source.absolute().name.encode('utf-8', 'replace').decode()}-{size}-{place[:12]}"
-    )
+    name = source.absolute().name.encode("utf-8", "replace").decode()
+    folder = cache_folder(cache, "images") / f"{name}-{size}-{place[:12]}"
+    check_outside(folder, source)
     with held(folder, _WHAT, progress or silent):
         return _Cache(folder, stamps, items, size, short_side, progress or silent).decoded()
 

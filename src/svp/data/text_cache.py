@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from svp.data.base import Progress
-from svp.data.cache import cache_folder, check_space, flush, held, replace
+from svp.data.cache import cache_folder, check_outside, check_space, flush, held, replace
 from svp.data.pixels import stamp
 from svp.data.text_files import Columns, Problems, rows_of, size_of
 from svp.data.texts import text_hash
@@ -58,6 +58,7 @@ def read(
     settings = json.dumps([str(source.absolute()), asdict(columns), _VERSION])
     name = source.absolute().name.encode("utf-8", "replace").decode()
     folder = cache_folder(cache, "texts") / f"{name}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+    check_outside(folder, source)
     with held(folder, _WHAT, progress):
         return [_read(source, file, columns, folder, progress) for file in files]
 

@@ -24,6 +24,7 @@ PerClass = Mapping[str, Any]
 Choose = Callable[[Ints, Ints, int], Picks]  # (already, candidates, size) -> picks
 
 _ROUNDING = 1e-9  # of an amount of money: sums of prices are not exact
+_CLASSES = 1 << 24  # that limits are kept for: a few numbers each, whether it has examples or not
 _AT_ONCE = 1 << 16  # examples looked at as plain numbers at a time
 
 _FORMS = '{"min": 5}, {"max": {0: 10, 1: 20}}, {"share": "equal"}, {"share": "natural"} or {"share": {0: 0.7, 1: 0.3}}'
@@ -106,6 +107,11 @@ def limits_of(
     if not isinstance(per_class, Mapping) or not per_class or not per_class.keys() <= {"min", "max", "share"}:
         raise SettingError(f"per_class={per_class!r}; give one such as {_FORMS}")
     n_classes = int(labels.max(initial=-1)) + 1
+    if n_classes > _CLASSES:
+        raise DataError(
+            f"labels: class {n_classes - 1}, but limits per class count from 0 to {_CLASSES - 1} at most; "
+            "number the classes from 0, or give their names as text"
+        )
     have = np.bincount(labels[already & (labels >= 0)], minlength=n_classes)
     there = np.bincount(labels[candidates][labels[candidates] >= 0], minlength=n_classes)
     if "share" in per_class:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from svp.audit import Agreement, agreement
 from svp.chance import spawn_seed
 from svp.config import CHANGES_NOTHING, ComputeConfig, RunConfig, TrainConfig
-from svp.data import load
+from svp.data import DATASETS, load
 from svp.data.base import Dataset
-from svp.errors import DataError, MissingInput, SettingError, TrainingError
+from svp.errors import DataError, MissingInput, SettingError, StorageError, TrainingError
 from svp.evaluate import majority_rate
 from svp.learners import EpochRecord, Learner, Outputs, check_device, find, make_learner, settle, trial
 from svp.runs import (
@@ -401,6 +401,12 @@ def begin(
         siblings = sorted(mark.parent for mark in Path("runs").glob(f"{kind}-*/environment.json"))
         here = surroundings(environment(dataset))
         others += [sibling for sibling in siblings if sibling != out and _surroundings_of(sibling) == here]
+    by_path = load_seconds is not None and config.dataset not in DATASETS
+    if by_path and Path(out).resolve().is_relative_to(Path(config.dataset).resolve()):
+        raise StorageError(
+            f"{out} lies inside the data ({config.dataset}), where it would be read as a part of them; "
+            "choose another folder (--out)"
+        )
     with Run.start(
         Path(out), config, dataset, may_vary=config.may_vary, reuse=others, accept_code_change=accept_code_change
     ) as run:
