@@ -128,6 +128,23 @@ def logistic(*, max_iter: int = 1000, random_state: int | None = None, **options
     return LogisticRegression(max_iter=max_iter, random_state=random_state, **options)
 
 
+def knn(*, n_neighbors: int = 10, **options: Any) -> Any:
+    """scikit-learn's nearest neighbours, of which a small training set need not have as many as are asked for.
+
+    A probability is a share of votes, so many examples tie (then a hash of the id decides, as everywhere); `weights = "distance"`
+    makes finer ones. Which of training examples that are equally far have a vote depends on hashes of their ids, never on the
+    order of the file.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    class AtMost(KNeighborsClassifier):  # type: ignore[misc]
+        def fit(self, x: Any, y: Any) -> Any:
+            self.n_neighbors = min(n_neighbors, len(x))
+            return super().fit(x, y)
+
+    return AtMost(n_neighbors, **options)
+
+
 def _rows(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     n_bytes = 4 * len(ids) * math.prod(dataset.inputs.shape[1:])
     check_memory(n_bytes, f"{len(ids):,} examples as rows of floats", "a net, a smaller image_size (--image-size), ")
