@@ -27,7 +27,8 @@ def test_two_classes_that_are_the_same_in_feature_space_are_named_and_no_others(
     found = separation(x, y, np.arange(len(x)))
     assert [pair.classes for pair in found.pairs] == [(1, 4)]
     assert found.judged == 15
-    assert 0.4 < found.pairs[0].auc < 0.6 and found.pairs[0].limit < HALF_WAY
+    assert 0.4 < found.pairs[0].auc < 0.6
+    assert found.pairs[0].limit < HALF_WAY
     assert found.accuracy > 2 * found.chance
 
 
@@ -35,7 +36,8 @@ def test_two_classes_that_are_the_same_in_feature_space_are_named_and_no_others(
 def test_classes_that_features_separate_are_not_accused(seed: int) -> None:
     x, y = clouds(seed, 1000, 6, 32, 4)
     found = separation(x, y, np.arange(len(x)))
-    assert not found.pairs and found.accuracy > 0.8
+    assert not found.pairs
+    assert found.accuracy > 0.8
 
 
 @pytest.mark.parametrize(("n", "d"), [(24, 16), (80, 256), (150, 512), (400, 512)])
@@ -53,20 +55,22 @@ def test_what_neighbours_can_tell_apart_is_told_apart() -> None:
     angle, radius = rng.uniform(0, 2 * np.pi, 600), np.where(y == 1, 3, 1) + 0.3 * rng.normal(size=600)
     x = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     found = separation(x, y, np.arange(600))
-    assert not found.pairs and found.accuracy > 0.95
+    assert not found.pairs
+    assert found.accuracy > 0.95
 
 
 def test_what_a_model_asked_for_is_not_scored() -> None:
     """Chosen examples are hard because they were chosen: they lie where the two clouds meet. Drawn ones say what is true."""
-    x, y = clouds(0, 6000, 2, 8, 2.5)
+    x, y = clouds(0, 30_000, 2, 8, 2.5)
     centres = np.stack([x[y == c].mean(axis=0) for c in (0, 1)]).astype(float)
     nearer = np.square(x - centres[0]).sum(axis=1) - np.square(x - centres[1]).sum(axis=1)
-    drawn = np.arange(len(x)) < 300
-    asked = np.isin(np.arange(len(x)), np.argsort(np.abs(nearer))[:500])
+    drawn = np.arange(len(x)) < 120
+    asked = np.isin(np.arange(len(x)), np.argsort(np.abs(nearer))[:900])
     rows = np.flatnonzero(drawn | asked)
     assert separation(x[rows], y[rows], rows, np.ones(len(rows), bool)).pairs  # what the guard is for
     found = separation(x[rows], y[rows], rows, drawn[rows])
-    assert not found.pairs and found.n == 300
+    assert not found.pairs
+    assert found.n == 120
 
 
 def test_constant_features_separate_nothing() -> None:
@@ -81,7 +85,8 @@ def test_classes_with_too_few_labels_are_not_judged() -> None:
     found = separation(np.random.default_rng(0).normal(size=(len(y), 2)), y, np.arange(len(y)))
     assert found.judged == 1
     nothing = separation(np.zeros((3, 2)), np.array([0, 1, 1]), np.arange(3))
-    assert nothing.judged == 0 and not nothing.pairs
+    assert nothing.judged == 0
+    assert not nothing.pairs
     one = separation(np.zeros((30, 2)), np.zeros(30, int), np.arange(30))
     assert one.judged == 0
 

@@ -218,7 +218,8 @@ def _separation(looks: list[dict[str, Any]]) -> list[str]:
     pairs = {tuple(pair["names"]): pair for look in judged for pair in look["pairs"]}
     said = (
         f"A simple classifier on the proxy's frozen features gets {_mean(judged, 'accuracy')} of examples right that it was not "
-        f"shown (the largest class alone: {_mean(judged, 'chance')}; the target on the test part: {_mean(judged, 'target_accuracy')})"
+        f"shown (the largest class alone: {_mean(judged, 'chance')}; "
+        f"the target on the test part: {_mean(judged, 'target_accuracy')})"
     )
     if not pairs:
         return [f"{said}; no pair of classes was found that more labels could not tell apart."]
