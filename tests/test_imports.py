@@ -36,10 +36,12 @@ MAY = {
     "subset": {"errors", "runs", "data", "select", "columns", "forms"},
     "evaluate": {"errors"},
     "audit": {"chance", "evaluate"},
+    "separation": {"chance"},
     "rules": {"select"},
     "adviser": {"errors", "select", "rules"},
     "words": set(),
-    "workflows": SIDEWAYS | {"data", "learners", "signals", "select", "labels", "evaluate", "audit"},
+    "workflows": SIDEWAYS
+    | {"data", "learners", "signals", "select", "labels", "evaluate", "audit", "separation", "columns"},
     "report": SIDEWAYS
     | {"data", "select", "evaluate", "words"},  # run folders and the data they were made from; no model, no workflow
 }

@@ -115,6 +115,30 @@ class Config(BaseModel):
         return _toml(self.model_dump(mode="json", exclude_none=True))
 
 
+PREVIOUS = "previous"  # FeaturesConfig.source: whatever the target of the round before makes of the inputs
+
+
+class FeaturesConfig(Config):
+    """What a model sees in place of the inputs: embeddings, which stay as they are while it is trained."""
+
+    source: str | None = Field(
+        None,
+        description="embeddings in place of inputs: a file of them (.npy, file.npz:name, .parquet ...), a net by name, "
+        "the folder of a trained net, or previous: the target of the round before",
+    )
+    test: str | None = Field(None, description="file of the embeddings of the test part")
+    weights: Path | None = Field(None, description="weights of a net by name: a .safetensors file")
+    width: float | None = Field(None, gt=0, description="width of a net by name")
+    options: dict[str, Any] = Field({}, description="arguments for a net by name, where it takes some")
+
+    @model_validator(mode="after")
+    def _something_is_named(self) -> Self:
+        given = [name for name, value in self if name != "source" and value not in (None, {})]
+        if self.source is None and given:
+            raise ValueError(f"features.{given[0]} belongs to features.source, which is not given")
+        return self
+
+
 class TrainConfig(Config):
     """How one model is made. The proxy is one of these, the target another."""
 
@@ -124,6 +148,7 @@ class TrainConfig(Config):
     weights: Path | None = Field(
         None, description="initial weights of a net: a .safetensors file that fits it, but for the number of classes"
     )
+    features: FeaturesConfig = FeaturesConfig()
     epochs: Count = Field(40, description="passes over the training examples")
     min_steps: int = Field(0, ge=0, description="raise the epochs until there are at least this many steps")
     batch_size: Count = Field(128, description="examples a step")
@@ -152,6 +177,11 @@ class TrainConfig(Config):
         0, ge=0, description="stop after this many epochs that were not the best on the held-out examples; 0 never does"
     )
     seeds: Count = Field(1, description="train this many and average their scores (proxies only)")
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _features_by_their_source(cls, features: Any) -> Any:
+        return {"source": str(features)} if isinstance(features, str | Path) else features
 
     @field_validator("phases")
     @classmethod

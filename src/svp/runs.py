@@ -45,7 +45,7 @@ SIMULATED = "sessions"  # folder of a run in which sessions lie that an oracle a
 METRICS_FORMAT = 4  # of metrics.json, which is written anew whenever a run is called again
 Json = dict[str, Any]
 # What a done-mark calls the parts of a stage that are timed, and what they are called elsewhere.
-PARTS = {"seconds": "train", "inference_seconds": "score", "ranking_seconds": "select"}
+PARTS = {"embed_seconds": "embed", "seconds": "train", "inference_seconds": "score", "ranking_seconds": "select"}
 
 
 # --- writing: temporary name, fsync, rename -------------------------------------------------------------------------------
@@ -163,6 +163,42 @@ def read_array(path: Path) -> NDArray[Any]:
     except Exception as error:  # a damaged header can raise anything
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise DataError(f"cannot read {path}: {reason}; put back a copy of it") from None
+
+
+def fill_array(path: Path, n: int, rows_of: Callable[[int, int], NDArray[np.float32]], block: int) -> float:
+    """Write an (n, d) float32 .npy file block by block: rows_of(start, stop) gives its rows. Returns the seconds that took.
+
+    A call that finds a part of it (a process was killed) goes on behind the last whole block; the seconds are those of all calls.
+    Memory: a block. Written, not mapped: on a full disk a mapped page kills the process, a write says so.
+    """
+    mark = path.with_name(f".{path.stem}.json")  # hidden: no result of the stage
+    state: Json = {"rows": 0, "d": 0, "seconds": 0.0}
+    if mark.exists() and path.exists():
+        found = read_record(mark)
+        if path.stat().st_size >= len(_header_of(n, found["d"])) + 4 * found["rows"] * found["d"]:
+            state = found
+    with storage_errors(path), open(path, "r+b" if state["rows"] else "wb") as file:
+        for start in range(state["rows"], n, block):
+            begin = time.perf_counter()
+            stop = min(start + block, n)
+            rows = np.ascontiguousarray(rows_of(start, stop), "<f4")
+            header = _header_of(n, rows.shape[1])
+            if not start:
+                file.write(header)
+            file.seek(len(header) + rows.nbytes // len(rows) * start)
+            file.write(rows.data)
+            file.flush()
+            os.fsync(file.fileno())
+            seconds = state["seconds"] + time.perf_counter() - begin
+            state = {"rows": stop, "d": rows.shape[1], "seconds": seconds}
+            write_json(mark, state)
+    return float(state["seconds"])
+
+
+def _header_of(n: int, d: int) -> bytes:
+    buffer = BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": (n, d)})
+    return buffer.getvalue()
 
 
 def digest(*parts: ArrayLike | str | bytes | None) -> str:

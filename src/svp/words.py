@@ -89,6 +89,7 @@ def details(metrics: dict[str, Any]) -> list[str]:
     said = [_outcome(metrics), *_against_the_majority(metrics)]
     said += [_comparison(metrics, found) for found in metrics["comparisons"] if found["arm"] != "proxy model"]
     said += _ranking(metrics["agreement"])
+    said += _separation(metrics.get("separation", [])) + _saw(metrics)
     for found in metrics["comparisons"]:
         if found["arm"] == "proxy model" and found["verdict"] == "shown":
             said.append("The proxy itself is no less accurate than the target: you may not need the target at all.")
@@ -216,3 +217,110 @@ def _ranking(agreements: list[dict[str, Any]]) -> list[str]:
             f"{who} alike to this degree: {rank}{overlap:.0%} of the choice in common (chance: {found[0]['chance']:.0%})."
         )
     return said
+
+
+# --- frozen features, and other data ----------------------------------------------------------------------------------
+
+TOLD_APART = 0.75  # a pair of classes by the target, as in svp.separation
+PAIRS_SHOWN = 5
+
+
+def _separation(looks: list[dict[str, Any]]) -> list[str]:
+    """Whether the frozen features of the proxy tell the classes apart, and what to do where they do not."""
+    judged = [look for look in looks if look["judged"]]
+    if not judged:
+        return (
+            ["There are too few labels to say whether the proxy's frozen features tell the classes apart."]
+            if looks
+            else []
+        )
+    pairs = {tuple(pair["names"]): pair for look in judged for pair in look["pairs"]}
+    said = (
+        f"A simple classifier on the proxy's frozen features gets {_mean(judged, 'accuracy')} of examples right that it was not "
+        f"shown (the largest class alone: {_mean(judged, 'chance')}; "
+        f"the target on the test part: {_mean(judged, 'target_accuracy')})"
+    )
+    if not pairs:
+        return [f"{said}; no pair of classes was found that more labels could not tell apart."]
+    first = sorted(pairs.items(), key=lambda item: item[1]["auc"])[:PAIRS_SHOWN]
+    named = "; ".join(_pair(names, pair) for names, pair in first)
+    more = f"; and {len(pairs) - PAIRS_SHOWN} more pairs" if len(pairs) > PAIRS_SHOWN else ""
+    by_target = [pair["target_auc"] for pair in pairs.values()]
+    mended = all(auc is not None and auc >= TOLD_APART for auc in by_target)
+    cause = "the target does; " if mended else "unless these labels are at fault, "
+    return [
+        f"{said}.",
+        f"The proxy's frozen features cannot tell these classes apart, and more labels would not mend it: {named}{more}. What it "
+        f"chooses among them is chance: {cause}let the proxy see the inputs, or features of a model that learned these classes.",
+    ]
+
+
+def _mean(looks: list[dict[str, Any]], what: str) -> str:
+    return f"{100 * np.mean([look[what] for look in looks]):.1f} %"
+
+
+def _pair(names: tuple[str, ...], pair: dict[str, Any]) -> str:
+    target = "" if pair["target_auc"] is None else f", {100 * pair['target_auc']:.0f} % by the target"
+    return f"{names[0]} and {names[1]} (ranked rightly {100 * pair['auc']:.0f} % of the time{target}; by chance 50 %)"
+
+
+def _saw(metrics: dict[str, Any]) -> list[str]:
+    """What the models knew before their first label; and whether the proxy knew more, for then that chose too."""
+    saw = metrics.get("saw") or {}
+    said = [sentence for role in ("proxy", "target") for sentence in _knew(role, saw.get(role), metrics["workflow"])]
+    if _other_data(saw.get("proxy")) - _other_data(saw.get("target")):
+        said.append("So the proxy saw other data than the target: how well it chose is the merit of that data too.")
+    return said
+
+
+def _knew(role: str, saw: dict[str, Any] | None, workflow: str) -> list[str]:
+    if saw is None:
+        return []
+    said = []
+    if saw["initial_weights"] is not None:
+        said.append(f"The {role} began with weights learned on other data ({_short(saw['initial_weights'])}).")
+    if saw["features"] is not None:
+        said.append(
+            f"The {role} saw frozen features in place of the inputs: {_SEEN[saw['features']['kind']](saw['features'])}."
+        )
+        if saw["features"].get("same_data") and workflow == "active":
+            said.append("The labels that these features learned from are not counted among those asked for.")
+    return said
+
+
+def _of_file(features: dict[str, Any]) -> str:
+    return f"{features['source']}; what made them, from which data and at what cost, is not known here"
+
+
+def _of_net(features: dict[str, Any]) -> str:
+    return f"those of {features['source']} with weights learned on other data ({_short(features['initial_weights'])})"
+
+
+def _of_training(features: dict[str, Any]) -> str:
+    whose = "this same data" if features["same_data"] else "other data"
+    before = f", which began with {_short(features['before'])}" if features["before"] else ""
+    return f"those of {features['model']}, trained on {features['n']:,} labelled examples of {whose}{before}"
+
+
+def _of_previous(features: dict[str, Any]) -> str:
+    return "those of the target as it was a round before, trained on labels of this run"
+
+
+_SEEN = {"file": _of_file, "net": _of_net, "trained": _of_training, "previous": _of_previous}
+
+
+def _other_data(saw: dict[str, Any] | None) -> set[str]:
+    """What a model has from beside the data of the run, by the names of what holds it."""
+    if saw is None:
+        return set()
+    features = saw["features"] or {"kind": None}
+    held = {
+        "file": [features.get("source")],
+        "net": [features.get("initial_weights")],
+        "trained": [features.get("before"), None if features.get("same_data") else features.get("initial_weights")],
+    }
+    return {name for name in [saw["initial_weights"], *held.get(features["kind"], [])] if name is not None}
+
+
+def _short(origin: str) -> str:
+    return f"{origin[:19]}..." if origin.startswith("sha256:") else origin

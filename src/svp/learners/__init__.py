@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 EVERY_SETTING = frozenset(TrainConfig.model_fields)
-OF_A_CLASSIFIER = frozenset({"model", "options", "seeds"})
+OF_A_CLASSIFIER = frozenset({"model", "options", "features", "seeds"})
 Makes = Literal["net", "classifier", "learner"]
 
 
@@ -105,11 +105,26 @@ LEARNERS: dict[str, Row] = {
         ("torchvision:NAME",),
         "a net of torchvision, where that is installed; its arguments are options",
     ),
+    "linear": Row(
+        "linear",
+        "svp.learners.linear:linear",
+        ("linear",),
+        "one linear layer on the flattened inputs, trained as a net is: gives signals too; meant for frozen features",
+        uses=EVERY_SETTING - {"width", "options"},
+    ),
     "logistic": Row(
         "logistic",
         "svp.learners.classifier:logistic",
         ("logistic",),
         "logistic regression on the flattened inputs",
+        makes="classifier",
+        uses=OF_A_CLASSIFIER,
+    ),
+    "knn": Row(
+        "knn",
+        "svp.learners.classifier:knn",
+        ("knn",),
+        "votes of the nearest examples, by the flattened inputs; options n_neighbors, weights, metric",
         makes="classifier",
         uses=OF_A_CLASSIFIER,
     ),

@@ -156,6 +156,23 @@ def hashed_linear(
     return make_pipeline(words, linear)
 
 
+def knn(*, n_neighbors: int = 10, **options: Any) -> Any:
+    """scikit-learn's nearest neighbours, of which a small training set need not have as many as are asked for.
+
+    A probability is a share of votes, so many examples tie (then a hash of the id decides, as everywhere); `weights = "distance"`
+    makes finer ones. Which of training examples that are equally far have a vote depends on hashes of their ids, never on the
+    order of the file.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    class AtMost(KNeighborsClassifier):  # type: ignore[misc]
+        def fit(self, x: Any, y: Any) -> Any:
+            self.n_neighbors = min(n_neighbors, len(x))
+            return super().fit(x, y)
+
+    return AtMost(n_neighbors, **options)
+
+
 def _rows(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[Any]:
     """(m, d) float32, or (m,) texts."""
     positions = dataset.positions(ids)

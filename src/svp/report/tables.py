@@ -156,7 +156,7 @@ def _coreset_costs(metrics: Json) -> Json:
     stages = ["training the proxy", "scoring and choosing", "training the target"]
     proxies = [p["seconds"] for p in metrics["proxies"]]
     selecting = (
-        [_mean(p["train"] for p in proxies), _mean(p["score"] + p["select"] for p in proxies)]
+        [_mean(p.get("embed", 0.0) + p["train"] for p in proxies), _mean(p["score"] + p["select"] for p in proxies)]
         if proxies
         else [0.0, 0.0]
     )
@@ -205,8 +205,9 @@ def stages(metrics: Json) -> list[tuple[str, float]]:
         found = [seconds for arm, seconds in chosen if arm == name]
         who = "" if name == "proxy" else f" ({_label(name)})"
         model = "the target" if name == "target" else "the proxy"
-        for part, what in (("train", f"training {model}"), ("score", "scoring"), ("select", "choosing")):
-            rows.append((what if part == "train" else what + who, _mean(took[part] for took in found)))
+        parts = {"embed": "making features", "train": f"training {model}", "score": "scoring", "select": "choosing"}
+        for part, what in parts.items():
+            rows.append((what if part == "train" else what + who, _mean(took.get(part, 0.0) for took in found)))
         if "test" in found[0]:
             rows.append((f"testing {model}", _mean(took["test"] for took in found)))
     for row in arms(metrics):

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from svp.config import ActiveConfig, RunConfig
+from svp.config import PREVIOUS, ActiveConfig, RunConfig
 from svp.data.base import Dataset
 from svp.errors import BudgetError, SettingError
 from svp.evaluate import better, no_worse
 from svp.labels import Batch
 from svp.runs import SIMULATED, Json, Run, check_files
-from svp.select import resolve_budget
-from svp.workflows.arms import Arm, answers, arm_facts, compare
+from svp.select import find_method, resolve_budget
+from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.session import Session
 from svp.workflows.work import (
     Ranked,
@@ -82,7 +82,13 @@ def active(
         arms: list[Arm] = []
         seconds: dict[tuple[str, int, int], dict[str, float]] = {}
         drawn: list[Json] = []
+        separations: list[Json] = []
         hidden = dataset.without_labels()
+        shared = []  # run folders that hold what all sessions need: features that are made once
+        for model in (config.proxy, config.target):
+            if find_method(config.method)[1].asks_model and model.features.source not in (None, PREVIOUS):
+                work.features(model)
+                shared = [run.folder]
         for seed in config.run_seeds:
             for name, own in _sessions(config, work, seed).items():
                 folder = f"{SIMULATED}/{name}-seed-{seed}"
@@ -91,7 +97,7 @@ def active(
                     run.folder / folder,
                     own,
                     hidden,
-                    reuse=[part.parent for part in parts],
+                    reuse=[*shared, *(part.parent for part in parts)],
                     accept_code_change=accept_code_change,
                     show=show,
                 ) as session:
@@ -105,6 +111,7 @@ def active(
                         seconds[name, seed, n] = session.selection_seconds(n)
                         arms.append(_evaluate(work, config, session, name, n, seed))
                     if name == "proxy":
+                        separations += _separation(work, session, arms[-1])
                         suffix = "" if seed == config.seed else f"-seed{seed}"
                         session.asked(totals[-1]).of(dataset).save(run.folder / f"selection{suffix}.parquet")
         return work.finish(
@@ -119,6 +126,7 @@ def active(
             drawn_at_random=drawn,
             agreement=_agreements(run, config),
             speed_up=_speed_up(config, {key: sum(parts.values()) for key, parts in seconds.items()}, at),
+            separation=separations,
         )
 
 
@@ -147,10 +155,21 @@ def _evaluate(work: Work, config: ActiveConfig, session: Session, name: str, n: 
     """The target on the first `n` labels of a session; its own model where that is the same training."""
     if session.config.proxy == config.target and name != "random":
         fitted = session.fit(n)
+    elif (trained := session.target(n)) is not None:
+        fitted = trained
     else:
         ids, labels = session.labelled(n)
         fitted = work.train(f"target/{name}-{n}/seed-{seed}/model", config.target, ids, labels, seed)
     return Arm(name, "epochs", seed, fitted, work.test(f"target/{name}-{n}/seed-{seed}/test", fitted))
+
+
+def _separation(work: Work, session: Session, last: Arm) -> list[Json]:
+    """Do the frozen features by which the last question was chosen tell the classes apart? Beside the target, as trained last."""
+    if (features := session.features()) is None:
+        return []
+    ids, labels = session.labelled()
+    look = work.separation(f"separation/seed-{last.seed}", features, ids, labels, np.isin(ids, session.drawn()))
+    return [told_apart(work.dataset, look, last, last.seed)]
 
 
 def _comparisons(config: ActiveConfig, arms: list[Arm], at: list[int]) -> list[Json]:

@@ -10,6 +10,7 @@ from svp.data.base import Dataset
 from svp.evaluate import Difference, Verdict, difference, macro_f1, per_class
 from svp.learners import find
 from svp.runs import Json
+from svp.separation import auc
 from svp.workflows.work import Fitted, Tested, labels_of, test_part
 
 
@@ -45,6 +46,18 @@ def arm_facts(dataset: Dataset, arm: Arm) -> Json:
         "class_accuracy": per_class(arm.tested.correct, labels_of(test), len(dataset.classes)),
         "seconds": {"train": arm.fitted.seconds, "test": arm.tested.seconds},
     }
+
+
+def told_apart(dataset: Dataset, found: Json, arm: Arm, seed: int) -> Json:
+    """One look at the features as metrics.json keeps it: beside each pair of classes how well the target tells it apart."""
+    labels, pairs = labels_of(test_part(dataset)), []
+    log = np.log(np.maximum(np.asarray(arm.tested.probs, np.float64), 1e-30))
+    for pair in found["pairs"]:
+        a, b = pair["classes"]
+        by_target = auc(log[:, a] - log[:, b], labels == a, labels == b)
+        names = [dataset.classes[a], dataset.classes[b]]
+        pairs.append({**pair, "names": names, "target_auc": None if np.isnan(by_target) else by_target})
+    return {"seed": seed, **found, "pairs": pairs, "target_accuracy": float(arm.tested.correct.mean())}
 
 
 def answers(arms: Sequence[Arm], name: str, equal: str, n: int | None = None) -> NDArray[np.bool_] | None:

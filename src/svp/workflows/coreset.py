@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from svp import audit
-from svp.config import CoresetConfig, TrainConfig
+from svp.config import PREVIOUS, CoresetConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import BudgetError, MissingInput, SettingError
 from svp.evaluate import better, no_worse
 from svp.learners import find
 from svp.runs import Json, Run
 from svp.select import Selection, find_method, resolve_budget, select
-from svp.workflows.arms import Arm, answers, arm_facts, compare
+from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.work import (
     Fitted,
     Ranked,
@@ -71,6 +71,8 @@ def coreset(
     """
     config = settled(config, "target", *([] if config.selection else ["proxy"]))
     dataset, load_seconds = (dataset, None) if dataset is not None else loaded(config, show)
+    if config.proxy.features.source == PREVIOUS:
+        raise SettingError(f"proxy.features {PREVIOUS!r} is for active learning; here there is no round before")
     check(config, dataset, chooses=config.selection is None)
     if "steps" in config.equal and not find(config.target).is_net:
         raise SettingError(f"{config.target.model} does not learn in steps; leave equal at epochs")
@@ -93,7 +95,7 @@ def coreset(
             arms += _train_targets(work, config, selection, seed, itself)
             suffix = "" if seed == config.seed else f"-seed{seed}"
             selection.save(work.run.folder / f"selection{suffix}.parquet")
-        return work.finish(config, **_measured(work, config, budget, chosen, arms))
+        return work.finish(config, chooses=earlier is None, **_measured(work, config, budget, chosen, arms))
 
 
 def _select(work: Work, config: CoresetConfig, budget: int, seed: int) -> Chosen:
@@ -148,17 +150,37 @@ def _measured(work: Work, config: CoresetConfig, budget: int, chosen: dict[int, 
     measured: Json = {
         "method": config.method if chosen else "an earlier selection",
         "budget": budget,
-        "proxies": [_proxy_facts(work, seed, made, made.tested) for seed, made in chosen.items() if made.tested],
+        "proxies": [
+            _proxy_facts(work, config, seed, made, made.tested) for seed, made in chosen.items() if made.tested
+        ],
         "arms": [arm_facts(work.dataset, arm) for arm in arms],
         "comparisons": _comparisons(config, chosen, arms),
         "agreement": _agreements(work, config, budget, chosen, arms),
     }
-    return {**measured, "payments": _payments(measured)}
+    return {**measured, "payments": _payments(measured), "separation": _separation(work, config, chosen, arms)}
 
 
-def _proxy_facts(work: Work, seed: int, made: Chosen, tested: Tested) -> Json:
+def _separation(work: Work, config: CoresetConfig, chosen: dict[int, Chosen], arms: list[Arm]) -> list[Json]:
+    """Do the frozen features of the proxy tell the classes apart? One look: features and labels are the same for all seeds."""
+    features = chosen[config.seed].proxies[0].features if chosen and chosen[config.seed].proxies else None
+    if features is None:
+        return []
+    found = work.separation("separation", features, work.dataset.ids, labels_of(work.dataset))
+    of_seed = sorted((arm for arm in arms if arm.seed == config.seed), key=lambda arm: arm.name != "full")
+    return [told_apart(work.dataset, found, of_seed[0], config.seed)]
+
+
+def _embedding(proxy: Fitted, config: CoresetConfig) -> Json:
+    """Seconds that the features of the proxy took, where the target does not need the same ones anyway."""
+    if proxy.features is None or config.target.features == config.proxy.features:
+        return {}
+    return {"embed": proxy.features.facts["seconds"]}
+
+
+def _proxy_facts(work: Work, config: CoresetConfig, seed: int, made: Chosen, tested: Tested) -> Json:
     facts = arm_facts(work.dataset, Arm("proxy model", "epochs", seed, made.proxies[0], tested))
     facts["seconds"] = {
+        **_embedding(made.proxies[0], config),
         "train": sum(f.seconds for f in made.proxies),
         **work.run.seconds(f"selection/seed-{seed}"),
         "test": tested.seconds,
@@ -223,9 +245,8 @@ def _payments(measured: Json) -> list[Json]:
 
     None of an earlier selection: what that had cost is not known here.
     """
-    selecting = {
-        p["seed"]: sum(p["seconds"][part] for part in ("train", "score", "select")) for p in measured["proxies"]
-    }
+    counted = ("embed", "train", "score", "select")
+    selecting = {p["seed"]: sum(p["seconds"].get(part, 0.0) for part in counted) for p in measured["proxies"]}
     training = {(a["arm"], a["equal"], a["seed"]): a["seconds"]["train"] for a in measured["arms"]}
     found = []
     for judged in measured["comparisons"]:

@@ -8,13 +8,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.config import RunConfig
+from svp.config import PREVIOUS, RunConfig
 from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import BudgetError, DataError, SettingError
 from svp.labels import Answer, Batch, LabelStore, Round
-from svp.runs import PARTS, Run, digest
+from svp.runs import DONE, PARTS, Run, digest
 from svp.select import Cover, Selection, find_method, resolve_budget, select
+from svp.workflows.features import Features
 from svp.workflows.work import Fitted, Show, Work, check_needs, model_seed, refuse_options, settled, silent
 
 
@@ -171,6 +172,30 @@ class Session:
                 break
         return self._fit(round_, ids, labels, 1)[0]
 
+    def target(self, n: int) -> Fitted | None:
+        """The target on the first `n` labels, where a proxy on its features has had it trained; else None."""
+        ids, labels = self.labelled(n)
+        folders = {_round_folder(asked.round + 1, ids, labels) for asked in self._store.rounds()}
+        done = [folder for folder in folders if (self._run.folder / folder / "target" / DONE).exists()]
+        if not done:
+            return None
+        return self._work.train(f"{done[0]}/target", self.config.target, ids, labels, self.config.seed)
+
+    def features(self) -> Features | None:
+        """The frozen features by which the last question was chosen; None where it was drawn, or the proxy sees the inputs."""
+        asked = [r for r in self._store.rounds() if r.origin == self.config.method]
+        if not asked or not find_method(self.config.method)[1].asks_model:
+            return None
+        if self.config.proxy.features.source == PREVIOUS:
+            return self._previous(asked[-1].round)
+        return self._work.features(self.config.proxy)
+
+    def drawn(self) -> NDArray[np.int64]:
+        """Ids that were asked for at random, by no model."""
+        chosen = {r.round for r in self._store.rounds() if r.origin == self.config.method}
+        batches = [b.ids for b in self._store.history() if isinstance(b, Batch) and b.round not in chosen]
+        return np.concatenate([np.zeros(0, np.int64), *batches])
+
     def selection_seconds(self, n: int) -> dict[str, float]:
         """Seconds to train, score and select up to `n` labels, counted as Coleman et al. 2020 do: without the training that
         would follow the last answer."""
@@ -179,7 +204,10 @@ class Session:
             if total >= n:
                 break
             total += asked.asked
-            for stage in self._run.folder.glob(f"rounds/{asked.round:03d}-*/*"):
+            stages = [*self._run.folder.glob(f"rounds/{asked.round:03d}-*/*")]
+            if stages and not any(seconds.values()):
+                stages += self._run.folder.glob("features/*")  # made once, for the first round that is no draw
+            for stage in stages:
                 for part, took in self._run.seconds(str(stage.relative_to(self._run.folder))).items():
                     seconds[part] += took
         return seconds
@@ -200,6 +228,7 @@ class Session:
         }
 
     def _fit(self, round_: int, ids: NDArray[np.int64], labels: NDArray[np.int64], n_models: int) -> list[Fitted]:
+        features = self._previous(round_) if self.config.proxy.features.source == PREVIOUS else None
         return [
             self._work.train(
                 f"{_round_folder(round_, ids, labels)}/model-{i}",
@@ -207,9 +236,24 @@ class Session:
                 ids,
                 labels,
                 model_seed(self.config.seed, i),
+                features,
             )
             for i in range(n_models)
         ]
+
+    def _previous(self, round_: int) -> Features:
+        """Features of the target as it was a round before: trained on what was labelled when the question before was asked.
+
+        So it can be trained while people still answer that question. Where there was none before, or its labels were of one
+        class, it is trained on the first labels that are of two.
+        """
+        for asked in range(max(0, round_ - 2), round_):
+            ids, labels = self._store.labelled_after(asked)
+            if len(np.unique(labels)) > 1:
+                break
+        folder = _round_folder(asked + 1, ids, labels)
+        target = self._work.train(f"{folder}/target", self.config.target, ids, labels, self.config.seed)
+        return self._work.features_of(f"{folder}/features", target)
 
 
 def _round_folder(round_: int, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> str:

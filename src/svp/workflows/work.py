@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from svp.audit import Agreement, agreement
 from svp.chance import spawn_seed
-from svp.config import CHANGES_NOTHING, ComputeConfig, RunConfig, TrainConfig
+from svp.config import CHANGES_NOTHING, PREVIOUS, ComputeConfig, RunConfig, TrainConfig
 from svp.data import DATASETS, load
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError, StorageError, TrainingError
@@ -35,7 +35,9 @@ from svp.runs import (
 )
 from svp.select import Cover, Method, Rank, Selection, find_method, score, select
 from svp.select.table import Shape, path_of
+from svp.separation import separation
 from svp.signals import KINDS, Signals
+from svp.workflows.features import Features, FromNet, embed, inputs_of, source_of, stand_in, uses_net
 
 if TYPE_CHECKING:
     from svp.learners.compute import Compute
@@ -73,8 +75,18 @@ def silent(what: str, done: int, total: int, note: str = "") -> None:
 class Fitted:
     """A trained model: the stage that holds it, and the learner, whose files are read when it is first asked."""
 
-    def __init__(self, stage: Stage, config: TrainConfig, learner: Learner, n: int, *, loaded: bool) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        config: TrainConfig,
+        learner: Learner,
+        n: int,
+        *,
+        loaded: bool,
+        features: Features | None = None,
+    ) -> None:
         self.stage, self.config, self.learner, self.n = stage, config, learner, n  # n: training examples
+        self.features = features  # what it sees in place of the inputs
         self._loaded = loaded
 
     @property
@@ -95,6 +107,7 @@ class Fitted:
 
     def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
         self.ready()
+        dataset = dataset if self.features is None else self.features.of(dataset)
         outputs = self.learner.predict(dataset, ids, embeddings=embeddings)
         if wrong := int((~np.isfinite(outputs.probs).all(axis=1)).sum()):
             raise TrainingError(
@@ -147,11 +160,12 @@ def kind_of(method: str) -> str:
 
 @dataclass(frozen=True)
 class Tested:
-    """A model's answers about the test part: (n_test,) class numbers, and whether they are right."""
+    """A model's answers about the test part: (n_test,) class numbers, whether they are right, and (n_test, c) probabilities."""
 
     predicted: NDArray[np.int64]
     correct: NDArray[np.bool_]
     seconds: float
+    probs: NDArray[np.float32]
 
 
 class Work:
@@ -160,6 +174,7 @@ class Work:
     def __init__(self, run: Run, dataset: Dataset, compute: ComputeConfig, show: Show = silent) -> None:
         self.run, self.dataset, self.show = run, dataset, show
         self._compute_config = compute
+        self._features: dict[str, Features] = {}
 
     @cached_property
     def compute(self) -> "Compute":
@@ -176,39 +191,79 @@ class Work:
 
     def decided(self, *models: TrainConfig) -> ComputeConfig:
         """The compute settings with nothing left to decide, where one of these models is a net."""
-        if not any(find(m).is_net for m in models):
-            return self._compute_config
-        return ComputeConfig(**asdict(self.compute))
+        nets = any(find(m).is_net or uses_net(m.features) for m in models)
+        return ComputeConfig(**asdict(self.compute)) if nets else self._compute_config
 
-    def learner(self, config: TrainConfig, seed: int) -> Learner:
-        return make_learner(config, self.dataset, seed=seed, compute=self.compute if find(config).is_net else None)
+    def learner(self, config: TrainConfig, seed: int, dataset: Dataset) -> Learner:
+        return make_learner(config, dataset, seed=seed, compute=self.compute if find(config).is_net else None)
+
+    def features(self, config: TrainConfig) -> Features | None:
+        """Stage: what the model sees in place of the inputs, made once for all that see the same; None where it sees these."""
+        key = json.dumps(config.features.model_dump(mode="json"))
+        if config.features.source is None or key in self._features:
+            return self._features.get(key)
+        source = source_of(
+            config.features, self.dataset, lambda net: self.learner(net, 0, self.dataset), self._computed
+        )
+        self._features[key] = embed(self.run, self.dataset, self._inputs, source, show=self.show)
+        return self._features[key]
+
+    def features_of(self, name: str, fitted: Fitted) -> Features:
+        """Stage: the features that a model trained in this run makes of the inputs."""
+        if name not in self._features:
+            fitted.ready()
+            facts = {"kind": "previous", "source": PREVIOUS, "model": fitted.config.model, "n": fitted.n}
+            source = FromNet(fitted.learner, fitted.config.model, {"model": fitted.origin}, facts, tests=False)
+            self._features[name] = embed(self.run, self.dataset, self._inputs, source, name, show=self.show)
+        return self._features[name]
+
+    @cached_property
+    def _inputs(self) -> str:
+        return inputs_of(self.dataset)
+
+    def _computed(self) -> Json:
+        return {f"compute.{key}": value for key, value in self.compute.facts().items()}
 
     def train(
-        self, name: str, config: TrainConfig, ids: NDArray[np.int64], labels: NDArray[np.int64], seed: int
+        self,
+        name: str,
+        config: TrainConfig,
+        ids: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        seed: int,
+        features: Features | None = None,
     ) -> Fitted:
-        """Stage: fit a new model on (m,) ids, given in ascending order, with their labels."""
-        learner = self.learner(config, seed)
+        """Stage: fit a new model on (m,) ids, given in ascending order, with their labels.
+
+        features  what it sees, where the settings alone do not say that
+        """
+        features = features or self.features(config)
+        dataset = self.dataset if features is None else features.seen
+        learner = self.learner(config, seed, dataset)
+        settings = {key: value for key, value in config.flat().items() if key != "seeds" and value is not None}
         made_from = {
-            **{f"train.{key}": value for key, value in config.flat().items() if key != "seeds" and value is not None},
+            # Of features it counts what they are, not where they lie.
+            **{f"train.{key}": value for key, value in settings.items() if not key.startswith("features.")},
             **({} if learner.initial_weights is None else {"initial_weights": learner.initial_weights}),
+            **({} if features is None else {"features": features.origin}),
             "dataset": self.dataset.fingerprint,
             "ids": digest(ids),
             "labels": digest(labels),
             "seed": seed,
-            **({f"compute.{key}": value for key, value in self.compute.facts().items()} if find(config).is_net else {}),
+            **(self._computed() if find(config).is_net else {}),
         }
         stage = self.run.stage(name, made_from, ("svp.data.base", *learner.code))
         if stage.done:
-            return Fitted(stage, config, learner, len(ids), loaded=False)
+            return Fitted(stage, config, learner, len(ids), loaded=False, features=features)
         what = f"training {config.model} on {len(ids):,} examples"
 
         def progress(record: EpochRecord, n_epochs: int) -> None:
             self.show(what, int(record["epoch"]) + 1, n_epochs, f"accuracy {record['accuracy']:.1%}")
 
         self.show(what, 0, config.epochs_for(config.shown(len(ids))))
-        history = learner.fit(self.dataset, ids, labels, folder=stage.folder, progress=progress)
+        history = learner.fit(dataset, ids, labels, folder=stage.folder, progress=progress)
         stage.finish(seconds=sum(record["seconds"] for record in history), epochs=len(history), n=len(ids))
-        return Fitted(stage, config, learner, len(ids), loaded=True)
+        return Fitted(stage, config, learner, len(ids), loaded=True, features=features)
 
     def choose(
         self,
@@ -268,6 +323,28 @@ class Work:
             stage.finish(inference_seconds=inference, ranking_seconds=ranking, n=len(ids))
         return Ranked.read(stage.folder)
 
+    def separation(
+        self,
+        name: str,
+        features: Features,
+        ids: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        scored: NDArray[np.bool_] | None = None,
+    ) -> Json:
+        """Stage: do features tell apart the classes of these (m,) labelled ids? scored: as in `separation`."""
+        made_from = {
+            "features": features.origin,
+            "ids": digest(ids),
+            "labels": digest(labels),
+            "scored": None if scored is None else digest(scored),
+        }
+        stage = self.run.stage(name, made_from, ("svp.chance", "svp.separation"))
+        if not stage.done:
+            self.show("looking whether the features tell the classes apart", 0, 0)
+            inputs = features.seen.inputs[features.seen.positions(ids)]
+            stage.finish(**separation(inputs, labels, ids, scored).facts())
+        return dict(stage.facts)
+
     def test(self, name: str, fitted: Fitted) -> Tested:
         """Stage: the one look at the test part."""
         test = test_part(self.dataset)
@@ -280,11 +357,26 @@ class Work:
             seconds = time.perf_counter() - begin
             write_array(stage.folder / "probs.npy", probs)
             stage.finish(seconds=seconds)
-        predicted = read_array(stage.folder / "probs.npy").argmax(axis=1)
-        return Tested(predicted, predicted == labels_of(test), stage.facts["seconds"])
+        probs = read_array(stage.folder / "probs.npy")
+        predicted = probs.argmax(axis=1)
+        return Tested(predicted, predicted == labels_of(test), stage.facts["seconds"], probs)
 
-    def finish(self, config: RunConfig, **measured: Any) -> Run:
-        """Write metrics.json: what is true of every workflow, and what this one measured. Returns the run."""
+    def saw(self, config: TrainConfig) -> Json:
+        """What a model of this run knew before it saw a label: its features, and the weights that it began with."""
+        if config.features.source == PREVIOUS:
+            return {"features": {"kind": "previous"}, "initial_weights": None}
+        features = self.features(config)
+        dataset = self.dataset if features is None else features.seen
+        return {
+            "features": None if features is None else features.facts,
+            "initial_weights": self.learner(config, 0, dataset).initial_weights if find(config).is_net else None,
+        }
+
+    def finish(self, config: RunConfig, *, chooses: bool = True, **measured: Any) -> Run:
+        """Write metrics.json: what is true of every workflow, and what this one measured. Returns the run.
+
+        chooses  a proxy was trained, if the method asks one
+        """
         metrics = {
             "format": METRICS_FORMAT,
             "workflow": config.workflow,
@@ -294,6 +386,10 @@ class Work:
             "majority_rate": majority_rate(labels_of(self.dataset), labels_of(test_part(self.dataset))),
             "margin": config.margin,
             "load_seconds": self.run.environment["load"]["seconds"],
+            "saw": {
+                "proxy": self.saw(config.proxy) if chooses and find_method(config.method)[1].asks_model else None,
+                "target": self.saw(config.target),
+            },
             **measured,
         }
         write_json(self.run.folder / "metrics.json", metrics)
@@ -436,7 +532,9 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
     check_device(
         config.compute.device, [config.proxy, config.target] if chooses and method.asks_model else [config.target]
     )
-    trial(config.target, dataset)
+    if config.target.features.source == PREVIOUS:
+        raise SettingError(f"target.features {PREVIOUS!r} is for proxies: the target is what they are made by")
+    trial(config.target, stand_in(config.target, dataset, config.target, tested=True))
     if not chooses:
         return
     check_needs(config, dataset)
@@ -464,7 +562,7 @@ def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = T
     method = method.under(method.settle(config.method, config.options))
     if not method.reads:
         return
-    gives = {"probs", "labels", *(trial(config.proxy, dataset).gives if method.asks_model else ())}
+    gives = {"probs", "labels", *(_tried(config, dataset).gives if method.asks_model else ())}
     hidden = set() if trained_on_all else {"labels", "signals"}
     kinds = {need: KIND_OF.get(need, need) for need in method.reads}
     if unmet := [need for need, kind in kinds.items() if kind not in gives - hidden]:
@@ -479,6 +577,11 @@ def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = T
         raise MissingInput(
             f"{config.method} needs {named}, which {lacks}; choose another method (svp list methods), or another proxy"
         )
+
+
+def _tried(config: RunConfig, dataset: Dataset) -> Learner:
+    """The proxy, made to be looked at."""
+    return trial(config.proxy, stand_in(config.proxy, dataset, config.target, tested=config.workflow == "coreset"))
 
 
 def as_paths(folders: str | Path | Sequence[str | Path]) -> list[Path]:
