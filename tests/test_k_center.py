@@ -43,6 +43,8 @@ def made(kind: str, n: int, d: int, rng: np.random.Generator) -> NDArray[Any]:
         points = rng.normal(size=(n, d)) * 1e-22
         points[: n // 2 : 2], points[1 : n // 2 : 2] = 1, -1
         return points
+    if kind == "near a plane":  # few directions are enough
+        return rng.normal(size=(n, 2)) @ rng.normal(size=(2, d)) + rng.normal(size=(n, d)) * 1e-3 + 100
     if kind == "huge":
         return rng.normal(size=(n, d)) * 1e200
     assert kind == "tiny"
@@ -51,11 +53,11 @@ def made(kind: str, n: int, d: int, rng: np.random.Generator) -> NDArray[Any]:
 
 KINDS = [
     "normal", "grid", "shifted grid", "near ties", "nearer ties", "one-hot", "one value", "outlier", "dust",
-    "huge", "tiny",
+    "near a plane", "huge", "tiny",
 ]  # fmt: skip
 
 
-SMALL = {"_BLOCK": 5, "_ROWS": 3, "_COLUMNS": 4, "_PAIR_NUMBERS": 6}
+SMALL = {"_BLOCK": 5, "_ROWS": 3, "_COLUMNS": 4, "_PAIR_NUMBERS": 6, "_MARKS": 1, "_IN_REACH": 3, "_PAYS": 0}
 TRUE = {name: getattr(k_center, name) for name in SMALL}
 
 
@@ -154,6 +156,26 @@ def test_lower_bounds_are_below_and_not_far(kind: str, d: int) -> None:
     squares = left[:, -2].astype(np.float64)[:, None] + right[:, -1].astype(np.float64)
     assert (bounds <= exact).all()
     assert (exact <= bounds + 4 * space.slack * squares + 2.0**-96).all()
+    for k in {1, d // 2, d} - {0}:
+        space.basis = np.linalg.qr(np.random.default_rng(2).normal(size=(d, d)))[0][:, :k]
+        assert (space.left(rows) @ space.right(rows).T <= exact).all()
+
+
+def test_points_near_a_subspace_are_told_apart_along_few_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_blocks(monkeypatch, TRUE | {"_PAYS": 0})
+    rng = np.random.default_rng(0)
+    flat = rng.normal(size=(600, 3)) @ rng.normal(size=(3, 40)) + rng.normal(size=(600, 40)) * 0.01 + 1_000
+    round_ = rng.normal(size=(600, 3))
+    everything = np.arange(600)
+    basis = k_center._directions(geometry.Space(flat, everything[:0], everything), everything)
+    assert basis is not None
+    assert basis.shape[1] < 20
+    assert k_center._directions(geometry.Space(round_, everything[:0], everything), everything) is None
+    chosen = select("k_center", 500, embeddings=flat, already=[0])
+    monkeypatch.setattr(k_center, "_directions", lambda space, candidates: None)
+    whole = select("k_center", 500, embeddings=flat, already=[0])
+    assert (chosen.ids == whole.ids).all()
+    assert (chosen.gains == whole.gains).all()
 
 
 def test_the_radius_is_at_most_twice_the_best() -> None:
