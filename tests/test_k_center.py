@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from svp import machine
 from svp.chance import hash_ids
 from svp.errors import SettingError
 from svp.select import geometry, k_center, select
@@ -57,7 +58,8 @@ KINDS = [
 ]  # fmt: skip
 
 
-SMALL = {"_BLOCK": 5, "_ROWS": 3, "_COLUMNS": 4, "_PAIR_NUMBERS": 6, "_MARKS": 1, "_IN_REACH": 3, "_PAYS": 0}
+SMALL = {"_BLOCK": 5, "_ROWS": 3, "_COLUMNS": 4, "_PAIR_NUMBERS": 6, "_MARKS": 1, "_FEW": 2, "_IN_REACH": 3}
+SMALL |= {"_PAYS": 0, "_SAMPLE": 32, "_SHARE": 1 << 20, "_KEPT": 200}
 TRUE = {name: getattr(k_center, name) for name in SMALL}
 
 
@@ -132,6 +134,10 @@ def test_blocks_threads_and_row_order_change_nothing(
     for size in (1, 64, 1000):
         set_blocks(monkeypatch, dict.fromkeys(SMALL, size))
         assert run(points[order], order) == first
+    set_blocks(monkeypatch, SMALL | {"_BLOCK": 20, "_SHARE": 16})
+    for module in (machine, k_center):
+        monkeypatch.setattr(module, "n_cores", lambda: 3)
+    assert run() == first
 
 
 @pytest.mark.parametrize("kind", ["normal", "grid", "near ties"])
@@ -159,6 +165,24 @@ def test_lower_bounds_are_below_and_not_far(kind: str, d: int) -> None:
     for k in {1, d // 2, d} - {0}:
         space.basis = np.linalg.qr(np.random.default_rng(2).normal(size=(d, d)))[0][:, :k]
         assert (space.left(rows) @ space.right(rows).T <= exact).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("d", [1, 5, 64, 500])
+def test_a_ceiling_within_the_product_hides_no_pair_below_it(
+    kind: str, d: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_blocks(monkeypatch, TRUE)
+    points = made(kind, 60, d, np.random.default_rng(1))
+    everything = np.arange(60)
+    space = geometry.Space(points, everything[:0], everything)
+    rows = space.rows(everything)
+    left, right = space.left(rows), space.right(rows)
+    exact = np.array([geometry.squared(rows, row) for row in rows])
+    for ceiling in (exact[0], np.nextafter(exact[:, 1], np.inf), exact.max(axis=1), np.full(60, 4.0 * d)):
+        below = np.zeros(exact.size, bool)
+        below[k_center._Room().below(left, right, ceiling, space.slack)] = True
+        assert below.reshape(exact.shape)[exact < ceiling[:, None]].all()
 
 
 def test_points_near_a_subspace_are_told_apart_along_few_directions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,13 +48,6 @@ class Space:
 
     def left(self, rows: Floats) -> Factors:
         """(k, width) float32 such that left(x) @ right(c).T is a lower bound of squared(x, c)."""
-        return self._extended(rows, 1.0, flip=False)
-
-    def right(self, rows: Floats) -> Factors:
-        """(k, width) float32, the other factor."""
-        return self._extended(rows, -2.0, flip=True)
-
-    def _extended(self, rows: Floats, factor: float, *, flip: bool) -> Factors:
         centred = rows - self.mean
         along = centred if self.basis is None else centred @ self.basis
         # |x - c|^2 = |x|^2 + |c|^2 - 2 x.c, each square lowered by the slack of the whole row, which covers that the
@@ -62,9 +55,20 @@ class Space:
         squares = np.einsum("ij,ij->i", along, along) - self.slack * np.einsum("ij,ij->i", centred, centred) - 2.0**-100
         out = np.empty((len(rows), self.width), np.float32)
         out[:, :-2] = along
-        out[:, :-2] *= factor
-        out[:, -2], out[:, -1] = (1.0, squares) if flip else (squares, 1.0)
+        out[:, -2] = squares
+        out[:, -1] = 1
         return out
+
+    def right(self, rows: Floats) -> Factors:
+        """(k, width) float32, the other factor."""
+        return turned(self.left(rows))
+
+
+def turned(left: Factors) -> Factors:
+    """The right factor of rows whose left one is at hand."""
+    out = left * np.float32(-2)
+    out[:, -2], out[:, -1] = 1, left[:, -2]
+    return out
 
 
 def scale_of(embeddings: NDArray[np.generic], *parts: Ints) -> float:

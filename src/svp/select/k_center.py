@@ -3,13 +3,15 @@
 Which point is farthest is decided by the formula of `geometry`, and among equals by the order of the candidates.
 """
 
+from collections import deque
 from heapq import heapify, heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
 
 from svp.chance import hash_ids
-from svp.select.geometry import Factors, Space, split, squared
+from svp.machine import each, n_cores
+from svp.select.geometry import Factors, Space, split, squared, turned
 from svp.select.table import Floats, Ints, Picks
 
 # Points refreshed together, and sizes of one matrix product, whose result stays in a
@@ -18,13 +20,18 @@ _BLOCK = 1024
 _ROWS = 256
 _COLUMNS = 1024
 _PAIR_NUMBERS = 1 << 15
-# Where more marks than this fall on each point of a product, a first distance each thins them out; where each point of a
-# block has more others in reach than this, their distances are computed when it is picked.
+# A thread more for so many pairs of a point and a centre.
+_SHARE = 1 << 20
+# Left factors are held for all points where they are no more numbers than this (64 MB).
+_KEPT = 1 << 24
+# Where more marks than this fall on each point of a product, or there are few centres, a first distance each thins them
+# out; where each point of a block has more others in reach than this, their distances are computed when it is picked.
 _MARKS = 2
+_FEW = 256
 _IN_REACH = 16
 # Directions are looked for among so many points, and where pairs are more than so many times d^2: else it cannot pay. A
 # distance by the formula costs as much as so many columns of a product, for each coordinate.
-_SAMPLE = 512
+_SAMPLE = 1024
 _PAYS = 1000
 _FORMULA = 100
 
@@ -53,8 +60,8 @@ def k_center(
     guarantee   the largest distance to a chosen example is at most twice the least possible (for start=1)
     cost        time: at most n (m + budget) d operations for m already chosen, nearly all of them in matrix products,
                 and usually far fewer; brute-force speed where very many distances are equal. Memory beside the
-                embeddings: about 50 n + 4 (m + budget) (d + 30) bytes, a copy of the m rows while repeats among them
-                are looked for, and a few MB of blocks
+                embeddings: about 50 n + 4 (m + budget) (d + 30) bytes, 4 n (d + 2) more where that is at most 64 MB, a
+                copy of the m rows while repeats among them are looked for, and a few MB of blocks for each core
     Gonzalez 1985, "Clustering to minimize the maximum intercluster distance"; used for active learning by Sener and
     Savarese 2018, "Active learning for convolutional neural networks: a core-set approach", algorithm 1.
 
@@ -64,22 +71,22 @@ def k_center(
     where the points lie near a subspace, so do far narrower ones, along the leading principal directions.
     """
     space = Space(embeddings, already, candidates)
-    if len(candidates) * (len(already) + budget) > _PAYS * len(space.mean) ** 2:
+    if len(candidates) * (len(already) + budget) > _PAYS * max(_SAMPLE // 8, len(space.mean)) ** 2:
         space.basis = _directions(space, candidates)
     minima = _Minima(space, candidates, capacity=len(already) + budget)
     if len(already):
         rows = np.ascontiguousarray(embeddings[already])
         # Centres that repeat an earlier one change nothing, except that all their distances would tie.
         _, first = np.unique(rows.view(np.dtype((np.void, rows[0].nbytes))).ravel(), return_index=True)
-        minima.add_centres(already[np.sort(first)])
+        for pos in split(already[np.sort(first)], _BLOCK):
+            minima.add_centres(pos, space.right(space.rows(pos)))
     elif start == 1:
         minima.take(np.array([_most_central(space, candidates)])[:budget])
     else:
         by_chance = np.argsort(hash_ids(ids[candidates], seed, "start"), kind="stable")
         for block in split(by_chance[: min(start, budget)], _BLOCK):
             minima.take(block)
-    for block in split(np.arange(len(candidates)), _BLOCK):
-        minima.refresh(block, fence=np.inf)  # a first bound for every point, from the first centres
+    minima.refresh(np.arange(len(candidates)), fence=np.inf)  # a first bound for every point, from the first centres
     while len(minima.picks) < budget:
         minima.take_farthest(budget - len(minima.picks))
     return minima.result()
@@ -108,52 +115,73 @@ class _Minima:
         self.n_centres = 0
         self.picks: list[int] = []
         self.gains: list[float] = []
-        self.tile = _Tile()
+        self.rooms = [_Room() for _ in range(n_cores())]
+        self.kept: Factors | None = None
+        if len(candidates) * space.width <= _KEPT:
+            self.kept = np.empty((len(candidates), space.width), np.float32)
+            for block in split(np.arange(len(candidates)), _BLOCK):
+                self.kept[block] = space.left(space.rows(candidates[block]))
 
-    def add_centres(self, pos: Ints) -> None:
-        """These positions count as chosen from now on."""
-        for block in split(pos, _BLOCK):
-            new = slice(self.n_centres, self.n_centres + len(block))
-            self.centres[new] = block
-            self.factors[new] = self.space.right(self.space.rows(block))
-            self.n_centres = new.stop
+    def add_centres(self, pos: Ints, right: Factors) -> None:
+        """These positions, with their right factors, count as chosen from now on."""
+        new = slice(self.n_centres, self.n_centres + len(pos))
+        self.centres[new], self.factors[new] = pos, right
+        self.n_centres = new.stop
+
+    def left(self, points: Ints) -> Factors:
+        """The left factors of these points, a copy."""
+        return self.space.left(self.space.rows(self.candidates[points])) if self.kept is None else self.kept[points]
 
     def refresh(self, block: Ints, fence: float) -> None:
         """Account for all centres, except where a minimum falls below `fence` on the way: those are out."""
         block = block[np.argsort(self.seen[block], kind="stable")]
         unseen = self.n_centres - int(self.seen[block[0]]) if len(block) else 0
-        for points in split(block, min(_BLOCK, max(_ROWS, self.tile.size // max(1, unseen)))):
-            first = int(self.seen[points].min())
-            if first == self.n_centres:
-                break
-            left = self.space.left(self.space.rows(self.candidates[points]))
-            while first < self.n_centres and len(points):
-                stop = min(first + _COLUMNS, self.n_centres)
-                self._lower(points, left, first, stop)
-                self.seen[points] = np.maximum(self.seen[points], stop)
-                keep = self.lowest[points] >= fence
-                points, left, first = points[keep], left[keep], stop
+        tiles = split(block, min(_BLOCK, max(_ROWS, _ROWS * _COLUMNS // max(1, unseen))))
+        deque(each(lambda points: self._see(points, fence), tiles, len(block) * unseen // _SHARE), maxlen=0)
 
-    def _lower(self, points: Ints, left: Factors, first: int, stop: int) -> None:
+    def _see(self, points: Ints, fence: float) -> None:
+        """The same for points of a tile: what it reads and writes is theirs, so tiles may have threads of their own."""
+        first = int(self.seen[points].min())
+        if first == self.n_centres:
+            return
+        left, room = self.left(points), self.rooms.pop()
+        while first < self.n_centres and len(points):
+            stop = min(first + _COLUMNS, self.n_centres)
+            self._lower(points, left, first, stop, room)
+            self.seen[points] = np.maximum(self.seen[points], stop)
+            keep = self.lowest[points] >= fence
+            points, left, first = points[keep], left[keep], stop
+        self.rooms.append(room)
+
+    def _lower(self, points: Ints, left: Factors, first: int, stop: int, room: "_Room") -> None:
         """Let k points see the centres first .. stop - 1."""
-        bounds = self.tile.product(self.factors[first:stop], left)
-        ceiling = self.lowest[points]
-        if self.tile.mark(ceiling) > _MARKS * len(points):
-            # What looks nearest gives a ceiling under which few are left.
-            self.tile.mark(bounds.min(axis=0))
-            centre, point = self.tile.marked()
-            exact = self._exact(points[point], first + centre)
-            np.minimum.at(ceiling, point, np.nextafter(exact, np.inf))
-            self.tile.mark(ceiling)
-        centre, point = self.tile.marked()
-        centre, point = first + centre, points[point]
-        exact = self._exact(point, centre)
-        nearer = exact < self.lowest[point]
-        centre, point, exact = centre[nearer], point[nearer], exact[nearer]
-        np.minimum.at(self.lowest, point, exact)
+        right, ceiling = self.factors[first:stop], self.lowest[points]
+        if np.isfinite(ceiling).all() and len(right) > _FEW:
+            place = room.below(left, right, ceiling, self.space.slack)
+            if len(place) <= _MARKS * len(points):
+                point, centre = np.divmod(place, len(right))
+                self._settle(points[point], first + centre)
+                return
+        # What looks nearest gives a ceiling under which few others are left.
+        bounds = room.product(left, right)
+        best = bounds.argmin(axis=1)
+        rows = np.arange(len(points))
+        able = np.flatnonzero(bounds[rows, best] < ceiling)
+        self._settle(points[able], first + best[able])
+        bounds[rows, best] = np.inf
+        point, centre = np.divmod(room.marked(bounds, _up(self.lowest[points])[:, None]), len(right))
+        self._settle(points[point], first + centre)
+
+    def _settle(self, points: Ints, centres: Ints) -> None:
+        """Compute the distances of these pairs, sorted, and keep what is less, or as much but from an earlier centre."""
+        exact = self._exact(points, centres)
+        lowest = self.lowest[points]
+        nearer = (exact < lowest) | ((exact == lowest) & (centres < self.nearest[points]))
+        points, centres, exact = points[nearer], centres[nearer], exact[nearer]
+        np.minimum.at(self.lowest, points, exact)
         # Of equally near centres the first, which is written last.
-        last = np.flatnonzero(exact == self.lowest[point])[::-1]
-        self.nearest[point[last]] = centre[last]
+        last = np.flatnonzero(exact == self.lowest[points])[::-1]
+        self.nearest[points[last]] = centres[last]
 
     def _exact(self, points: Ints, centres: Ints) -> Floats:
         """(p,) squared distances of pairs of a point and a centre."""
@@ -188,33 +216,36 @@ class _Minima:
         return Picks(self.candidates[picks], gains, np.where(nearest < 0, -1, self.centres[nearest]), gains)
 
 
-class _Tile:
-    """Room for one product of centres and points and the marks on it: new memory each time would cost more than the product."""
+class _Room:
+    """Room for one product of points and centres and the marks on it: new memory each time would cost more than the product."""
 
     def __init__(self) -> None:
-        self.size = _COLUMNS * _ROWS
-        self.numbers = np.empty(self.size, np.float32)
-        self.flags = np.zeros(self.size + 8, bool)
+        self.numbers = np.empty(_COLUMNS * _ROWS, np.float32)
+        self.flags = np.zeros(_COLUMNS * _ROWS + 8, bool)
 
-    def product(self, right: Factors, left: Factors) -> Factors:
-        """(m, k) lower bounds of the distances of m centres and k points."""
-        size = len(right) * len(left)
-        self.bounds = np.matmul(right, left.T, out=self.numbers[:size].reshape(len(right), len(left)))
-        return self.bounds
+    def product(self, left: Factors, right: Factors) -> Factors:
+        """(k, m) lower bounds of the distances of k points and m centres."""
+        size = len(left) * len(right)
+        return np.matmul(left, right.T, out=self.numbers[:size].reshape(len(left), len(right)))
 
-    def mark(self, ceiling: NDArray[np.floating]) -> int:
-        """Mark the pairs whose bound is not above the point's ceiling; returns how many eights of pairs hold a marked one."""
-        size = self.bounds.size
-        above = np.nextafter(ceiling.astype(np.float32), np.float32(np.inf))  # it may have been rounded down
-        np.less(self.bounds, above, out=self.flags[:size].reshape(self.bounds.shape))
-        self.flags[size : size + 8] = False
-        self.eights = np.flatnonzero(self.flags[: -(-size // 8) * 8].view(np.uint64) != 0)
-        return len(self.eights)
+    def below(self, left: Factors, right: Factors, ceiling: Floats, slack: float) -> Ints:
+        """Where in the product, read row by row, a bound is not above the ceiling (k,) of its point."""
+        # Taken off within the product: comparing with one number takes a third of the time. The ceiling is part of a sum
+        # that is rounded, as the squares are, hence the slack.
+        squares = left[:, -2].copy()
+        left[:, -2] = squares - ceiling * (1 + slack)
+        gaps = self.product(left, right)
+        left[:, -2] = squares
+        return self.marked(gaps, np.float32(0))
 
-    def marked(self) -> tuple[Ints, Ints]:
-        """The centres and the points of the marked pairs, in the order of the centres."""
-        one, place = np.nonzero(self.flags[: len(self.flags) // 8 * 8].reshape(-1, 8)[self.eights])
-        return np.divmod(self.eights[one] * 8 + place, self.bounds.shape[1])
+    def marked(self, bounds: Factors, above: Factors | np.float32) -> Ints:
+        """Where bounds, read row by row, are less."""
+        flags = self.flags[: -(-bounds.size // 8) * 8]
+        np.less(bounds, above, out=flags[: bounds.size].reshape(bounds.shape))
+        flags[bounds.size :] = False
+        eights = np.flatnonzero(flags.view(np.uint64) != 0)
+        one, place = np.nonzero(flags.reshape(-1, 8)[eights])
+        return np.asarray(eights[one] * 8 + place)
 
 
 class _Block:
@@ -223,10 +254,11 @@ class _Block:
     def __init__(self, minima: _Minima, points: Ints) -> None:
         self.minima, self.points = minima, points
         self.lowest, self.nearest = minima.lowest[points], minima.nearest[points]
-        space = minima.space
-        self.rows = space.rows(minima.candidates[points])
+        self.rows = minima.space.rows(minima.candidates[points])
+        left = minima.left(points)
+        self.right = turned(left)
         # (k, k) lower bounds of the distances from each point, as a centre, to all: most picks come nearer to few.
-        self.bounds = space.right(self.rows) @ space.left(self.rows).T
+        self.bounds = self.right @ left.T
         self.chosen: list[int] = []
 
     def pick(self, i: int) -> None:
@@ -303,7 +335,7 @@ class _Block:
         """Hand what was learned back."""
         self.minima.lowest[self.points] = self.lowest
         self.minima.nearest[self.points] = self.nearest
-        self.minima.add_centres(self.minima.candidates[self.points[self.chosen]])
+        self.minima.add_centres(self.minima.candidates[self.points[self.chosen]], self.right[self.chosen])
         self.minima.seen[self.points] = self.minima.n_centres
 
 
@@ -317,6 +349,11 @@ def _top(values: Floats, size: int) -> tuple[Ints, int | None]:
     others = values.copy()
     others[block] = -np.inf
     return block, int(others.argmax())
+
+
+def _up(values: Floats) -> Factors:
+    """float32 above these float64."""
+    return np.nextafter(values.astype(np.float32), np.float32(np.inf))
 
 
 def _pieces(n: int, d: int) -> list[slice]:
@@ -334,11 +371,14 @@ def _directions(space: Space, candidates: Ints) -> Floats | None:
     d = len(space.mean)
     centred = space.rows(candidates[:: -(-len(candidates) // _SAMPLE)]) - space.mean
     axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1]
-    along = centred @ axes
+    along = (centred @ axes).astype(np.float32)
 
-    def squares(k: int) -> Floats:
-        gram = along[:, :k] @ along[:, :k].T
-        return np.asarray(gram.diagonal()[:, None] + gram.diagonal() - 2 * gram)
+    part = -(-len(along) // 8)  # from an eighth of the sample to all of it
+
+    def squares(k: int) -> Factors:
+        some = along[:, :k]
+        lengths = np.einsum("ij,ij->i", some, some)
+        return np.asarray(lengths[:part, None] + lengths - 2 * some[:part] @ some.T)
 
     lowest = squares(d)
     np.fill_diagonal(lowest, np.inf)
