@@ -48,6 +48,8 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         (["coreset", "cifar10", "--image-size", "8"], 1, "image_size"),
         (["coreset", "--recipe", "nothing"], 1, "svp list recipes"),
         (["coreset", "--recipe", "missing.toml"], 1, "missing.toml"),
+        (["coreset", "--recipe", "digits-active"], 1, "the recipe digits-active is one for svp active"),
+        (["active", "--recipe", "digits-coreset"], 1, "the recipe digits-coreset is one for svp coreset"),
         (["coreset", "photos", "--image-size", "0"], 1, "--image-size: give 1 or more; got '0'"),
         (
             ["coreset", "digits", "--control", "random,full"],

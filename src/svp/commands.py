@@ -244,6 +244,9 @@ def configure(kind: type[C], dataset: str | None, settings: BaseModel | None, co
     if dataset is not None and given.setdefault("dataset", dataset) != dataset:
         raise SettingError(f"two datasets are named, {dataset!r} and {given['dataset']!r}; name one")
     recipe = {} if common.recipe is None else read_recipe(common.recipe)
+    for other in (CoresetConfig, ActiveConfig):
+        if recipe.keys() - kind.model_fields and not recipe.keys() - other.model_fields:
+            raise SettingError(f"the recipe {common.recipe} is one for svp {other.workflow}; give it to that command")
     return kind.make(merge(_meant_for(given, recipe), given), flags=True)
 
 
