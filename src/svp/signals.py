@@ -82,7 +82,7 @@ class Signals:
 
     def hold(self, n_epochs: int) -> bool:
         """Whether the first `n_epochs` stand there, for every example that is shown."""
-        return bool((self._arrays["correct"][:n_epochs, self._rows] != UNSEEN).all())
+        return all((epoch[self._rows] != UNSEEN).all() for epoch in self._arrays["correct"][:n_epochs])
 
     def __getitem__(self, kind: str) -> NDArray[Any]:
         return self._arrays[kind]
