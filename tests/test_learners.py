@@ -385,7 +385,9 @@ def test_a_setting_that_a_classifier_has_no_use_for_is_refused(images: Dataset, 
     default = getattr(TrainConfig(), name)
     for model in ("logistic", OWN + "scaled_logistic"):
         train = TrainConfig.make({"model": model, **setting})
-        words = f"uses features, model, options, seeds alone; {name} = {value} means nothing to it, leave it at {default}"
+        words = (
+            f"uses features, model, options, seeds alone; {name} = {value} means nothing to it, leave it at {default}"
+        )
         refused(SettingError, images, train, model, words)
 
 
