@@ -962,8 +962,9 @@ def test_selection_time_leaves_the_last_training_out(data: Dataset, tmp_path: Pa
         assert by_round[0] == 0  # the random start trains nothing
         found = arms(run)
         took = {n: found[arm, "epochs", 0, n]["selection_seconds"] for n in (20, 28)}
-        assert list(took[20]) == ["train", "score", "select"]
-        assert all(took[28][part] > took[20][part] > 0 for part in took[20])
+        assert list(took[20]) == ["embed", "train", "score", "select"]
+        assert took[20]["embed"] == took[28]["embed"] == 0  # no model here sees features
+        assert all(took[28][part] > took[20][part] > 0 for part in ("train", "score", "select"))
         assert sum(took[20].values()) == pytest.approx(by_round[1])
         assert sum(took[28].values()) == pytest.approx(by_round[1] + by_round[2])
     assert by_round[3] > 0  # the target's session trained once more, for its evaluation
