@@ -27,7 +27,7 @@ _KEPT = 1 << 24
 # Where more marks than this fall on each point of a product, or there are few centres, a first distance each thins them
 # out; where each point of a block has more others in reach than this, their distances are computed when it is picked.
 _MARKS = 2
-_FEW = 768
+_FEW = 256
 _IN_REACH = 16
 # Directions are looked for among so many points, and where pairs are more than so many times d^2: else it cannot pay. A
 # distance by the formula costs as much as so many columns of a product, for each coordinate.
@@ -169,10 +169,8 @@ class _Minima:
         able = np.flatnonzero(bounds[rows, best] < ceiling)
         self._settle(points[able], first + best[able])
         bounds[rows, best] = np.inf
-        above = _up(self.lowest[points])
-        crowded = np.flatnonzero(bounds.min(axis=1) < above)
-        point, centre = np.divmod(room.marked(bounds[crowded], above[crowded, None]), len(right))
-        self._settle(points[crowded[point]], first + centre)
+        point, centre = np.divmod(room.marked(bounds, _up(self.lowest[points])[:, None]), len(right))
+        self._settle(points[point], first + centre)
 
     def _settle(self, points: Ints, centres: Ints) -> None:
         """Compute the distances of these pairs, sorted, and keep what is less, or as much but from an earlier centre."""
