@@ -101,9 +101,9 @@ def test_damaged_files_and_other_files_are_named(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match=r"my set\.npz (is no \.npz file|cannot be read)"):
             load_dataset(path)
-    (tmp_path / "rows.csv").write_text("1,2,3\n")
-    with pytest.raises(DataError, match=r"rows\.csv is no \.npz file"):
-        load_dataset(tmp_path / "rows.csv")
+    (tmp_path / "rows.txt").write_text("1,2,3\n")
+    with pytest.raises(DataError, match=r"rows\.txt is no \.npz file"):
+        load_dataset(tmp_path / "rows.txt")
     np.save(tmp_path / "one.npy", X)
     with pytest.raises(DataError, match=r"one\.npy is no \.npz file"):
         load_dataset(tmp_path / "one.npy")

@@ -134,7 +134,7 @@ def test_224_pixels_are_cut_out_of_256(tmp_path):
 
 
 def test_the_real_size_is_forecast(tmp_path, monkeypatch):
-    monkeypatch.setattr("svp.data.pixels.shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr("svp.data.cache.shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
     kaggle(flat(train(tmp_path)))
     with pytest.raises(StorageError, match=r"13 images of 224 x 224 take 1.9 MiB in the cache, .*smaller image_size"):
         load_dataset("imagenet", root=tmp_path)
