@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from svp.data.base import Progress
 from svp.errors import StorageError
@@ -81,10 +82,10 @@ def replace(path: Path, content: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def flush(file: object) -> None:
+def flush(file: IO[bytes]) -> None:
     """What was written so far stands on the disk."""
-    file.flush()  # type: ignore[attr-defined]
-    os.fsync(file.fileno())  # type: ignore[attr-defined]
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def silent(what: str, done: int, total: int) -> None:
