@@ -18,7 +18,7 @@ import svp
 from benchmarks.run import RESULTS, Unit
 from svp.config import CoresetConfig, read_toml
 from svp.evaluate import difference
-from svp.runs import read_array
+from svp.files import read_array
 
 SEEDS = (0, 1, 2)
 # Fixed, not measured: all arms of a seed must round alike, whatever else the machine does. Seed 0 was run so; the units of one

@@ -22,7 +22,7 @@ import torch
 from benchmarks.run import machine
 from svp.config import ComputeConfig, TrainConfig
 from svp.data.base import Dataset
-from svp.learners import loop, make_learner
+from svp.learners import inference, make_learner
 from svp.learners.compute import decide
 from svp.signals import KINDS, Signals
 
@@ -52,8 +52,8 @@ def share(model: str, n: int) -> dict[str, float]:
     assert dataset.labels is not None
     compute = decide(ComputeConfig(threads=1, compile="off"))
     learner = make_learner(TrainConfig(model=model, epochs=2, augment="crop_flip"), dataset, seed=0, compute=compute)
-    values, written = Clocked(loop.signal_values), Clocked(Signals.write_epoch)
-    loop.signal_values = values  # type: ignore[assignment]
+    values, written = Clocked(inference.signal_values), Clocked(Signals.write_epoch)
+    inference.signal_values = values  # type: ignore[assignment]
     Signals.write_epoch = lambda *given: written(*given)  # type: ignore[method-assign]
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ def share(model: str, n: int) -> dict[str, float]:
             learner.fit(dataset, dataset.ids, dataset.labels, folder=Path(folder))
             whole = time.process_time() - begin
     finally:
-        loop.signal_values = values.function
+        inference.signal_values = values.function
         Signals.write_epoch = written.function  # type: ignore[method-assign]
     recording = values.seconds + written.seconds
     return {

@@ -95,9 +95,9 @@ def company(begin: Clock, end: Clock) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What a figure has to be read beside."""
-    from svp.runs import _processor
+    from svp.provenance import processor
 
-    return {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()}
+    return {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version()}
 
 
 if __name__ == "__main__":

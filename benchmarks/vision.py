@@ -29,7 +29,8 @@ from benchmarks.run import RESULTS, Unit
 from svp.config import ActiveConfig, CoresetConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.evaluate import better, difference, no_worse
-from svp.runs import Run, read_array, read_json
+from svp.files import read_array, read_json
+from svp.runs import Run
 
 Facts = dict[str, Any]
 SEEDS = (0, 1, 2)
@@ -405,7 +406,7 @@ Rankings = dict[str, NDArray[np.float64]]  # by method, (n,) higher = taken firs
 
 def trained_on_all(work: Path, dataset: Dataset) -> Iterator[tuple[str, int, TrainConfig, Path]]:
     """Models of finished stages that saw every example, each once: name, seed, settings, folder."""
-    from svp.runs import digest
+    from svp.files import digest
 
     seen = set()
     for path in sorted(work.glob("*/config.toml")):

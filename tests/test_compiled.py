@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from svp.config import ComputeConfig, TrainConfig
 from svp.errors import TrainingError
-from svp.learners import loop
+from svp.learners import inference, loop
 from svp.learners.compiled import has_compiler, repays
 from svp.learners.compute import Compute, decide
 from svp.learners.resnet import preact
@@ -49,12 +49,12 @@ class Small(nn.Module):
         return out
 
 
-def examples(n: int = 45) -> loop.Examples:
+def examples(n: int = 45) -> inference.Examples:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, n)
     images = torch.from_numpy((rng.integers(0, 90, (n, 4, 4, 3)) + 50 * labels[:, None, None, None]).astype(np.uint8))
     flat = images.float().reshape(-1, 3)
-    return loop.Examples(images, torch.from_numpy(labels), np.arange(n), flat.mean(0), flat.std(0))
+    return inference.Examples(images, torch.from_numpy(labels), np.arange(n), flat.mean(0), flat.std(0))
 
 
 def fit(folder: Path, compute: Compute, net: nn.Module, stop_after: int | None = None) -> dict[str, Tensor]:
@@ -144,7 +144,7 @@ def test_a_checkpoint_from_before_steps_were_compiled_goes_on_plain(
     quick: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     plain = fit(tmp_path / "plain", OFF, Small())
-    save = loop._save
+    save = loop.save
 
     def save_as_before(*given: Any) -> None:
         save(*given)
@@ -153,7 +153,7 @@ def test_a_checkpoint_from_before_steps_were_compiled_goes_on_plain(
             header = {"records": file.metadata()["records"]}
         save_file(tensors, given[-1], header)
 
-    monkeypatch.setattr(loop, "_save", save_as_before)
+    monkeypatch.setattr(loop, "save", save_as_before)
     answers = iter([False, True])
     monkeypatch.setattr(loop, "repays", lambda *_: next(answers))
     resumed = fit(tmp_path / "resumed", AUTO, Small(), stop_after=1)

@@ -19,10 +19,10 @@ from svp import words
 from svp.config import ActiveConfig, CoresetConfig, FeaturesConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError, SvpError, UnknownName
+from svp.files import fill_array, read_array, read_json
 from svp.learners import make_learner
 from svp.learners.compute import Compute
 from svp.report import tables
-from svp.runs import fill_array, read_array, read_json
 from svp.workflows import features as features_module
 from svp.workflows.active import active
 from svp.workflows.coreset import coreset

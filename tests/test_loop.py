@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from svp.chance import shuffled, spawn_seed
 from svp.config import TrainConfig
 from svp.errors import DataError, TrainingError
-from svp.learners import loop
+from svp.learners import checkpoints, inference, loop
 from svp.learners.augment import augment, draw
 from svp.learners.compute import Compute
 from svp.learners.resnet import preact
@@ -38,16 +38,18 @@ def one_thread() -> Any:
     torch.set_num_threads(before)
 
 
-def make_examples(n: int = 45, n_classes: int = 3, seed: int = 0, ids: np.ndarray | None = None) -> loop.Examples:
+def make_examples(n: int = 45, n_classes: int = 3, seed: int = 0, ids: np.ndarray | None = None) -> inference.Examples:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, n_classes, n)
     images = rng.integers(0, 90, (n, 8, 8, 3)) + 50 * labels[:, None, None, None]
     x = torch.from_numpy(images.astype(np.uint8))
     flat = x.float().reshape(-1, 3)
-    return loop.Examples(x, torch.from_numpy(labels), np.arange(n) if ids is None else ids, flat.mean(0), flat.std(0))
+    return inference.Examples(
+        x, torch.from_numpy(labels), np.arange(n) if ids is None else ids, flat.mean(0), flat.std(0)
+    )
 
 
-def part(examples: loop.Examples, rows: np.ndarray) -> loop.Examples:
+def part(examples: inference.Examples, rows: np.ndarray) -> inference.Examples:
     return replace(examples, inputs=examples.inputs[rows], labels=examples.labels[rows], ids=examples.ids[rows])
 
 
@@ -73,7 +75,7 @@ def config(**values: Any) -> TrainConfig:
 
 
 def fit(
-    folder: Path, model: nn.Module, examples: loop.Examples, settings_: TrainConfig, **given: Any
+    folder: Path, model: nn.Module, examples: inference.Examples, settings_: TrainConfig, **given: Any
 ) -> tuple[list[Any], Signals]:
     signals = Signals.create(folder / "signals", settings_.epochs_for(len(examples.ids)), len(examples.ids))
     given = {"seed": 0, "augmentation": "none", "compute": FP32, **given}
@@ -98,7 +100,9 @@ def plain(records: list[Any]) -> list[Any]:
 # --- against a slow obvious loop ------------------------------------------------------------------------------------------
 
 
-def obvious(model: nn.Module, examples: loop.Examples, c: TrainConfig, seed: int) -> tuple[list[float], np.ndarray]:
+def obvious(
+    model: nn.Module, examples: inference.Examples, c: TrainConfig, seed: int
+) -> tuple[list[float], np.ndarray]:
     """Momentum SGD with weight decay, one-cycle, written out; returns losses an epoch and (5, epochs, n) signals."""
     n = len(examples.ids)
     x = ((examples.inputs.float() - examples.mean) / examples.std).permute(0, 3, 1, 2).contiguous()
@@ -161,7 +165,7 @@ def test_plain_signals_are_those_of_the_net_after_the_epoch(tmp_path: Path) -> N
     signals = Signals.create(tmp_path / "signals", 2, len(examples.ids))
 
     def after_epoch(record: Any, n_epochs: int) -> None:
-        probs = loop.predict(net, examples, FP32, embeddings=False).probs
+        probs = inference.predict(net, examples, FP32, embeddings=False).probs
         shown.append(probs[np.arange(len(examples.ids)), examples.labels.numpy()])
 
     loop.train(
@@ -185,7 +189,7 @@ def test_plain_signals_are_those_of_the_net_after_the_epoch(tmp_path: Path) -> N
 def test_signals_by_hand() -> None:
     logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 3.0], [-1.0, -2.0, 5.0]])
     labels = torch.tensor([0, 1, 0])
-    rows = dict(zip(KINDS, loop.signal_values(logits, labels).numpy(), strict=True))
+    rows = dict(zip(KINDS, inference.signal_values(logits, labels).numpy(), strict=True))
     p = np.exp(logits.double().numpy())
     p /= p.sum(axis=1, keepdims=True)
     mine = p[np.arange(3), labels.numpy()]
@@ -197,7 +201,7 @@ def test_signals_by_hand() -> None:
 
 
 def test_a_single_class_is_always_right_and_finite() -> None:
-    values = loop.signal_values(torch.tensor([[3.0], [-2.0]]), torch.zeros(2, dtype=torch.int64)).numpy()
+    values = inference.signal_values(torch.tensor([[3.0], [-2.0]]), torch.zeros(2, dtype=torch.int64)).numpy()
     rows = dict(zip(KINDS, values, strict=True))
     assert rows["correct"].tolist() == rows["p_true"].tolist() == [1, 1]
     assert rows["el2n"].tolist() == [0, 0]
@@ -281,7 +285,7 @@ def test_labels_are_smoothed_for_learning_alone(tmp_path: Path) -> None:
     examples, c = make_examples(), config(label_smoothing=0.3, epochs=1, batch_size=45)
     net, slow = make_net(), make_net()
     _, signals = fit(tmp_path, net, examples, c)
-    x = loop.prepare(examples.inputs, examples, FP32)
+    x = inference.prepare(examples.inputs, examples, FP32)
     logits = slow.train()(x)
     wanted = 0.7 * nn.functional.one_hot(examples.labels, 3) + 0.1
     loss = -(wanted * logits.log_softmax(dim=1)).sum(dim=1).mean()
@@ -467,9 +471,9 @@ def test_rows_shuffled_with_their_ids_train_the_same_net(tmp_path: Path) -> None
 
 def test_scoring_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     examples, net = make_examples(), make_net()
-    first = loop.predict(net, examples, FP32, embeddings=True)
+    first = inference.predict(net, examples, FP32, embeddings=True)
     monkeypatch.setattr(loop, "augment", lambda *_: pytest.fail("augmented while scoring"))
-    again = loop.predict(net.train(), examples, FP32, embeddings=True)
+    again = inference.predict(net.train(), examples, FP32, embeddings=True)
     assert np.array_equal(first.probs, again.probs)
     assert not net.training  # batch statistics are not those of the pool
     with torch.no_grad():
@@ -480,11 +484,11 @@ def test_scoring_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_row_is_scored_alike_whatever_else_is_in_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "SCORING_BATCH", 16)
+    monkeypatch.setattr(inference, "SCORING_BATCH", 16)
     examples, net = make_examples(45), make_net()
-    whole = loop.predict(net, examples, FP32, embeddings=True)
+    whole = inference.predict(net, examples, FP32, embeddings=True)
     rows = np.random.default_rng(0).permutation(45)[:31]
-    some = loop.predict(net, part(examples, rows), FP32, embeddings=True)
+    some = inference.predict(net, part(examples, rows), FP32, embeddings=True)
     assert whole.embeddings is not None
     assert some.embeddings is not None
     # By rounding: sums inside a batch may be ordered otherwise for a batch of another size.
@@ -720,13 +724,13 @@ def test_a_net_of_which_some_is_never_used_resumes(tmp_path: Path) -> None:
 def test_weights_come_back_from_their_file(tmp_path: Path) -> None:
     net, other = make_net(seed=1), make_net(seed=2)
     fit(tmp_path, net, make_examples(), config(epochs=1))
-    loop.save_weights(net, tmp_path / "model.safetensors")
-    loop.load_weights(other, tmp_path / "model.safetensors")
+    checkpoints.save_weights(net, tmp_path / "model.safetensors")
+    checkpoints.load_weights(other, tmp_path / "model.safetensors")
     assert same(state(net), state(other))
     with pytest.raises(DataError, match="cannot take weights"):
-        loop.load_weights(make_net(n_classes=4), tmp_path / "model.safetensors")
+        checkpoints.load_weights(make_net(n_classes=4), tmp_path / "model.safetensors")
     with pytest.raises(DataError, match="cannot take weights"):
-        loop.load_weights(net, tmp_path / "none.safetensors")
+        checkpoints.load_weights(net, tmp_path / "none.safetensors")
 
 
 class Tied(nn.Module):
@@ -746,9 +750,9 @@ def test_a_net_may_use_one_weight_twice(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = Tied()
     fit(tmp_path, net, make_examples(), config(epochs=1, lr=0.01))
-    loop.save_weights(net, tmp_path / "model.safetensors")
+    checkpoints.save_weights(net, tmp_path / "model.safetensors")
     other = Tied()
-    loop.load_weights(other, tmp_path / "model.safetensors")
+    checkpoints.load_weights(other, tmp_path / "model.safetensors")
     assert same(state(net), state(other))
 
 
@@ -766,7 +770,7 @@ def test_the_switches_change_results_by_rounding_only(tmp_path: Path) -> None:
         compute.place(net)
         _, signals = fit(tmp_path / name, net, examples, c, compute=compute)
         assert all(p.dtype == torch.float32 for p in net.parameters())
-        outputs = loop.predict(net, examples, compute, embeddings=True)
+        outputs = inference.predict(net, examples, compute, embeddings=True)
         assert outputs.probs.dtype == np.float32
         assert outputs.embeddings is not None
         assert outputs.embeddings.dtype == np.float32
@@ -781,7 +785,7 @@ def test_the_switches_change_results_by_rounding_only(tmp_path: Path) -> None:
 def test_logits_of_a_net_with_a_head_are_not_rounded_to_bf16() -> None:
     net, examples = make_net(), make_examples()
     compute = replace(FP32, precision="bf16")
-    logits = torch.cat([found for _, found, _ in loop.score(net, examples, compute)])
+    logits = torch.cat([found for _, found, _ in inference.score(net, examples, compute)])
     assert not torch.equal(logits, logits.bfloat16().float())
 
 
@@ -799,6 +803,6 @@ def test_nothing_of_torchs_own_state_is_left_changed() -> None:
 def test_scores_stay_finite_for_sure_nets() -> None:
     logits = torch.tensor([[1e9, -1e9], [0.0, 5000.0]])
     labels = torch.tensor([1, 0])
-    values = loop.signal_values(logits, labels)
+    values = inference.signal_values(logits, labels)
     assert torch.isfinite(values).all()
     assert math.isclose(float(values[4, 0]), math.sqrt(2), rel_tol=1e-6)

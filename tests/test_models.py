@@ -18,9 +18,9 @@ from svp.config import CoresetConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingExtra, RunChanged, SettingError, UnknownName
 from svp.learners import LEARNERS, Learner, find, make_learner
+from svp.learners.checkpoints import save_weights
 from svp.learners.compute import Compute
 from svp.learners.libraries import TorchvisionNet
-from svp.learners.loop import save_weights
 from svp.learners.resnet import PostBlock, count_parameters, projected
 from tests import models_page
 

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svp import runs
+from svp import files, provenance, runs
 from svp.config import CoresetConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, RunChanged, StorageError, SvpError
-from svp.runs import Run, Stage, digest, read_array, read_json, write_array, write_bytes, write_json
+from svp.files import digest, read_array, read_json, write_array, write_bytes, write_json
+from svp.runs import Run, Stage
 
 CODE = ("svp.chance",)
 
@@ -109,9 +110,9 @@ def test_a_file_is_old_or_new_whatever_fails(
         real_fsync(fd)
 
     if step == "open":
-        monkeypatch.setattr(runs, "open", fail, raising=False)
+        monkeypatch.setattr(files, "open", fail, raising=False)
     elif step == "write":
-        monkeypatch.setattr(runs, "open", lambda *args: Broken(real_open(*args)), raising=False)
+        monkeypatch.setattr(files, "open", lambda *args: Broken(real_open(*args)), raising=False)
     elif step == "replace":
         monkeypatch.setattr(os, "replace", fail)
     else:
@@ -132,7 +133,7 @@ def test_a_file_is_old_or_new_whatever_fails(
 
 def test_a_real_full_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = open
-    monkeypatch.setattr(runs, "open", lambda path, mode: real("/dev/full", mode), raising=False)
+    monkeypatch.setattr(files, "open", lambda path, mode: real("/dev/full", mode), raising=False)
     with refused(StorageError, "disk is full", "it continues where it stopped"):
         write_bytes(tmp_path / "file", b"x" * 10)
     assert names(tmp_path) == []
@@ -142,7 +143,7 @@ def test_a_real_full_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ("code", "words"), [(errno.EFBIG, "ulimit -f"), (errno.EIO, "Input/output error"), (errno.EMFILE, "Too many open")]
 )
 def test_every_failed_write_says_what_to_do(code: int, words: str, tmp_path: Path) -> None:
-    with refused(StorageError, words, "choose another folder (--out)"), runs.storage_errors(tmp_path):
+    with refused(StorageError, words, "choose another folder (--out)"), files.storage_errors(tmp_path):
         raise OSError(code, os.strerror(code))
 
 
@@ -153,7 +154,7 @@ def test_a_folder_that_cannot_be_written_is_said(
     def fail(*_: Any, **__: Any) -> Any:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(runs, "open", fail, raising=False)
+    monkeypatch.setattr(files, "open", fail, raising=False)
     with refused(StorageError, "cannot be written", "--out"):
         write_bytes(tmp_path / "file", b"x")
     monkeypatch.undo()
@@ -361,7 +362,7 @@ def test_a_folder_in_which_nothing_was_finished_is_begun_anew(
     changed = config(seed=1) if other == "settings" else config()
     some = data if other != "data" else Dataset.from_arrays(data.inputs, [1, 0] * 3, name="six")
     with Run.start(folder, changed, some) as run:
-        assert run.environment == {**runs.environment(some), "settings": changed.flat()}
+        assert run.environment == {"format": runs.FORMAT, **runs.environment(some), "settings": changed.flat()}
         assert CoresetConfig.load(folder / "config.toml") == changed
         assert names(folder / "sessions") == []
         stage = run.stage("proxy/seed-0/model", {"lr": 2.0}, CODE)
@@ -520,8 +521,8 @@ def test_a_new_version_of_svp_is_no_other_environment(
     tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Run.start(tmp_path / "run", config(), data).close()
-    real = runs.version
-    monkeypatch.setattr(runs, "version", lambda name: "99" if name == "selection-via-proxy" else real(name))
+    real = provenance.version
+    monkeypatch.setattr(provenance, "version", lambda name: "99" if name == "selection-via-proxy" else real(name))
     Run.start(tmp_path / "run", config(), data).close()  # its code counts, stage by stage
 
 
@@ -678,8 +679,8 @@ def test_code_is_what_runs_not_how_it_looks(tmp_path: Path, monkeypatch: pytest.
 
     def of(source: str, where: str = "a.py") -> str:
         (package / where).write_text(source)
-        runs.code_digest.cache_clear()
-        return runs.code_digest(("digested",))
+        provenance.code_digest.cache_clear()
+        return provenance.code_digest(("digested",))
 
     plain = of('def f(x):\n    """Doc."""\n    return x + 1\n')
     assert of("# comment\n\ndef f(x):\n    return (x + 1)  # more\n") == plain
@@ -698,24 +699,24 @@ def test_code_is_read_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (package / "inner" / "deep.py").write_text("x = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     before = {name for name in sys.modules if name.startswith("unrunnable")}
-    whole = runs.code_digest(("unrunnable",))
+    whole = provenance.code_digest(("unrunnable",))
     assert {name for name in sys.modules if name.startswith("unrunnable")} == before == set()
     (package / "inner" / "deep.py").write_text("x = 2\n")
-    runs.code_digest.cache_clear()
-    assert runs.code_digest(("unrunnable",)) != whole
+    provenance.code_digest.cache_clear()
+    assert provenance.code_digest(("unrunnable",)) != whole
     # One of its modules: only that file.
-    runs.code_digest.cache_clear()
-    alone = runs.code_digest(("unrunnable.a",))
+    provenance.code_digest.cache_clear()
+    alone = provenance.code_digest(("unrunnable.a",))
     (package / "a.py").write_text("raise SystemExit('and changed')\n")
-    runs.code_digest.cache_clear()
-    assert runs.code_digest(("unrunnable.a",)) != alone
-    runs.code_digest.cache_clear()
+    provenance.code_digest.cache_clear()
+    assert provenance.code_digest(("unrunnable.a",)) != alone
+    provenance.code_digest.cache_clear()
 
 
 def test_modules_without_a_file_count_by_their_name() -> None:
     names_ = [("sys",), ("no_such_module",), ("no_such_package.module",), ("__main__",), ()]
-    assert len({runs.code_digest(modules) for modules in names_}) == len(names_)
-    assert runs.code_digest(("sys", "svp.chance")) == runs.code_digest(("svp.chance", "sys", "sys"))
+    assert len({provenance.code_digest(modules) for modules in names_}) == len(names_)
+    assert provenance.code_digest(("sys", "svp.chance")) == provenance.code_digest(("svp.chance", "sys", "sys"))
 
 
 # --- other folders --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svp import runs
+from svp import files
 from svp.data.base import Dataset
 from svp.errors import BudgetError, DataError, MissingExtra, SettingError
 from svp.select import METHODS, Selection, resolve_budget, select
@@ -126,14 +126,14 @@ def test_options_of_any_kind_can_be_saved(tmp_path: Path) -> None:
 def test_a_save_cut_off_between_its_files_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "p.parquet"
     chosen().save(path)
-    write = runs.write_bytes
+    write = files.write_bytes
 
     def fail_on_origin(target: Path, data: bytes) -> None:
         if target.suffix == ".json":
             raise KeyboardInterrupt
         write(target, data)
 
-    monkeypatch.setattr(runs, "write_bytes", fail_on_origin)
+    monkeypatch.setattr(files, "write_bytes", fail_on_origin)
     with pytest.raises(KeyboardInterrupt):
         chosen().head(1).save(path)
     with pytest.raises(DataError, match="half saved"):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from svp.config import TrainConfig
 from svp.data.base import Dataset
 from svp.errors import SettingError
-from svp.learners import find, loop, make_learner
+from svp.learners import find, inference, loop, make_learner
 from svp.learners.characters import ALPHABET, LENGTH, N_CHARACTERS, _encode, characters_of, widths_of
 from svp.learners.compute import Compute
 from svp.learners.net import NetLearner
@@ -231,8 +231,8 @@ def test_batches_are_of_like_length_and_hold_every_text_once(monkeypatch: pytest
 def test_how_a_text_is_cut_depends_on_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = texts(40, longest=400)
     learner = fit(data, tmp_path, options={"cut": True})
-    monkeypatch.setattr(loop, "SCORING_BATCH", 3)
-    monkeypatch.setattr(loop, "ALIKE", 4)
+    monkeypatch.setattr(inference, "SCORING_BATCH", 3)
+    monkeypatch.setattr(inference, "ALIKE", 4)
     whole = learner.predict(data, data.ids, embeddings=True)
     for i in (0, 17, 39):
         alone = learner.predict(data, np.array([i]), embeddings=True)

@@ -29,9 +29,11 @@ from svp.errors import (
     TrainingError,
     UnknownName,
 )
+from svp.files import digest, read_array, read_json
 from svp.labels import LabelStore
 from svp.learners import loop
-from svp.runs import Run, code_digest, digest, read_array, read_json
+from svp.provenance import code_digest
+from svp.runs import Run
 from svp.select import METHODS, SAMPLERS, Selection, select
 from svp.select.options import number
 from svp.signals import Signals

@@ -13,8 +13,8 @@ from cyclopts import Parameter
 from svp.array_files import Files, Given, How, Switch
 from svp.commands import value_of
 from svp.errors import SettingError
+from svp.files import write_array
 from svp.measured import foresee, measured, report
-from svp.runs import write_array
 from svp.select import Rank, Selection, find_method
 from svp.select import score as score_arrays
 from svp.select import select as select_arrays

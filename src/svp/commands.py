@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, SkipValidation, create_model
 
 from svp.config import ActiveConfig, Config, CoresetConfig, TrainConfig, merge, read_toml
 from svp.errors import MissingExtra, SettingError, SvpWarning, UnknownName, require
-from svp.runs import Run, code_digest
+from svp.provenance import code_digest
+from svp.runs import Run
 from svp.words import seconds
 
 C = TypeVar("C", bound=Config)

@@ -1,4 +1,4 @@
-"""Run folders: stages, done-marks, provenance, resume. With `labels.py` and `signals.py`, the only place that writes state.
+"""Run folders: stages, done-marks, resume.
 
 A stage is a folder. Its `begun.json` says what it is made from (settings, inputs, a digest of the code it runs) and is written
 first; its `done.json` is written last. A stage that is done and made from the same things is read, not run; one that was begun
@@ -6,31 +6,22 @@ continues from whatever its own checkpoint holds; one that was made from anythin
 done-mark holds size and SHA-256 of every file beside it: a finished stage is read only where these still hold.
 """
 
-import ast
-import errno
 import hashlib
 import importlib
-import importlib.util
 import json
 import os
-import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from svp.config import CHANGES_NOTHING, RunConfig, changes
 from svp.data.base import Dataset, printable
 from svp.errors import DataError, RunChanged, StorageError
+from svp.files import ELSEWHERE, Json, make_folder, read_record, storage_errors, sweep, write_bytes, write_json
+from svp.provenance import code_digest, environment, surroundings
 
 try:
     import fcntl
@@ -38,224 +29,12 @@ except ImportError:  # Windows has no such lock: there, nothing stops a second p
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
-_ELSEWHERE = "choose another folder (--out)"
 _OR_ACCEPT = "or accept the change, which is recorded (accept_code_change, --accept-code-change)"
 BEGUN, DONE = "begun.json", "done.json"
 SIMULATED = "sessions"  # folder of a run in which sessions lie that an oracle answers
 METRICS_FORMAT = 4  # of metrics.json, which is written anew whenever a run is called again
-Json = dict[str, Any]
 # What a done-mark calls the parts of a stage that are timed, and what they are called elsewhere.
 PARTS = {"embed_seconds": "embed", "seconds": "train", "inference_seconds": "score", "ranking_seconds": "select"}
-
-
-# --- writing: temporary name, fsync, rename -------------------------------------------------------------------------------
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Say in one line what a failed write means and what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            why = "the disk is full; free some space and run the same command again, it continues where it stopped"
-        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            why = f"the folder cannot be written; {_ELSEWHERE}"
-        elif error.errno == errno.EFBIG:
-            why = f"no file may become this large here; raise the limit (ulimit -f), or {_ELSEWHERE}"
-        else:
-            why = f"{error.strerror or error}; repeat the command when that is mended, or {_ELSEWHERE}"
-        raise StorageError(f"cannot write {path}: {why}") from error
-
-
-def make_folder(path: Path) -> Path:
-    """Create a folder and its parents."""
-    with storage_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: after a kill, `path` holds the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with storage_errors(path):
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Let a rename in `folder` survive a power cut (where folders can be opened: not on Windows)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove temporary files that a killed process left in a folder that is ours alone."""
-    with storage_errors(folder):
-        for temporary in folder.glob(".*.tmp"):
-            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """JSON with a final newline, keys in the order given."""
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-class _Table(Json):
-    """A JSON object of a file: what it lacks is said by the name of that file."""
-
-    def __init__(self, path: Path, pairs: Sequence[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        self._path = path
-
-    def __missing__(self, name: str) -> Any:
-        raise _damaged(self._path, f"it has no {name!r}")
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file that a run wrote; a name that one of its objects lacks is a DataError too."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: _Table(path, pairs))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing; is this a run folder? (svp coreset and svp active make them)") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, str(error)) from None
-
-
-def read_record(path: Path, *tables: str) -> Json:
-    """The JSON object in a file, in which each of `tables` is an object too."""
-    record = read_json(path)
-    if not isinstance(record, dict):
-        raise _damaged(path, "it holds no JSON object")
-    if wrong := [name for name in tables if not isinstance(record[name], dict)]:
-        raise _damaged(path, f"{wrong[0]!r} is no JSON object")
-    return record
-
-
-def _damaged(path: Path, why: str) -> DataError:
-    return DataError(f"{path} is damaged: {why}; put back a copy of it, or remove {path.parent} to have it made again")
-
-
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """One .npy file; read it with `read_array`."""
-    buffer = BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_bytes(path, buffer.getvalue())
-
-
-def read_array(path: Path) -> NDArray[Any]:
-    """A .npy file, memory-mapped: nothing is read until it is looked at."""
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array
-    except Exception as error:  # a damaged header can raise anything
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise DataError(f"cannot read {path}: {reason}; put back a copy of it") from None
-
-
-def fill_array(path: Path, n: int, rows_of: Callable[[int, int], NDArray[np.float32]], block: int) -> float:
-    """Write an (n, d) float32 .npy file block by block: rows_of(start, stop) gives its rows. Returns the seconds that took.
-
-    A call that finds a part of it (a process was killed) goes on behind the last whole block; the seconds are those of all calls.
-    Memory: a block. Written, not mapped: on a full disk a mapped page kills the process, a write says so.
-    """
-    mark = path.with_name(f".{path.stem}.json")  # hidden: no result of the stage
-    state: Json = {"rows": 0, "d": 0, "seconds": 0.0}
-    if mark.exists() and path.exists():
-        found = read_record(mark)
-        if path.stat().st_size >= len(_header_of(n, found["d"])) + 4 * found["rows"] * found["d"]:
-            state = found
-    with storage_errors(path), open(path, "r+b" if state["rows"] else "wb") as file:
-        for start in range(state["rows"], n, block):
-            begin = time.perf_counter()
-            stop = min(start + block, n)
-            rows = np.ascontiguousarray(rows_of(start, stop), "<f4")
-            header = _header_of(n, rows.shape[1])
-            if not start:
-                file.write(header)
-            file.seek(len(header) + rows.nbytes // len(rows) * start)
-            file.write(rows.data)
-            file.flush()
-            os.fsync(file.fileno())
-            seconds = state["seconds"] + time.perf_counter() - begin
-            state = {"rows": stop, "d": rows.shape[1], "seconds": seconds}
-            write_json(mark, state)
-    return float(state["seconds"])
-
-
-def _header_of(n: int, d: int) -> bytes:
-    buffer = BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": (n, d)})
-    return buffer.getvalue()
-
-
-def digest(*parts: ArrayLike | str | bytes | None) -> str:
-    """16 hexadecimal digits of arrays and words: enough to notice any change."""
-    sha = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, str):
-            part = part.encode()
-        if isinstance(part, bytes) or part is None:
-            sha.update(part or b"\0")
-        else:
-            array = np.ascontiguousarray(part)
-            sha.update(f"{array.shape}{array.dtype.str}".encode())
-            sha.update(array.data)
-    return sha.hexdigest()[:16]
-
-
-# --- code: what a stage ran ----------------------------------------------------------------------------------------------
-
-
-@cache
-def code_digest(modules: tuple[str, ...]) -> str:
-    """16 hexadecimal digits of the code of `modules` (packages whole); comments, layout and docstrings do not count.
-
-    Files are read, not imported. A module without a file in Python (built in, compiled, gone) counts by its name.
-    """
-    sha = hashlib.sha256()
-    for module in sorted(set(modules)):
-        sha.update(module.encode())
-        for file in _files(module):
-            sha.update(file.name.encode())
-            sha.update(ast.dump(_without_docstrings(ast.parse(file.read_bytes()))).encode())
-    return sha.hexdigest()[:16]
-
-
-def _files(module: str) -> list[Path]:
-    """The Python files of a module; of a package, all below it."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return []
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return []
-    origin = Path(spec.origin)
-    return sorted(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node
-        ):
-            node.body = node.body[1:]
-    return tree
-
-
-# --- stages and runs -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -358,14 +137,14 @@ class Run:
         if strangers := [other for other in reuse if not (other / "environment.json").exists()]:
             raise DataError(f"{strangers[0]} holds no run to reuse; name a folder that svp coreset or svp active made")
         if (name := str(folder)) != printable(name):
-            raise StorageError(f"cannot write {printable(name)}: this name is no valid Unicode; {_ELSEWHERE}")
+            raise StorageError(f"cannot write {printable(name)}: this name is no valid Unicode; {ELSEWHERE}")
         if folder.is_file():
-            raise StorageError(f"cannot write {folder}: it is a file; {_ELSEWHERE}")
+            raise StorageError(f"cannot write {folder}: it is a file; {ELSEWHERE}")
         make_folder(folder)
         run._take_lock()
         try:
             run._check_settings(config, dataset, may_vary)
-            _sweep(folder)
+            sweep(folder)
         except BaseException:
             run.close()
             raise
@@ -375,19 +154,17 @@ class Run:
     def _check_settings(self, config: RunConfig, dataset: Dataset, may_vary: Sequence[str]) -> None:
         path = self.folder / "environment.json"
         settings = config.flat()
-        now = environment(dataset)
+        now = {"format": FORMAT, **environment(dataset)}
         if not path.exists():
             leftovers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
             if leftovers:
-                raise StorageError(
-                    f"{self.folder} holds other files ({', '.join(sorted(leftovers)[:3])}); {_ELSEWHERE}"
-                )
+                raise StorageError(f"{self.folder} holds other files ({', '.join(sorted(leftovers)[:3])}); {ELSEWHERE}")
             write_json(path, {**now, "settings": settings})
             return
         before = self.environment
         if before["format"] != FORMAT:
             raise RunChanged(
-                f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; {_ELSEWHERE}"
+                f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; {ELSEWHERE}"
             )
         free = [*may_vary, *CHANGES_NOTHING]
         changed = changes(_drop(before["settings"], free), _drop(settings, free))
@@ -401,11 +178,11 @@ class Run:
             return
         if changed:
             raise RunChanged(
-                f"{self.folder} was made with other settings: {'; '.join(changed)}; undo that, or {_ELSEWHERE}"
+                f"{self.folder} was made with other settings: {'; '.join(changed)}; undo that, or {ELSEWHERE}"
             )
         if moved and not self._accept_code_change:
             raise RunChanged(
-                f"{self.folder} was made in another environment: {'; '.join(moved)}; {_ELSEWHERE}, {_OR_ACCEPT}"
+                f"{self.folder} was made in another environment: {'; '.join(moved)}; {ELSEWHERE}, {_OR_ACCEPT}"
             )
         if moved:
             self.event("accepted environment", changed=moved)
@@ -435,7 +212,7 @@ class Run:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.close()
-            raise StorageError(f"{self.folder} is in use by another process; wait for it, or {_ELSEWHERE}") from None
+            raise StorageError(f"{self.folder} is in use by another process; wait for it, or {ELSEWHERE}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -499,13 +276,13 @@ class Run:
             changed = changes(_drop(before, ["code"]), _drop(made, ["code"]))
             if changed:
                 raise RunChanged(
-                    f"stage {name} of {self.folder} was made from other things: {'; '.join(changed)}; {_ELSEWHERE}"
+                    f"stage {name} of {self.folder} was made from other things: {'; '.join(changed)}; {ELSEWHERE}"
                 )
             if made["code"] not in (before["code"], *accepted):
                 if not self._accept_code_change:
                     raise RunChanged(
                         f"the code of stage {name} of {self.folder} has changed ({', '.join(code)}); "
-                        f"{_ELSEWHERE}, {_OR_ACCEPT}"
+                        f"{ELSEWHERE}, {_OR_ACCEPT}"
                     )
                 self.event("accepted code change", stage=name, before=before["code"], after=made["code"])
                 accepted = [*accepted, made["code"]]
@@ -515,11 +292,11 @@ class Run:
             if stage.done:
                 check_files(stage.folder)
             else:
-                _sweep(stage.folder)
+                sweep(stage.folder)
             return stage
         if any(self._link(stage, other / name) for other in self.reuse):
             return stage
-        _sweep(make_folder(stage.folder))
+        sweep(make_folder(stage.folder))
         write_json(mark, {"format": FORMAT, "made_from": made})
         self.event("begun", stage=name)
         return stage
@@ -556,51 +333,6 @@ class Run:
         line = json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": what, **facts}, ensure_ascii=False)
         with storage_errors(self.folder), open(self.folder / "events.jsonl", "a", encoding="utf-8") as file:
             file.write(printable(line) + "\n")
-
-
-def environment(dataset: Dataset) -> Json:
-    """What a result may depend on besides the settings: versions, machine, data."""
-    packages = {}
-    for name in ("numpy", "scipy", "scikit-learn", "torch", "pillow"):
-        try:
-            packages[name] = version(name)
-        except importlib.metadata.PackageNotFoundError:
-            packages[name] = "not installed"
-    return {
-        "format": FORMAT,
-        "dataset": {
-            "name": dataset.name,
-            "n": len(dataset),
-            "n_test": 0 if dataset.test is None else len(dataset.test),
-            "classes": list(dataset.classes),
-            "class_counts": None
-            if dataset.labels is None
-            else np.bincount(dataset.labels, minlength=len(dataset.classes)).tolist(),
-            "fingerprint": dataset.fingerprint,
-            "problems": list(dataset.problems),
-        },
-        "svp": version("selection-via-proxy"),
-        "packages": packages,
-        "python": platform.python_version(),
-        "machine": {
-            "platform": f"{platform.system()} {platform.machine()}",
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-        },
-    }
-
-
-def surroundings(environment: Json) -> Json:
-    """What of an environment has to stay the same, flat: packages and machine."""
-    return {**environment["packages"], **environment["machine"]}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _drop(settings: Json, names: Sequence[str]) -> Json:

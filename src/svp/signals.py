@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from svp.errors import DataError
-from svp.runs import read_array, storage_errors
+from svp.files import read_array, storage_errors
 
 KINDS: dict[str, type[np.generic]] = {
     "correct": np.uint8,

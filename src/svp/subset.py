@@ -17,8 +17,8 @@ import numpy as np
 from svp.columns import Source, read_names, sha256_of
 from svp.data.base import Dataset
 from svp.errors import DataError, SettingError
+from svp.files import storage_errors
 from svp.forms import FOLDER, Form, Ints, files_of, form_of
-from svp.runs import storage_errors
 from svp.select import Selection
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from svp.errors import DataError, SettingError, UnknownName
-from svp.runs import write_bytes
+from svp.files import write_bytes
 
 _BLOCK_ROWS = 8192
 _BLOCK_BYTES = 8 << 20

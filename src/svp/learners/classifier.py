@@ -15,8 +15,8 @@ from svp.chance import shuffled, spawn_seed
 from svp.config import TrainConfig
 from svp.data.base import Dataset, check_memory
 from svp.errors import MissingInput, SettingError, SvpError, TrainingError, one_line
+from svp.files import read_array, read_json, write_array, write_json
 from svp.learners.base import EpochRecord, Outputs, Progress
-from svp.runs import read_array, read_json, write_array, write_json
 
 _TEXTS = 1 << 16  # scored at a time: a pool of them need not fit into memory
 _STRING = 64  # bytes that a str takes beside its characters

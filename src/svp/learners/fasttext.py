@@ -26,10 +26,10 @@ from svp.chance import shuffled, spawn_seed
 from svp.config import TrainConfig
 from svp.data.base import Dataset, check_memory
 from svp.errors import DataError, SettingError, TrainingError, one_line, require
+from svp.files import read_json, write_bytes, write_json
 from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.learners.encoded import Encoded, encoded
 from svp.machine import n_cores
-from svp.runs import read_json, write_bytes, write_json
 from svp.signals import KINDS, Signals
 
 WORDS = "words-1"  # name of this way to split and hash: another number where it gives other words

@@ -1,67 +1,32 @@
 """The one training loop: proxies and targets, images and rows, every net passes through it. The only `.backward()` there is."""
 
-import json
 import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from svp.chance import generator, shuffled, spawn_seed
 from svp.config import TrainConfig
 from svp.data.base import Augmentation
-from svp.errors import DataError, TrainingError, one_line, require
+from svp.errors import DataError, TrainingError, one_line
 from svp.learners.augment import augment, draw
-from svp.learners.base import EpochRecord, Outputs, Progress
+from svp.learners.base import EpochRecord, Progress
+from svp.learners.checkpoints import best_path, load_weights, resume, save, save_weights
 from svp.learners.compiled import Step, compile_step, repays
 from svp.learners.compute import Compute
-from svp.runs import write_bytes
+from svp.learners.inference import Examples, forward, prepare, score, signal_values
 from svp.signals import KINDS, Signals
 
 LR_BATCH = 128  # TrainConfig.lr is meant for a batch of this size
-SCORING_BATCH = 512  # fixed: how scores round must not depend on the memory of the machine
-ALIKE = 16  # times as many texts are scored at a time where those of like width are brought together
 MIXED = 32  # steps among which examples of like width are brought together
 CORRECT, LOSS = list(KINDS).index("correct"), list(KINDS).index("loss")
-
-
-class Inputs(Protocol):
-    """A tensor, or what reads rows of one from disk: `inputs[rows]` is a tensor on the device of the model.
-
-    What has `widths` too, an (n,) array, cuts a batch to its widest example: then examples of like width are shown together.
-    """
-
-    def __getitem__(self, rows: Tensor | slice, /) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Examples:
-    """What a net is shown.
-
-    inputs     (n, h, w, c) uint8 or float images, (n, d) float rows, or (n, length) numbers of characters
-    labels     (n,) int64
-    ids        (n,) int64: order and augmentation are hashes of these
-    mean, std  (c,) or (d,) float32, taken from the whole training part of the dataset: the same for every arm; None of characters
-    """
-
-    inputs: Inputs
-    labels: Tensor
-    ids: NDArray[np.int64]
-    mean: Tensor | None
-    std: Tensor | None
-
-    @property
-    def widths(self) -> NDArray[np.int64] | None:
-        """(n,) to which length each example may be cut; None where all are as long."""
-        return getattr(self.inputs, "widths", None)
 
 
 def train(
@@ -93,7 +58,7 @@ def train(
         model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
     )
     sound = _finite(model)
-    records, compiled = _resume(model, optimizer, checkpoint)
+    records, compiled = resume(model, optimizer, checkpoint)
     if not signals.hold(len(records)):
         raise DataError(
             f"the signals in {checkpoint.parent} do not hold all of the epochs before the checkpoint; "
@@ -117,7 +82,7 @@ def train(
         records.append({**record, "seconds": time.perf_counter() - begin})
         if held_out is not None and _best(records) == epoch:
             save_weights(model, best_path(checkpoint))
-        _save(model, optimizer, records, compiled, checkpoint)
+        save(model, optimizer, records, compiled, checkpoint)
         begin = time.perf_counter()
         if progress is not None:
             progress(records[-1], plan.n_epochs)
@@ -244,11 +209,6 @@ def _best(records: list[EpochRecord]) -> int:
     return max(range(len(records)), key=lambda e: (records[e]["held_out_accuracy"], -records[e]["held_out_loss"]))
 
 
-def best_path(checkpoint: Path) -> Path:
-    """Where the weights of the best epoch so far stand, beside the checkpoint."""
-    return checkpoint.with_name("best.safetensors")
-
-
 def losses_of(
     model: nn.Module, x: Tensor, labels: Tensor, compute: Compute, label_smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
@@ -293,210 +253,3 @@ def learning_rate(config: TrainConfig, step: int, n_steps: int) -> float:
         if step * whole < end * n_steps:
             return highest * factor
     return highest * config.phases[-1][1]
-
-
-def prepare(images: Tensor, examples: Examples, compute: Compute) -> Tensor:
-    """Raw inputs as the net takes them: float32, normalised; images (b, h, w, c) become (b, c, h, w) in the chosen layout.
-
-    Characters stay as they are.
-    """
-    if examples.mean is None or examples.std is None:
-        return images
-    x = (images.float() - examples.mean) / examples.std
-    if x.ndim == 4:
-        x = x.permute(0, 3, 1, 2)  # channels last in memory, as it is
-        if not compute.channels_last:
-            x = x.contiguous()
-    return x
-
-
-class SplitNet(Protocol):
-    """A net that shows its embeddings: `forward(x)` is `head(features(x))`, features being (b, d)."""
-
-    def features(self, x: Tensor) -> Tensor: ...
-
-    def head(self, features: Tensor) -> Tensor: ...
-
-
-def split(model: nn.Module) -> SplitNet | None:
-    """The net as one that gives embeddings, if it is."""
-    return cast(SplitNet, model) if hasattr(model, "features") and hasattr(model, "head") else None
-
-
-def forward(model: nn.Module, x: Tensor, compute: Compute) -> tuple[Tensor, Tensor | None]:
-    """(b, c) float32 logits and (b, d) float32 features, if the net has any.
-
-    A net that has takes its last product in float32: bf16 logits tie too often to rank by.
-    """
-    net = split(model)
-    with compute.autocast():
-        out = model(x) if net is None else net.features(x)
-    if net is None:
-        return out.float(), None
-    features = out.float()
-    return net.head(features), features
-
-
-def signal_values(logits: Tensor, labels: Tensor) -> Tensor:
-    """(5, b) float32 rows in the order of `signals.KINDS`, from (b, c) logits; the loss is that of the label as it is."""
-    probs = logits.softmax(dim=1)
-    losses = F.cross_entropy(logits, labels, reduction="none")
-    mine = labels[:, None]
-    p_true = probs.gather(1, mine)[:, 0]
-    others = logits.scatter(1, mine, -math.inf).amax(dim=1)
-    logit_margin = logits.gather(1, mine)[:, 0] - others
-    el2n = (probs.square().sum(dim=1) - p_true.square() + (1 - p_true).square()).clamp(min=0).sqrt()
-    # Finite in float16, also for a single class, where no other logit exists.
-    return torch.stack([logit_margin > 0, losses, p_true, logit_margin.clamp(-65504, 65504), el2n])
-
-
-@torch.no_grad()
-def score(model: nn.Module, examples: Examples, compute: Compute) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-    """Plain passes in evaluation mode: for each slice of rows what `forward` gives.
-
-    With widths an example is scored among those of its own width in the slice: it is cut as if it were alone.
-    """
-    model.eval()
-    n, widths = len(examples.ids), examples.widths
-    if widths is None:
-        for start in range(0, n, SCORING_BATCH):
-            rows = slice(start, start + SCORING_BATCH)
-            logits, features = forward(model, prepare(examples.inputs[rows], examples, compute), compute)
-            yield rows, logits, features
-        return
-    for start in range(0, n, ALIKE * SCORING_BATCH):
-        part = slice(start, min(start + ALIKE * SCORING_BATCH, n))
-        order = torch.from_numpy(start + np.argsort(widths[part], kind="stable"))
-        _, each = np.unique(widths[part], return_counts=True)
-        batches = [rows for alike in torch.split(order, each.tolist()) for rows in torch.split(alike, SCORING_BATCH)]
-        given = [forward(model, prepare(examples.inputs[rows], examples, compute), compute) for rows in batches]
-        back = torch.cat(batches).argsort()
-        embedded = [features for _, features in given if features is not None]
-        yield part, torch.cat([logits for logits, _ in given])[back], torch.cat(embedded)[back] if embedded else None
-
-
-def predict(model: nn.Module, examples: Examples, compute: Compute, *, embeddings: bool) -> Outputs:
-    """Probabilities of every example, and its embedding where asked for. No augmentation."""
-    probs: list[NDArray[np.float32]] = []
-    features: list[NDArray[np.float32]] = []
-    for _, logits, embedded in score(model, examples, compute):
-        probs.append(logits.softmax(dim=1).cpu().numpy())
-        if embeddings and embedded is not None:
-            features.append(embedded.cpu().numpy())
-    return Outputs(np.concatenate(probs), np.concatenate(features) if features else None)
-
-
-# --- weights and checkpoints: one safetensors file each, records in its header ---------------------------------------------
-
-
-def save_weights(model: nn.Module, path: Path) -> None:
-    """All weights and running statistics, as safetensors."""
-    safetensors = require("safetensors.torch", "torch")
-    write_bytes(path, safetensors.save(_state(model)))
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    """Weights and running statistics, each in memory of its own: a net may use one weight under two names."""
-    return {name: value.clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()}
-
-
-def remove(checkpoint: Path) -> None:
-    """Remove a checkpoint and what stands beside it: the training is kept elsewhere."""
-    for path in (checkpoint, best_path(checkpoint)):
-        path.unlink(missing_ok=True)
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Take the weights of a file that `save_weights` wrote; raises DataError if they do not fit."""
-    safetensors = require("safetensors.torch", "torch")
-    try:
-        found = safetensors.load_file(path)
-        damage = _damage(found, _state(model))
-    except (OSError, require("safetensors", "torch").SafetensorError) as error:
-        damage = one_line(error)
-    if damage:
-        raise DataError(
-            f"cannot take weights from {path}: {damage}; remove the folder {path.parent} to have it made again"
-        )
-    model.load_state_dict(found)
-
-
-def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """All that a training goes on from, by name: weights, running statistics, momentum (0 where there has been no gradient)."""
-    tensors = {f"model.{name}": value for name, value in _state(model).items()}
-    for group in optimizer.param_groups:
-        for i, parameter in enumerate(group["params"]):
-            if group["momentum"] and parameter.requires_grad:
-                momentum = optimizer.state[parameter].get("momentum_buffer")
-                tensors[f"momentum.{i}"] = torch.zeros_like(parameter) if momentum is None else momentum
-                tensors[f"momentum.{i}"] = tensors[f"momentum.{i}"].detach().contiguous()
-    return tensors
-
-
-def _save(
-    model: nn.Module, optimizer: torch.optim.Optimizer, records: list[EpochRecord], compiled: bool, path: Path
-) -> None:
-    safetensors = require("safetensors.torch", "torch")
-    header = {"records": json.dumps(records), "compiled": json.dumps(compiled)}
-    write_bytes(path, safetensors.save(_tensors(model, optimizer), header))
-
-
-def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> tuple[list[EpochRecord], bool | None]:
-    """Put model and optimizer where the checkpoint left them; its records, and whether the step was compiled.
-
-    Raises DataError where it is not what `_save` writes for this model and optimizer; then nothing of it has been taken.
-    """
-    if not path.exists():
-        return [], None
-    safetensors = require("safetensors", "torch")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no mapping)
-            header = file.metadata() or {}
-        damage = _damage(tensors, _tensors(model, optimizer))
-        records = _records(header.get("records", ""))
-        compiled = (
-            header.get("compiled") == "true"
-        )  # checkpoints of earlier versions do not say: their steps were plain
-    except (OSError, safetensors.SafetensorError) as error:
-        damage = one_line(error)
-    if damage or not records:
-        raise DataError(
-            f"the checkpoint {path} is damaged ({damage or 'it has no records of its epochs'}); "
-            "remove it to begin this training again"
-        )
-    model.load_state_dict(
-        {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-    )
-    for i, parameter in enumerate(optimizer.param_groups[0]["params"]):
-        if f"momentum.{i}" in tensors:
-            # In the layout of the weight itself, which the fused update wants.
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])
-    return records, compiled
-
-
-def _damage(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
-    """How the tensors of a file differ from those wanted, in words: name, shape, type, no numbers; "" if they do not."""
-    for name in sorted(found.keys() | wanted.keys()):
-        if name not in found:
-            return f"it lacks {name}"
-        if name not in wanted:
-            return f"{name} belongs to another model"
-        a, b = found[name], wanted[name]
-        if a.shape != b.shape:
-            return f"{name} has shape {tuple(a.shape)}, not {tuple(b.shape)}"
-        if a.dtype != b.dtype:
-            return f"{name} holds {a.dtype}, not {b.dtype}".replace("torch.", "")
-        if b.isfinite().all() and not a.isfinite().all():
-            return f"{name} is not finite"
-    return ""
-
-
-def _records(text: str) -> list[EpochRecord]:
-    """The records of the epochs, in order from the first; [] if this is no such thing."""
-    try:
-        records: list[EpochRecord] = json.loads(text)
-        whole = all(math.isfinite(record[fact]) for record in records for fact in ("loss", "accuracy", "seconds"))
-        return records if whole and [record["epoch"] for record in records] == list(range(len(records))) else []
-    except (ValueError, TypeError, KeyError):
-        return []

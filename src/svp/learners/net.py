@@ -15,12 +15,12 @@ from svp.chance import shuffled, spawn_seed
 from svp.config import TrainConfig
 from svp.data.base import Augmentation, Dataset, available_memory
 from svp.errors import DataError, MissingInput, SettingError, TrainingError, one_line
-from svp.learners import loop, sharded, weights
+from svp.files import read_json, write_json
+from svp.learners import checkpoints, inference, loop, sharded, weights
 from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.learners.characters import LENGTH, N_CHARACTERS, characters_of, widths_of
 from svp.learners.compute import Compute
 from svp.learners.encoded import Encoded
-from svp.runs import read_json, write_json
 from svp.signals import Signals
 
 MakeNet = Callable[[int, Tensor], nn.Module]
@@ -39,6 +39,7 @@ class NetLearner:
             "svp.chance",
             "svp.learners.net",
             "svp.learners.loop",
+            "svp.learners.inference",
             "svp.learners.compute",
             "svp.learners.compiled",
             "svp.learners.augment",
@@ -63,7 +64,7 @@ class NetLearner:
             self._model = compute.place(model)
             _check_outputs(config.model, self._model, example, len(dataset.classes), compute)
         # Held-out examples are shown in no epoch: a score made of epochs would say nothing of them.
-        can = {"signals": not config.validation, "embeddings": loop.split(self._model) is not None}
+        can = {"signals": not config.validation, "embeddings": inference.split(self._model) is not None}
         self.gives = frozenset(name for name, given in can.items() if given)
 
     def rehearse(self) -> None:
@@ -89,7 +90,7 @@ class NetLearner:
         if (folder / "history.json").exists():  # killed between the end of training and the done-mark
             self.load(folder)
             finished: list[EpochRecord] = read_json(folder / "history.json")
-            loop.remove(checkpoint)
+            checkpoints.remove(checkpoint)
             return finished
         shuffle = shuffled(ids, self._seed, "validation")
         held_out, shown = (np.sort(rows) for rows in np.split(shuffle, [self._config.held_out(len(ids))]))
@@ -107,9 +108,9 @@ class NetLearner:
                 checkpoint=checkpoint,
                 progress=progress,
             )
-        loop.save_weights(self._model, folder / "model.safetensors")
+        checkpoints.save_weights(self._model, folder / "model.safetensors")
         write_json(folder / "history.json", records)
-        loop.remove(checkpoint)
+        checkpoints.remove(checkpoint)
         return records
 
     def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
@@ -120,22 +121,26 @@ class NetLearner:
             )
         if not len(ids):
             return Outputs(np.zeros((0, len(dataset.classes)), np.float32), None)
-        if self._recipe is not None and len(ids) > loop.SCORING_BATCH:
+        if self._recipe is not None and len(ids) > inference.SCORING_BATCH:
             rows = dataset.positions(ids)
             return sharded.predict(self._model, self._recipe, dataset.inputs, rows, embeddings=embeddings)
         with self._compute.active():
-            return loop.predict(self._model, self._examples(dataset, ids, None), self._compute, embeddings=embeddings)
+            return inference.predict(
+                self._model, self._examples(dataset, ids, None), self._compute, embeddings=embeddings
+            )
 
     def load(self, folder: Path) -> None:
-        loop.load_weights(self._model, folder / "model.safetensors")
+        checkpoints.load_weights(self._model, folder / "model.safetensors")
 
-    def _examples(self, dataset: Dataset, ids: NDArray[np.int64], labels: NDArray[np.int64] | None) -> loop.Examples:
+    def _examples(
+        self, dataset: Dataset, ids: NDArray[np.int64], labels: NDArray[np.int64] | None
+    ) -> inference.Examples:
         device = self._compute.device
         cut = bool(getattr(self._model, "cut", False))
         inputs = Characters.of(dataset, ids, device, cut=cut) if dataset.is_text else _inputs(dataset, ids, device)
         numbers = torch.from_numpy(np.zeros(len(ids), np.int64) if labels is None else np.asarray(labels, np.int64))
         mean, std = (None if values is None else values.to(device) for values in self._statistics)
-        return loop.Examples(inputs, numbers.to(device), ids, mean, std)
+        return inference.Examples(inputs, numbers.to(device), ids, mean, std)
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,7 @@ class Characters:
         return torch.from_numpy(characters.astype(np.int64)).to(self.device)
 
 
-def _inputs(dataset: Dataset, ids: NDArray[np.int64], device: str) -> loop.Inputs:
+def _inputs(dataset: Dataset, ids: NDArray[np.int64], device: str) -> inference.Inputs:
     """The inputs of these examples, in memory on the device; of mapped images that would take more than half of the free memory,
     what reads them from disk a batch at a time.
     """
@@ -216,7 +221,7 @@ def _check_outputs(name: str, model: nn.Module, example: Tensor, n_classes: int,
     model.eval()
     try:
         with torch.no_grad():
-            logits, features = loop.forward(model, x, replace(compute, precision="fp32"))
+            logits, features = inference.forward(model, x, replace(compute, precision="fp32"))
             whole = logits if features is None else model(x)
     except Exception as error:  # whatever a net of somebody's own may raise
         raise SettingError(

@@ -20,7 +20,7 @@ from torch import nn
 from svp import engine
 from svp.config import TrainConfig
 from svp.data.base import Dataset
-from svp.learners import loop, make_learner
+from svp.learners import checkpoints, inference, make_learner
 from svp.learners.base import Outputs
 from svp.learners.compute import Compute, require_device
 
@@ -86,16 +86,16 @@ class _Task:
 def predict(
     model: nn.Module, recipe: Recipe, inputs: NDArray[Any], positions: NDArray[np.int64], *, embeddings: bool
 ) -> Outputs:
-    """What `loop.predict` gives for the rows of `inputs` at `positions`.
+    """What `inference.predict` gives for the rows of `inputs` at `positions`.
 
     A mapped file is sent as its path; rows in memory go through pipes, a shard at a time. Cost beside the scoring: in every
     process the seconds that importing torch and making the net take. Raises what scoring raises, or WorkerError.
     """
     file = MappedFile.of(inputs)
-    batch_bytes = loop.SCORING_BATCH * inputs.dtype.itemsize * int(np.prod(inputs.shape[1:]))
+    batch_bytes = inference.SCORING_BATCH * inputs.dtype.itemsize * int(np.prod(inputs.shape[1:]))
     shards = list(_shards(positions, recipe.compute.processes, batch_bytes))
     with TemporaryDirectory(prefix="svp-") as folder:
-        loop.save_weights(model, Path(folder) / "model.safetensors")
+        checkpoints.save_weights(model, Path(folder) / "model.safetensors")
         tasks = [
             _Task(replace(recipe, compute=one), Path(folder), file, embeddings)
             for one in spread(recipe.compute)[: len(shards)]
@@ -131,7 +131,7 @@ def spread(compute: Compute) -> list[Compute]:
 
 def _shards(positions: NDArray[np.int64], processes: int, batch_bytes: int) -> Iterator[NDArray[np.int64]]:
     """Runs of whole batches, about _SHARDS for each process."""
-    n_batches = ceil(len(positions) / loop.SCORING_BATCH)
-    size = loop.SCORING_BATCH * max(1, min(ceil(n_batches / (_SHARDS * processes)), _SHARD_BYTES // batch_bytes))
+    n_batches = ceil(len(positions) / inference.SCORING_BATCH)
+    size = inference.SCORING_BATCH * max(1, min(ceil(n_batches / (_SHARDS * processes)), _SHARD_BYTES // batch_bytes))
     for start in range(0, len(positions), size):
         yield positions[start : start + size]

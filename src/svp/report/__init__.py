@@ -13,7 +13,7 @@ from pathlib import Path
 
 from svp.data.base import Dataset
 from svp.errors import require
-from svp.runs import write_bytes
+from svp.files import write_bytes
 
 __all__ = ["write"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from svp.runs import Json
+from svp.files import Json
 from svp.words import ARMS, seconds
 
 ROW = 30  # pixels

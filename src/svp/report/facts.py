@@ -13,7 +13,8 @@ from svp.config import ActiveConfig, CoresetConfig, RunConfig
 from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import DataError, SvpError, SvpWarning
-from svp.runs import METRICS_FORMAT, Json, check_files, read_array, read_record
+from svp.files import Json, read_array, read_record
+from svp.runs import METRICS_FORMAT, check_files
 from svp.select import Selection
 
 N_SHOWN = 40

@@ -13,9 +13,9 @@ import vl_convert
 from markupsafe import Markup
 
 from svp import words
+from svp.files import Json
 from svp.report import charts, passages, pictures, tables
 from svp.report.facts import Example, Facts
-from svp.runs import Json
 
 
 def render(facts: Facts) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 
 from svp import words
 from svp.evaluate import mean_and_spread
+from svp.files import Json
 from svp.report.facts import Facts
-from svp.runs import Json
 from svp.select import METHODS
 
 # --- numbers as people read them --------------------------------------------------------------------------------------

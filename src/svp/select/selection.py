@@ -190,7 +190,7 @@ class Selection:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from svp.runs import write_bytes
+        from svp.files import write_bytes
 
         path = Path(path)
         sink = pa.BufferOutputStream()

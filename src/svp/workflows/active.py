@@ -16,8 +16,9 @@ from svp.config import PREVIOUS, ActiveConfig, RunConfig
 from svp.data.base import Dataset
 from svp.errors import BudgetError, SettingError
 from svp.evaluate import better, no_worse
+from svp.files import Json
 from svp.labels import Batch
-from svp.runs import SIMULATED, Json, Run, check_files
+from svp.runs import SIMULATED, Run, check_files
 from svp.select import find_method, resolve_budget
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.session import Session

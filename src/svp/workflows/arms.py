@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from svp.data.base import Dataset
 from svp.evaluate import Difference, Verdict, difference, macro_f1, per_class
+from svp.files import Json
 from svp.learners import find
-from svp.runs import Json
 from svp.separation import auc
 from svp.workflows.work import Fitted, Tested, labels_of, test_part
 

@@ -19,8 +19,9 @@ from svp.config import PREVIOUS, CoresetConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import BudgetError, MissingInput, SettingError
 from svp.evaluate import better, no_worse
+from svp.files import Json
 from svp.learners import find
-from svp.runs import Json, Run
+from svp.runs import Run
 from svp.select import Selection, find_method, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.work import (

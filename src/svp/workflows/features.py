@@ -19,8 +19,9 @@ from svp.columns import read_array as read_column
 from svp.config import PREVIOUS, FeaturesConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError
+from svp.files import Json, digest, fill_array, read_array, read_record
 from svp.learners import Learner, find, trial
-from svp.runs import BEGUN, DONE, Json, Run, digest, fill_array, read_array, read_record
+from svp.runs import BEGUN, DONE, Run
 
 BLOCK = (
     4096  # examples between two marks; a multiple of the batch in which nets score, so that resuming moves no rounding

@@ -12,8 +12,9 @@ from svp.config import PREVIOUS, RunConfig
 from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import BudgetError, DataError, SettingError
+from svp.files import digest
 from svp.labels import Answer, Batch, LabelStore, Round
-from svp.runs import DONE, PARTS, Run, digest
+from svp.runs import DONE, PARTS, Run
 from svp.select import Cover, Selection, find_method, resolve_budget, select
 from svp.workflows.features import Features
 from svp.workflows.work import Fitted, Show, Work, check_needs, model_seed, refuse_options, settled, silent

@@ -20,19 +20,10 @@ from svp.data import DATASETS, load
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError, StorageError, TrainingError
 from svp.evaluate import majority_rate
+from svp.files import Json, digest, read_array, write_array, write_json
 from svp.learners import EpochRecord, Learner, Outputs, check_device, find, make_learner, settle, trial
-from svp.runs import (
-    METRICS_FORMAT,
-    Json,
-    Run,
-    Stage,
-    digest,
-    environment,
-    read_array,
-    surroundings,
-    write_array,
-    write_json,
-)
+from svp.provenance import environment, surroundings
+from svp.runs import METRICS_FORMAT, Run, Stage
 from svp.select import Cover, Method, Rank, Selection, find_method, score, select
 from svp.select.table import Shape, path_of
 from svp.separation import separation

@@ -1,0 +1,95 @@
+"""What a result was made by: a digest of the code that a stage runs, the versions, the machine, the data."""
+
+import ast
+import hashlib
+import importlib.util
+import os
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from svp.data.base import Dataset
+from svp.files import Json
+
+
+@cache
+def code_digest(modules: tuple[str, ...]) -> str:
+    """16 hexadecimal digits of the code of `modules` (packages whole); comments, layout and docstrings do not count.
+
+    Files are read, not imported. A module without a file in Python (built in, compiled, gone) counts by its name.
+    """
+    sha = hashlib.sha256()
+    for module in sorted(set(modules)):
+        sha.update(module.encode())
+        for file in _files(module):
+            sha.update(file.name.encode())
+            sha.update(ast.dump(_without_docstrings(ast.parse(file.read_bytes()))).encode())
+    return sha.hexdigest()[:16]
+
+
+def _files(module: str) -> list[Path]:
+    """The Python files of a module; of a package, all below it."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return []
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return []
+    origin = Path(spec.origin)
+    return sorted(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
+            node.body = node.body[1:]
+    return tree
+
+
+def environment(dataset: Dataset) -> Json:
+    """What a result may depend on besides the settings: versions, machine, data."""
+    packages = {}
+    for name in ("numpy", "scipy", "scikit-learn", "torch", "pillow"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "dataset": {
+            "name": dataset.name,
+            "n": len(dataset),
+            "n_test": 0 if dataset.test is None else len(dataset.test),
+            "classes": list(dataset.classes),
+            "class_counts": None
+            if dataset.labels is None
+            else np.bincount(dataset.labels, minlength=len(dataset.classes)).tolist(),
+            "fingerprint": dataset.fingerprint,
+            "problems": list(dataset.problems),
+        },
+        "svp": version("selection-via-proxy"),
+        "packages": packages,
+        "python": platform.python_version(),
+        "machine": {
+            "platform": f"{platform.system()} {platform.machine()}",
+            "processor": processor(),
+            "cores": os.cpu_count(),
+        },
+    }
+
+
+def surroundings(environment: Json) -> Json:
+    """What of an environment has to stay the same, flat: packages and machine."""
+    return {**environment["packages"], **environment["machine"]}
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
