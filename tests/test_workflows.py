@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import svp
-import svp.workflows.work
+import svp.workflows.begin
 from svp.audit import agreement
 from svp.config import ActiveConfig, CoresetConfig, TrainConfig
 from svp.data.base import Dataset
@@ -924,7 +924,7 @@ def test_seconds_are_those_of_the_stage_and_not_of_its_last_piece(
     """Killed after the first epoch of two, on a clock on which each epoch takes more than all before."""
     now = iter(2.0**i for i in range(500))
     monkeypatch.setattr(loop.time, "perf_counter", lambda: next(now))
-    monkeypatch.setattr(svp.workflows.work, "load", lambda *_: data)
+    monkeypatch.setattr(svp.workflows.begin, "load", lambda *_: data)
 
     class Killed(BaseException):
         pass

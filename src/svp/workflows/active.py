@@ -21,20 +21,11 @@ from svp.labels import Batch
 from svp.runs import SIMULATED, Run, check_files
 from svp.select import find_method, resolve_budget
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
+from svp.workflows.begin import begin, loaded, settled
+from svp.workflows.check import check, check_needs, labels_of, refuse_options
+from svp.workflows.outcomes import Ranked, Show, silent
 from svp.workflows.session import Session
-from svp.workflows.work import (
-    Ranked,
-    Show,
-    Work,
-    begin,
-    check,
-    check_needs,
-    labels_of,
-    loaded,
-    refuse_options,
-    settled,
-    silent,
-)
+from svp.workflows.work import Work
 
 
 class Oracle:

@@ -11,7 +11,8 @@ from svp.evaluate import Difference, Verdict, difference, macro_f1, per_class
 from svp.files import Json
 from svp.learners import find
 from svp.separation import auc
-from svp.workflows.work import Fitted, Tested, labels_of, test_part
+from svp.workflows.check import labels_of, test_part
+from svp.workflows.outcomes import Fitted, Tested
 
 
 @dataclass(frozen=True)

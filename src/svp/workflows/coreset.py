@@ -24,21 +24,10 @@ from svp.learners import find
 from svp.runs import Run
 from svp.select import Selection, find_method, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
-from svp.workflows.work import (
-    Fitted,
-    Ranked,
-    Show,
-    Tested,
-    Work,
-    begin,
-    check,
-    labels_of,
-    loaded,
-    model_seed,
-    refuse_options,
-    settled,
-    silent,
-)
+from svp.workflows.begin import begin, loaded, settled
+from svp.workflows.check import check, labels_of, refuse_options
+from svp.workflows.outcomes import Fitted, Ranked, Show, Tested, silent
+from svp.workflows.work import Work, model_seed
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,11 @@ from svp.files import digest
 from svp.labels import Answer, Batch, LabelStore, Round
 from svp.runs import DONE, PARTS, Run
 from svp.select import Cover, Selection, find_method, resolve_budget, select
+from svp.workflows.begin import settled
+from svp.workflows.check import check_needs, refuse_options
 from svp.workflows.features import Features
-from svp.workflows.work import Fitted, Show, Work, check_needs, model_seed, refuse_options, settled, silent
+from svp.workflows.outcomes import Fitted, Show, silent
+from svp.workflows.work import Work, model_seed
 
 
 class Session:

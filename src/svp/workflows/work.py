@@ -2,38 +2,34 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from functools import cached_property
 from inspect import Parameter
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.audit import Agreement, agreement
 from svp.chance import spawn_seed
-from svp.config import CHANGES_NOTHING, PREVIOUS, ComputeConfig, RunConfig, TrainConfig
-from svp.data import DATASETS, load
+from svp.config import PREVIOUS, ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
-from svp.errors import DataError, MissingInput, SettingError, StorageError, TrainingError
+from svp.errors import SettingError
 from svp.evaluate import majority_rate
 from svp.files import Json, digest, read_array, write_array, write_json
-from svp.learners import EpochRecord, Learner, Outputs, check_device, find, make_learner, settle, trial
-from svp.provenance import environment, surroundings
-from svp.runs import METRICS_FORMAT, Run, Stage
+from svp.learners import EpochRecord, Learner, Outputs, find, make_learner
+from svp.runs import METRICS_FORMAT, Run
 from svp.select import Cover, Method, Rank, Selection, find_method, score, select
-from svp.select.table import Shape, path_of
+from svp.select.table import path_of
 from svp.separation import separation
-from svp.signals import KINDS, Signals
-from svp.workflows.features import Features, FromNet, embed, inputs_of, source_of, stand_in, uses_net
+from svp.signals import KINDS
+from svp.workflows.check import labels_of, test_part
+from svp.workflows.features import Features, FromNet, embed, inputs_of, source_of, uses_net
+from svp.workflows.outcomes import Fitted, Ranked, Show, Tested, kind_of, silent
 
 if TYPE_CHECKING:
     from svp.learners.compute import Compute
 
-C = TypeVar("C", bound=RunConfig)
 
 # What every choice runs beside the function of its method.
 CHOOSING_CODE = tuple(
@@ -48,115 +44,6 @@ CHOOSING_CODE = tuple(
         "select.budget",
     )
 )
-
-# What a proxy has to give for a need of another name.
-KIND_OF = {**dict.fromkeys(KINDS, "signals"), "similarity": "embeddings"}
-
-
-class Show(Protocol):
-    """How a workflow tells what it is doing; the command line draws it, a library call passes nothing."""
-
-    def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
-
-
-def silent(what: str, done: int, total: int, note: str = "") -> None:
-    """Show nothing."""
-
-
-class Fitted:
-    """A trained model: the stage that holds it, and the learner, whose files are read when it is first asked."""
-
-    def __init__(
-        self,
-        stage: Stage,
-        config: TrainConfig,
-        learner: Learner,
-        n: int,
-        *,
-        loaded: bool,
-        features: Features | None = None,
-    ) -> None:
-        self.stage, self.config, self.learner, self.n = stage, config, learner, n  # n: training examples
-        self.features = features  # what it sees in place of the inputs
-        self._loaded = loaded
-
-    @property
-    def seconds(self) -> float:
-        """Time spent in the epochs that count, over all attempts."""
-        return float(self.stage.facts["seconds"])
-
-    @property
-    def origin(self) -> str:
-        """Digest of everything the model was made from."""
-        return digest(json.dumps(self.stage.made_from, sort_keys=True))
-
-    def ready(self) -> None:
-        """Read the model's files, if that has not been done."""
-        if not self._loaded:
-            self.learner.load(self.stage.folder)
-            self._loaded = True
-
-    def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
-        self.ready()
-        dataset = dataset if self.features is None else self.features.of(dataset)
-        outputs = self.learner.predict(dataset, ids, embeddings=embeddings)
-        if wrong := int((~np.isfinite(outputs.probs).all(axis=1)).sum()):
-            raise TrainingError(
-                f"{self.config.model} ({self.stage.folder}) gives probabilities that are no numbers for {wrong:,} of "
-                f"{len(ids):,} examples: it was trained to no good end; change its settings (a net: lower lr)"
-            )
-        return outputs
-
-    def signals(self) -> Signals:
-        if "signals" not in self.learner.gives:
-            raise MissingInput(
-                f"{self.config.model} records no signals while it trains; "
-                "choose a method that needs none (svp list methods), or a net as proxy"
-            )
-        return Signals.open(self.stage.folder / "signals")
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """What a model made of a pool: the selection, and for each of the pool's ids a value: its score, higher = more wanted, or
-    for a method that covers minus the order of choice.
-    """
-
-    selection: Selection
-    ids: NDArray[np.int64]
-    scores: NDArray[np.float64]
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Of a choosing stage's folder."""
-        selection = Selection.load(folder / "selection.parquet")
-        return cls(
-            selection,
-            np.asarray(read_array(folder / "ids.npy")),
-            np.asarray(read_array(folder / "scores.npy")),
-        )
-
-    def agreement(self, other: "Ranked", method: str) -> Agreement:
-        """How alike two models rank and choose the same pool."""
-        chosen = np.isin(self.ids, self.selection.ids), np.isin(other.ids, other.selection.ids)
-        by_score = kind_of(method) == "rank"
-        return agreement(self.scores, other.scores, len(self.selection), None if by_score else chosen)
-
-
-def kind_of(method: str) -> str:
-    """ "rank" where the highest scores are what is chosen; "cover" where the choice is more than its scores."""
-    _, row = find_method(method)
-    return "rank" if isinstance(row, Rank) and row.sampler is None else "cover"
-
-
-@dataclass(frozen=True)
-class Tested:
-    """A model's answers about the test part: (n_test,) class numbers, whether they are right, and (n_test, c) probabilities."""
-
-    predicted: NDArray[np.int64]
-    correct: NDArray[np.bool_]
-    seconds: float
-    probs: NDArray[np.float32]
 
 
 class Work:
@@ -441,163 +328,6 @@ def _select(
     order = np.full(len(ids), -float(len(ids)))
     order[np.searchsorted(ids, selection.ids)] = -np.arange(len(selection.ids), dtype=float)
     return selection, order
-
-
-# --- before the first stage ------------------------------------------------------------------------------------------------
-
-
-def settled(config: C, *roles: str) -> C:
-    """The same settings, where those that a model does not use make no difference; roles: "proxy" and "target", if trained here.
-
-    A proxy that its method does not ask is left as it is: it need not even exist.
-    """
-    asked = find_method(config.method)[1].asks_model
-    models = {role: settle(getattr(config, role)) for role in roles if role != "proxy" or asked}
-    return config.model_copy(update=models)
-
-
-def loaded(config: RunConfig, show: Show) -> tuple[Dataset, float]:
-    """The dataset that the settings name, and the seconds that reading and fingerprinting it took."""
-    begin = time.perf_counter()
-    dataset = load(config, show)
-    _ = dataset.fingerprint
-    return dataset, time.perf_counter() - begin
-
-
-@contextmanager
-def begin(
-    config: RunConfig,
-    dataset: Dataset,
-    load_seconds: float | None,
-    *,
-    out: str | Path | None,
-    reuse: str | Path | Sequence[str | Path],
-    accept_code_change: bool,
-    show: Show,
-) -> Iterator[Work]:
-    """Work in the run folder, new or taken up: as asked, or one that the same settings find again, with its siblings to reuse.
-
-    load_seconds  what reading the data took; None where it was there. The first call's are kept: later ones find it read before
-    """
-    others = as_paths(reuse)
-    if out is None:
-        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset.name)
-        kind = f"{name}-{config.workflow}"
-        out = Path("runs") / f"{kind}-{config.digest(without=[*config.may_vary, *CHANGES_NOTHING])[:8]}"
-        # Another method or budget does not train the same proxy again.
-        siblings = sorted(mark.parent for mark in Path("runs").glob(f"{kind}-*/environment.json"))
-        here = surroundings(environment(dataset))
-        others += [sibling for sibling in siblings if sibling != out and _surroundings_of(sibling) == here]
-    by_path = load_seconds is not None and config.dataset not in DATASETS
-    if by_path and Path(out).resolve().is_relative_to(Path(config.dataset).resolve()):
-        raise StorageError(
-            f"{out} lies inside the data ({config.dataset}), where it would be read as a part of them; "
-            "choose another folder (--out)"
-        )
-    with Run.start(
-        Path(out), config, dataset, may_vary=config.may_vary, reuse=others, accept_code_change=accept_code_change
-    ) as run:
-        run.remember("load", lambda: {"seconds": load_seconds})
-        yield Work(run, dataset, config.compute, show)
-
-
-def _surroundings_of(run: Path) -> Json | None:
-    """None where they cannot be read: a damaged run that nobody named does not stop this one."""
-    try:
-        return surroundings(Run.open(run).environment)
-    except DataError:
-        return None
-
-
-def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
-    """Refuse before training what cannot end well. chooses: a proxy is trained (an earlier selection needs none)."""
-    labels = labels_of(dataset)
-    if missing := [name for c, name in enumerate(dataset.classes) if not (labels == c).any()]:
-        raise DataError(
-            f"{dataset.name}: {len(missing)} of {len(dataset.classes)} classes have no training example, the first: "
-            f"{', '.join(missing[:3])}; add some, or take these classes out"
-        )
-    test_part(dataset)
-    _, method = find_method(config.method)
-    method.settle(config.method, config.options)
-    check_device(
-        config.compute.device, [config.proxy, config.target] if chooses and method.asks_model else [config.target]
-    )
-    if config.target.features.source == PREVIOUS:
-        raise SettingError(f"target.features {PREVIOUS!r} is for proxies: the target is what they are made by")
-    trial(config.target, stand_in(config.target, dataset, config.target, tested=True))
-    if not chooses:
-        return
-    check_needs(config, dataset)
-    if config.proxy.seeds > 1 and method.asks_model and not isinstance(method, Rank):
-        raise SettingError(f"{config.method} gives no scores to average over several proxies; set proxy.seeds to 1")
-
-
-def refuse_options(config: RunConfig, n: int, budget: int = 0) -> None:
-    """SettingError for options of the method that can come to no good where `budget` of n are chosen."""
-    _, method = find_method(config.method)
-    method.refuse(method.settle(config.method, config.options), Shape(n=n, budget=budget))
-
-
-def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = True) -> None:
-    """MissingInput unless the proxy gives what the method reads; unlabelled examples have neither signals nor labels.
-
-    DataError where nothing says what the classes are.
-    """
-    if not dataset.classes:
-        raise DataError(
-            f"{dataset.name} has no labels and names no classes; say what can be answered: "
-            "Dataset.from_arrays(..., classes=['cat', 'dog']), or an array classes in the .npz file"
-        )
-    _, method = find_method(config.method)
-    method = method.under(method.settle(config.method, config.options))
-    if not method.reads:
-        return
-    gives = {"probs", "labels", *(_tried(config, dataset).gives if method.asks_model else ())}
-    hidden = set() if trained_on_all else {"labels", "signals"}
-    kinds = {need: KIND_OF.get(need, need) for need in method.reads}
-    if unmet := [need for need, kind in kinds.items() if kind not in gives - hidden]:
-        kind = kinds[unmet[0]]
-        proxy = (
-            f"{config.proxy.model} with validation = {held:g}"
-            if (held := config.proxy.validation)
-            else config.proxy.model
-        )
-        lacks = "unlabelled examples do not have" if kind in hidden else f"{proxy} does not give"
-        named = kind if kind == unmet[0] else f"{kind} ({', '.join(unmet)})"
-        raise MissingInput(
-            f"{config.method} needs {named}, which {lacks}; choose another method (svp list methods), or another proxy"
-        )
-
-
-def _tried(config: RunConfig, dataset: Dataset) -> Learner:
-    """The proxy, made to be looked at."""
-    return trial(config.proxy, stand_in(config.proxy, dataset, config.target, tested=config.workflow == "coreset"))
-
-
-def as_paths(folders: str | Path | Sequence[str | Path]) -> list[Path]:
-    """One folder or several, as paths."""
-    return [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]
-
-
-def labels_of(dataset: Dataset) -> NDArray[np.int64]:
-    """The labels, or a DataError that says there are none."""
-    if dataset.labels is None:
-        raise DataError(
-            f"{dataset.name} has no labels, which this workflow needs: give each example one; "
-            "where people are to label it, use svp.Session, with classes= in Dataset.from_arrays"
-        )
-    return dataset.labels
-
-
-def test_part(dataset: Dataset) -> Dataset:
-    """The labelled test part, or a DataError that says there is none."""
-    if dataset.test is None or not len(dataset.test) or dataset.test.labels is None:
-        raise DataError(
-            f"{dataset.name} has no labelled test part to measure on; bring one (a folder test/, arrays x_test and y_test, or "
-            "test=), or have one held out of the labelled examples (test_share, --test-share)"
-        )
-    return dataset.test
 
 
 def model_seed(seed: int, i: int) -> int:

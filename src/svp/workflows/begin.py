@@ -1,0 +1,89 @@
+"""How a run begins: its settings settled, its data read, its folder taken."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from svp.config import CHANGES_NOTHING, RunConfig
+from svp.data import DATASETS, load
+from svp.data.base import Dataset
+from svp.errors import DataError, StorageError
+from svp.files import Json
+from svp.learners import settle
+from svp.provenance import environment, surroundings
+from svp.runs import Run
+from svp.select import find_method
+from svp.workflows.outcomes import Show
+from svp.workflows.work import Work
+
+C = TypeVar("C", bound=RunConfig)
+
+
+def settled(config: C, *roles: str) -> C:
+    """The same settings, where those that a model does not use make no difference; roles: "proxy" and "target", if trained here.
+
+    A proxy that its method does not ask is left as it is: it need not even exist.
+    """
+    asked = find_method(config.method)[1].asks_model
+    models = {role: settle(getattr(config, role)) for role in roles if role != "proxy" or asked}
+    return config.model_copy(update=models)
+
+
+def loaded(config: RunConfig, show: Show) -> tuple[Dataset, float]:
+    """The dataset that the settings name, and the seconds that reading and fingerprinting it took."""
+    begin = time.perf_counter()
+    dataset = load(config, show)
+    _ = dataset.fingerprint
+    return dataset, time.perf_counter() - begin
+
+
+@contextmanager
+def begin(
+    config: RunConfig,
+    dataset: Dataset,
+    load_seconds: float | None,
+    *,
+    out: str | Path | None,
+    reuse: str | Path | Sequence[str | Path],
+    accept_code_change: bool,
+    show: Show,
+) -> Iterator[Work]:
+    """Work in the run folder, new or taken up: as asked, or one that the same settings find again, with its siblings to reuse.
+
+    load_seconds  what reading the data took; None where it was there. The first call's are kept: later ones find it read before
+    """
+    others = as_paths(reuse)
+    if out is None:
+        name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset.name)
+        kind = f"{name}-{config.workflow}"
+        out = Path("runs") / f"{kind}-{config.digest(without=[*config.may_vary, *CHANGES_NOTHING])[:8]}"
+        # Another method or budget does not train the same proxy again.
+        siblings = sorted(mark.parent for mark in Path("runs").glob(f"{kind}-*/environment.json"))
+        here = surroundings(environment(dataset))
+        others += [sibling for sibling in siblings if sibling != out and _surroundings_of(sibling) == here]
+    by_path = load_seconds is not None and config.dataset not in DATASETS
+    if by_path and Path(out).resolve().is_relative_to(Path(config.dataset).resolve()):
+        raise StorageError(
+            f"{out} lies inside the data ({config.dataset}), where it would be read as a part of them; "
+            "choose another folder (--out)"
+        )
+    with Run.start(
+        Path(out), config, dataset, may_vary=config.may_vary, reuse=others, accept_code_change=accept_code_change
+    ) as run:
+        run.remember("load", lambda: {"seconds": load_seconds})
+        yield Work(run, dataset, config.compute, show)
+
+
+def _surroundings_of(run: Path) -> Json | None:
+    """None where they cannot be read: a damaged run that nobody named does not stop this one."""
+    try:
+        return surroundings(Run.open(run).environment)
+    except DataError:
+        return None
+
+
+def as_paths(folders: str | Path | Sequence[str | Path]) -> list[Path]:
+    """One folder or several, as paths."""
+    return [Path(folders)] if isinstance(folders, str | Path) else [Path(folder) for folder in folders]

@@ -1,0 +1,102 @@
+"""What is refused before anything is trained: settings, models and data that cannot come to a good end."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.config import PREVIOUS, RunConfig
+from svp.data.base import Dataset
+from svp.errors import DataError, MissingInput, SettingError
+from svp.learners import Learner, check_device, trial
+from svp.select import Rank, find_method
+from svp.select.table import Shape
+from svp.signals import KINDS
+from svp.workflows.features import stand_in
+
+# What a proxy has to give for a need of another name.
+KIND_OF = {**dict.fromkeys(KINDS, "signals"), "similarity": "embeddings"}
+
+
+def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
+    """Refuse before training what cannot end well. chooses: a proxy is trained (an earlier selection needs none)."""
+    labels = labels_of(dataset)
+    if missing := [name for c, name in enumerate(dataset.classes) if not (labels == c).any()]:
+        raise DataError(
+            f"{dataset.name}: {len(missing)} of {len(dataset.classes)} classes have no training example, the first: "
+            f"{', '.join(missing[:3])}; add some, or take these classes out"
+        )
+    test_part(dataset)
+    _, method = find_method(config.method)
+    method.settle(config.method, config.options)
+    check_device(
+        config.compute.device, [config.proxy, config.target] if chooses and method.asks_model else [config.target]
+    )
+    if config.target.features.source == PREVIOUS:
+        raise SettingError(f"target.features {PREVIOUS!r} is for proxies: the target is what they are made by")
+    trial(config.target, stand_in(config.target, dataset, config.target, tested=True))
+    if not chooses:
+        return
+    check_needs(config, dataset)
+    if config.proxy.seeds > 1 and method.asks_model and not isinstance(method, Rank):
+        raise SettingError(f"{config.method} gives no scores to average over several proxies; set proxy.seeds to 1")
+
+
+def refuse_options(config: RunConfig, n: int, budget: int = 0) -> None:
+    """SettingError for options of the method that can come to no good where `budget` of n are chosen."""
+    _, method = find_method(config.method)
+    method.refuse(method.settle(config.method, config.options), Shape(n=n, budget=budget))
+
+
+def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = True) -> None:
+    """MissingInput unless the proxy gives what the method reads; unlabelled examples have neither signals nor labels.
+
+    DataError where nothing says what the classes are.
+    """
+    if not dataset.classes:
+        raise DataError(
+            f"{dataset.name} has no labels and names no classes; say what can be answered: "
+            "Dataset.from_arrays(..., classes=['cat', 'dog']), or an array classes in the .npz file"
+        )
+    _, method = find_method(config.method)
+    method = method.under(method.settle(config.method, config.options))
+    if not method.reads:
+        return
+    gives = {"probs", "labels", *(_tried(config, dataset).gives if method.asks_model else ())}
+    hidden = set() if trained_on_all else {"labels", "signals"}
+    kinds = {need: KIND_OF.get(need, need) for need in method.reads}
+    if unmet := [need for need, kind in kinds.items() if kind not in gives - hidden]:
+        kind = kinds[unmet[0]]
+        proxy = (
+            f"{config.proxy.model} with validation = {held:g}"
+            if (held := config.proxy.validation)
+            else config.proxy.model
+        )
+        lacks = "unlabelled examples do not have" if kind in hidden else f"{proxy} does not give"
+        named = kind if kind == unmet[0] else f"{kind} ({', '.join(unmet)})"
+        raise MissingInput(
+            f"{config.method} needs {named}, which {lacks}; choose another method (svp list methods), or another proxy"
+        )
+
+
+def _tried(config: RunConfig, dataset: Dataset) -> Learner:
+    """The proxy, made to be looked at."""
+    return trial(config.proxy, stand_in(config.proxy, dataset, config.target, tested=config.workflow == "coreset"))
+
+
+def labels_of(dataset: Dataset) -> NDArray[np.int64]:
+    """The labels, or a DataError that says there are none."""
+    if dataset.labels is None:
+        raise DataError(
+            f"{dataset.name} has no labels, which this workflow needs: give each example one; "
+            "where people are to label it, use svp.Session, with classes= in Dataset.from_arrays"
+        )
+    return dataset.labels
+
+
+def test_part(dataset: Dataset) -> Dataset:
+    """The labelled test part, or a DataError that says there is none."""
+    if dataset.test is None or not len(dataset.test) or dataset.test.labels is None:
+        raise DataError(
+            f"{dataset.name} has no labelled test part to measure on; bring one (a folder test/, arrays x_test and y_test, or "
+            "test=), or have one held out of the labelled examples (test_share, --test-share)"
+        )
+    return dataset.test
