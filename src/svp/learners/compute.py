@@ -3,8 +3,8 @@
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,22 @@ class Compute:
                 yield
         finally:
             torch.set_num_threads(before)
+
+    def safe_for(self, model: nn.Module) -> Self:
+        """The same but for the layout, where this one would let a convolution of the model write outside its memory.
+
+        oneDNN takes the weight gradient of a strided 1x1 convolution of less than 16 channels, in float32 and channels last,
+        in a workspace that is too small for it (its issue 6035): the process crashes, or goes on with a damaged heap.
+        """
+        narrow = any(
+            isinstance(conv, nn.Conv2d)
+            and conv.kernel_size == (1, 1)
+            and conv.stride != (1, 1)
+            and conv.in_channels // conv.groups < 16
+            for conv in model.modules()
+        )
+        harmed = narrow and self.precision == "fp32" and torch.device(self.device).type == "cpu"
+        return replace(self, channels_last=self.channels_last and not harmed)
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model here, its convolution weights in the chosen layout."""

@@ -49,7 +49,7 @@ class NetLearner:
             *(["svp.learners.characters", "svp.learners.encoded"] if dataset.is_text else []),
             *code,
         )
-        self._config, self._seed, self._compute = config, seed, compute
+        self._config, self._seed = config, seed
         self._recipe = sharded.Recipe.of(config, dataset, seed, compute) if compute.processes > 1 else None
         self._augmentation = _augmentation(config, dataset)
         self._statistics = _statistics(dataset)
@@ -61,6 +61,7 @@ class NetLearner:
             self.initial_weights: str | None = getattr(model, "initial_weights", None)
             if config.weights is not None:
                 self.initial_weights = weights.take(config.model, model, config.weights)
+            self._compute = compute = compute.safe_for(model)
             self._model = compute.place(model)
             _check_outputs(config.model, self._model, example, len(dataset.classes), compute)
         # Held-out examples are shown in no epoch: a score made of epochs would say nothing of them.
