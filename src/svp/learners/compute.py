@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -98,7 +99,7 @@ def decide(config: ComputeConfig) -> Compute:
     threads = config.threads or n_cores()
     precision = config.precision
     if precision == "auto":
-        precision = "bf16" if _bf16_is_faster(device, threads) else "fp32"
+        precision = "bf16" if _bf16_is_faster(device) else "fp32"
     can_compile = torch.device(device).type == "cpu" and has_compiler()  # elsewhere when asked for
     compiling = "off" if config.compile == "auto" and not can_compile else config.compile
     return Compute(device, precision, config.channels_last, threads, compiling, config.processes)
@@ -113,28 +114,31 @@ def require_device(device: str) -> None:
         raise SettingError(f"compute.device {device!r} cannot be used here ({first_line}); use auto or cpu") from None
 
 
-def _bf16_is_faster(device: str, threads: int) -> bool:
-    """Time one small training convolution both ways; the best of several runs, so that a busy machine does not decide."""
+def _bf16_is_faster(device: str) -> bool:
+    """Time one small training convolution both ways, in turn; the best of several runs each.
+
+    On a CPU in one thread and in its CPU time: how busy the machine is must not decide.
+    """
     kind = torch.device(device).type
     if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)):
         return False
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     try:
         conv = nn.Conv2d(32, 32, 3, padding=1, bias=False).to(device)
         x = torch.ones(64, 32, 16, 16, device=device).contiguous(memory_format=torch.channels_last)
-        return _seconds(conv, x, bf16=False) > WORTHWHILE * _seconds(conv, x, bf16=True)
+        seconds = [(_seconds(conv, x, bf16=False), _seconds(conv, x, bf16=True)) for _ in range(6)]
+        fp32, bf16 = np.min(seconds, axis=0)
+        return bool(fp32 > WORTHWHILE * bf16)
     finally:
         torch.set_num_threads(before)
 
 
 def _seconds(conv: nn.Module, x: Tensor, *, bf16: bool) -> float:
-    best = float("inf")
-    for _ in range(6):
-        begin = time.perf_counter()
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
-            out = conv(x)
-        (gradient,) = torch.autograd.grad(out.float().sum(), list(conv.parameters()))
-        float(gradient.sum())  # waits for the device
-        best = min(best, time.perf_counter() - begin)
-    return best
+    clock = time.thread_time if x.device.type == "cpu" else time.perf_counter
+    begin = clock()
+    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
+        out = conv(x)
+    (gradient,) = torch.autograd.grad(out.float().sum(), list(conv.parameters()))
+    float(gradient.sum())  # waits for the device
+    return clock() - begin
