@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from cyclopts import Parameter
 
-from svp.array_files import Files, Given, How, Switch
+from svp.array_files import Files, Given, How, Switch, Whole
 from svp.commands import value_of
 from svp.errors import SettingError
 from svp.files import write_array
@@ -37,7 +37,7 @@ def select(
     per_class: dict[str, str] | None = None,
     costs: str | None = None,
     sampler: str | None = None,
-    neighbors: int | None = None,
+    neighbors: Whole | None = None,
     tie_break: Literal["hash", "id"] = "hash",
     stands_for: Annotated[bool | None, Parameter(negative="--no-stands-for")] = None,
     how: How = _AS_USUAL,

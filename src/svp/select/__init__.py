@@ -4,7 +4,6 @@ Knows numpy, scipy and (to save) pyarrow; no torch, no dataset, no file but the 
 function and one row of METHODS: nothing else in the package asks for a method by its name.
 """
 
-import operator
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from svp.chance import hash_ids
+from svp.chance import as_seed, hash_ids
 from svp.errors import SettingError
 from svp.select.budget import Budget, Memory, resolve_budget
 from svp.select.choose import Terms, choose_by, scores_of
@@ -89,7 +88,7 @@ def select(
                 (see `table.sampler_of`)
     neighbors   keep only so many of the most similar of each example (similarity only)
     memory      bytes a method may take beside its arrays where it can choose, such as "2GB"; default 1 GiB
-    seed        decides chance and ties; the same seed, the same ids
+    seed        decides chance and ties; the same seed, the same ids: a whole number from 0 to 2^64 - 1
     tie_break   equals go by a seeded hash of their id ("hash"), or the lower id first ("id")
     options     of the method and of the sampler
 
@@ -101,7 +100,7 @@ def select(
     sampled_by, row = _with_sampler(name, row, sampler)
     options = row.settle(name, options)
     row = row.under(options)
-    seed = _as_seed(seed)
+    seed = as_seed(seed)
     if tie_break not in ("hash", "id"):
         raise SettingError(f"tie_break={tie_break!r}; give 'hash' or 'id'")
     inputs = Inputs.of(
@@ -204,7 +203,7 @@ def score(
     )
     inputs.require(name, row.needs)
     row.refuse(options, inputs.shape(0, 0))
-    return scores_of(name, row, inputs, _as_seed(seed), row.own(options))
+    return scores_of(name, row, inputs, as_seed(seed), row.own(options))
 
 
 def _with_sampler(name: str, row: Method, sampler: str | Callable[..., Any] | None) -> tuple[str | None, Method]:
@@ -227,13 +226,6 @@ def _refuse_unused(name: str, row: Rank, options: Mapping[str, Any]) -> None:
             f"{unused[0]}={options[unused[0]]!r} is for the scores of method {name!r}, and scores= has them already; "
             "leave one of the two out"
         )
-
-
-def _as_seed(seed: int) -> int:
-    try:
-        return operator.index(seed)
-    except TypeError:
-        raise SettingError(f"seed={seed!r}; give a whole number") from None
 
 
 class _Package(ModuleType):
