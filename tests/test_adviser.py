@@ -208,9 +208,7 @@ def test_the_command_says_what_it_lacks(capsys: pytest.CaptureFixture[str]) -> N
         ("--n 100 --goal win", "svp: --goal: give 'label' or 'train'; got 'win'"),
     ],
 )
-def test_a_flag_that_cannot_be_is_one_line_of_ours(
-    words: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_flag_that_cannot_be_is_one_line_of_ours(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="1"):
         cli.main(["advise", "--budget", "10", "--labels", *words.split()])
     assert capsys.readouterr().err == f"{said}\n"

@@ -57,7 +57,7 @@ def advise(
         from svp.data import load_dataset
 
         known = facts_of(load_dataset(dataset, root=data))
-    given = {} if facts is None else {name: getattr(facts, name) for name in facts.model_fields_set}
+    given: dict[str, Any] = {} if facts is None else {name: getattr(facts, name) for name in facts.model_fields_set}
     known |= SomeFacts.make(given, flags=True).model_dump(exclude_unset=True)
     if "n" not in known:
         raise SettingError("advise: nothing says how many examples there are; name a dataset, or give --n")

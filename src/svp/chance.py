@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from svp.errors import SettingError
 
 Word = int | str
-SEEDS = 2**64  # how many there are
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -26,7 +25,7 @@ def as_seed(value: Any) -> int:
         seed = operator.index(value)
     except TypeError:
         seed = -1
-    if not 0 <= seed < SEEDS:
+    if not 0 <= seed < 2**64:
         raise SettingError(f"seed={value!r}; give a whole number from 0 to 2^64 - 1")
     return seed
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from svp.chance import SEEDS
 from svp.errors import DataError, SettingError, UnknownName
 
 Count = Annotated[int, Field(ge=1)]
@@ -276,7 +275,7 @@ class RunConfig(DataConfig):
     target: TrainConfig = TrainConfig(model="preact20", epochs=40)
     method: str = Field("margin", description="a name from `svp list methods`")
     options: dict[str, Any] = Field({}, description="options of the method")
-    seed: int = Field(0, ge=0, lt=SEEDS, description="the first run seed; everything random is spawned from it")
+    seed: int = Field(0, ge=0, lt=2**64, description="the first run seed; everything random is spawned from it")
     seeds: Count = Field(1, description="repeat everything with this many run seeds")
     margin: float = Field(1.0, gt=0, description="points of accuracy: a smaller loss than this counts as no worse")
     compute: ComputeConfig = ComputeConfig()

@@ -53,8 +53,8 @@ def select(
     similarity: Any = None,
     scores: ArrayLike | None = None,
     ids: ArrayLike | None = None,
-    already: ArrayLike = (),
-    exclude: ArrayLike = (),
+    already: ArrayLike | Selection = (),
+    exclude: ArrayLike | Selection = (),
     per_class: PerClass | None = None,
     costs: ArrayLike | None = None,
     sampler: str | Callable[..., Any] | None = None,
@@ -78,8 +78,9 @@ def select(
     scores      (n,) scores that exist already, in place of those that the method would compute (one that ranks, or "d2");
                 options of the scores that would not be used are refused
     ids         (n,) distinct whole numbers that name the examples; default: the row numbers
-    already     ids that count as chosen (distances, coverage, classes), and are never returned
-    exclude     ids that are neither chosen nor returned
+    already     ids that count as chosen (distances, coverage, classes), and are never returned; or a Selection, of which
+                they are those
+    exclude     ids that are neither chosen nor returned; or a Selection
     per_class   {"min": 5}, {"max": {0: 10}} (by name where labels are names), both, or {"share": "equal" | "natural" |
                 {0: 0.7, 1: 0.3}}: how many of each of `labels`, what was chosen already counted. Shares are rounded down, what
                 is left goes to the largest remainders; "equal" comes as near to it as the classes allow
