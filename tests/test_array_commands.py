@@ -337,6 +337,19 @@ def test_what_is_wrong_is_one_line(line: str, words: str, capsys: pytest.Capture
     assert sorted(Path().iterdir()) == before
 
 
+def test_a_budget_that_buys_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = files()
+    np.save("cheap.npy", [int(i) for i in arrays["costs"].argsort()[:2]])
+    dearest = np.sort(arrays["costs"])[2]
+    line = "select margin --probs probs.npy --costs costs.npy --exclude cheap.npy --budget"
+    said = f"no example was chosen for a budget of 0.5: the cheapest of {N - 2} candidates costs {dearest:g}"
+    quietly(f"{line} 0.5")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", f"svp: {said}\n")
+    assert run(capsys, f"{line} 0.5")["notes"] == [said]
+    assert run(capsys, f"{line} 5")["notes"] == []
+
+
 def test_scores_stream() -> None:
     """40 MB of probabilities: a mapped array is never held whole."""
     p = np.random.default_rng(0).random((100_000, 100), np.float32)
