@@ -77,7 +77,6 @@ def folders(tmp_path_factory, data):
     coreset(root / "table", dataset(shape=(5,), keys=False))
     active(root / "active", data, control=("random", "target"), evaluate=[20, 28], seeds=2)
     active(root / "active alone", data)
-    active(root / "active start only", data, labelled=[12])
     return root
 
 
@@ -113,7 +112,6 @@ NAMES = (
     "table",
     "active",
     "active alone",
-    "active start only",
 )
 
 
@@ -288,7 +286,7 @@ def test_one_seed_says_what_it_cannot_say(written):
         ("one seed", "It pays|It does not pay|Not shown whether it pays"),
         ("same model", "Proxy and target are the same model here"),
         ("earlier selection", "An earlier selection of 30 of the 60 examples"),
-        ("active start only", "12 were drawn at random"),
+        ("active", "12 were drawn at random"),
     ],
 )
 def test_the_page_says_what_was_measured_and_what_was_not(written, name, said):

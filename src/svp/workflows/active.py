@@ -61,7 +61,7 @@ def active(
     check_needs(config, dataset, trained_on_all=False)
     check(config, dataset)
     totals = _totals(config.labelled, len(dataset), "labelled")
-    refuse_options(config, len(dataset), max((b - a for a, b in pairwise(totals)), default=0))
+    refuse_options(config, len(dataset), max(b - a for a, b in pairwise(totals)))
     at = _totals(config.evaluate or config.labelled[-1:], len(dataset), "evaluate")
     if unknown := sorted(set(at) - set(totals)):
         raise SettingError(
