@@ -22,7 +22,7 @@ from svp.runs import SIMULATED, Run, check_files
 from svp.select import find_method, resolve_budget
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.begin import begin, loaded, settled
-from svp.workflows.check import check, check_needs, labels_of, refuse_options
+from svp.workflows.check import check, check_arguments, check_needs, labels_of, refuse_options
 from svp.workflows.outcomes import Ranked, Show, silent
 from svp.workflows.session import Session
 from svp.workflows.work import Work
@@ -55,6 +55,7 @@ def active(
     on what each arm had labelled at the totals to evaluate; where an arm's own model is the target, that model is the one
     evaluated. Arguments, resuming and errors: as `coreset`.
     """
+    check_arguments("svp.active", ActiveConfig, config, dataset)
     config = settled(config, "proxy", "target")
     dataset, load_seconds = (dataset, None) if dataset is not None else loaded(config, show)
     labels_of(dataset)  # first of all: without labels there may be no classes either

@@ -16,6 +16,19 @@ from svp.workflows.features import stand_in
 KIND_OF = {**dict.fromkeys(KINDS, "signals"), "similarity": "embeddings"}
 
 
+def check_arguments(what: str, kind: type[RunConfig], config: object, dataset: object) -> None:
+    """SettingError unless `what` is called with settings of its own kind, and a dataset or none."""
+    if type(config) is not kind:
+        raise SettingError(
+            f"{what} takes a svp.{kind.__name__}, not {type(config).__name__}; make one of the same settings"
+        )
+    if not isinstance(dataset, Dataset | None):
+        raise SettingError(
+            f"the dataset is a {type(dataset).__name__}; make it a svp.Dataset (svp.load_dataset, svp.Dataset.from_arrays), or "
+            "leave it out, so that the one is loaded that the settings name"
+        )
+
+
 def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
     """Refuse before training what cannot end well. chooses: a proxy is trained (an earlier selection needs none)."""
     labels = labels_of(dataset)
