@@ -78,6 +78,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
         (["coreset", "digits", "--equal"], 1, "equal needs epochs"),
         (["coreset", "digits", "--dataset", "cifar10"], 1, "two datasets are named"),
         (["report", "nowhere"], 1, "is this a run folder"),
+        (["report", "/dev/null"], 1, "is this a run folder"),
         (["coreset", "digits", "--seeds"], 2, "--seeds"),
         (["coreset", "digits", "and", "more"], 2, "and"),
         (["coreset", "digits", "--proxy.epoch", "3"], 2, "--proxy.epochs"),

@@ -807,9 +807,16 @@ def test_what_cannot_end_well_is_refused_at_once(
 
 def test_datasets_that_cannot_be_used_are_refused(data: Dataset, tmp_path: Path) -> None:
     empty_class = make_data(labels=np.arange(64) % 3)
+    ones, zeros = data.inputs[:40], np.zeros(40, int)
+    one_class = Dataset.from_arrays(ones, zeros, classes=["sole"], test=(ones, zeros))
+    nothing = Dataset.from_arrays(ones[:0], zeros[:0], classes=["a", "b"])
     for go, config in ((coreset, core()), (active, act())):
         with refused(DataError, "1 of 4 classes have no training example", "d"):
             go(config, empty_class, out=tmp_path / "a")  # type: ignore[operator]
+        with refused(DataError, "has only the class sole", "two classes"):
+            go(config, one_class, out=tmp_path / "a")  # type: ignore[operator]
+        with refused(DataError, "has no examples"):
+            go(config, nothing, out=tmp_path / "a")  # type: ignore[operator]
         with refused(DataError, "no labels"):
             go(config, data.without_labels(), out=tmp_path / "b")  # type: ignore[operator]
         with refused(DataError, "no labelled test part"):

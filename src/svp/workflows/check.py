@@ -32,6 +32,8 @@ def check_arguments(what: str, kind: type[RunConfig], config: object, dataset: o
 def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
     """Refuse before training what cannot end well. chooses: a proxy is trained (an earlier selection needs none)."""
     labels = labels_of(dataset)
+    if not len(dataset):
+        raise DataError(f"{dataset.name} has no examples; give a dataset that has some")
     if missing := [name for c, name in enumerate(dataset.classes) if not (labels == c).any()]:
         raise DataError(
             f"{dataset.name}: {len(missing)} of {len(dataset.classes)} classes have no training example, the first: "
@@ -68,6 +70,11 @@ def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = T
         raise DataError(
             f"{dataset.name} has no labels and names no classes; say what can be answered: "
             "Dataset.from_arrays(..., classes=['cat', 'dog']), or an array classes in the .npz file"
+        )
+    if len(dataset.classes) < 2:
+        raise DataError(
+            f"{dataset.name} has only the class {dataset.classes[0]}, so there is nothing to tell apart; bring examples of two "
+            "classes at least"
         )
     _, method = find_method(config.method)
     method = method.under(method.settle(config.method, config.options))
