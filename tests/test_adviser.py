@@ -199,6 +199,21 @@ def test_the_command_says_what_it_lacks(capsys: pytest.CaptureFixture[str]) -> N
     assert "name a dataset, or give --n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--n 100.7", "svp: --n: give a whole number; got '100.7'"),
+        ("--n 100 --classes 2.5", "svp: --classes: give a whole number; got '2.5'"),
+        ("--n 100 --noise much", "svp: --noise: give a number; got 'much'"),
+        ("--n 100 --goal win", "svp: --goal: give 'label' or 'train'; got 'win'"),
+    ],
+)
+def test_a_flag_that_cannot_be_is_one_line_of_ours(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        cli.main(["advise", "--budget", "10", "--labels", *words.split()])
+    assert capsys.readouterr().err == f"{said}\n"
+
+
 def test_the_facts_are_listed_once(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UnknownName, match="Unknown fact 'nois'; did you mean 'noise'"):
         advise(1000, 10, embeddings=True, nois=0.1)

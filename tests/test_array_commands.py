@@ -319,6 +319,10 @@ def test_what_does_not_fit_into_the_memory_is_refused(capsys: pytest.CaptureFixt
         ("select margin --probs probs.npy --budget 5 --already t.csv:key", "--ids FILE:COLUMN"),
         ("select margin --probs probs.npy --budget 5 --ids t.csv:kind", "2 keys are repeated, the first: ['a', 'b']"),
         ("select margin --probs probs.npy --budget 5 --per-class.min 5", "per_class needs labels"),
+        ("select margin --probs probs.npy --budget 5 --seed 1.5", "--seed: give a whole number; got '1.5'"),
+        ("select margin --probs probs.npy --budget 5 --seed -1", "seed=-1; give a whole number from 0 to 2^64 - 1"),
+        ("select graph_cut --embeddings embeddings.npy --budget 5 --neighbors 2.6", "--neighbors: give a whole number"),
+        ("score margin --probs probs.npy --seed 1e3", "--seed: give a whole number; got '1e3'"),
         ("score k_center --embeddings embeddings.npy", "chooses sets"),
         ("score margin --probs probs.npy --scores scores.npy", "--scores means nothing"),
     ],
@@ -331,6 +335,19 @@ def test_what_is_wrong_is_one_line(line: str, words: str, capsys: pytest.Capture
     before = sorted(Path().iterdir())
     assert words in fails(capsys, line)
     assert sorted(Path().iterdir()) == before
+
+
+def test_a_budget_that_buys_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = files()
+    np.save("cheap.npy", [int(i) for i in arrays["costs"].argsort()[:2]])
+    dearest = np.sort(arrays["costs"])[2]
+    line = "select margin --probs probs.npy --costs costs.npy --exclude cheap.npy --budget"
+    said = f"no example was chosen for a budget of 0.5: the cheapest of {N - 2} candidates costs {dearest:g}"
+    quietly(f"{line} 0.5")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("", f"svp: {said}\n")
+    assert run(capsys, f"{line} 0.5")["notes"] == [said]
+    assert run(capsys, f"{line} 5")["notes"] == []
 
 
 def test_scores_stream() -> None:

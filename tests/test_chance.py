@@ -1,5 +1,7 @@
 """Where chance comes from: hashes of ids and streams by name."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from svp.chance import generator, hash_ids, shuffled, spawn_seed, uniform
+from svp.errors import SettingError
 
 TRY = settings(derandomize=True, deadline=None, max_examples=30)
 SEEDS = st.integers(0, 2**63 - 1)
@@ -109,10 +112,12 @@ def test_zeros_at_the_end_of_a_path_are_nothing() -> None:
     assert spawn_seed(3, 0, "a") != spawn_seed(3, "a")
 
 
-def test_any_whole_number_is_a_seed() -> None:
-    assert spawn_seed(-1) != spawn_seed(1)
-    assert spawn_seed(2**64 - 1) == spawn_seed(-1)
-    assert generator(-5, "x").random() == generator(-5, "x").random()
+@pytest.mark.parametrize("seed", [-1, 2**64, -(2**64), 0.5, "1", None])
+def test_no_seed_is_taken_for_another(seed: Any) -> None:
+    assert spawn_seed(2**64 - 1) != spawn_seed(0)
+    for draw in (lambda: spawn_seed(seed), lambda: generator(seed, "x"), lambda: hash_ids([1], seed)):
+        with pytest.raises(SettingError, match=r"seed=.*; give a whole number from 0 to 2\^64 - 1"):
+            draw()
 
 
 def test_uniform_numbers_belong_to_ids_and_are_never_0_or_1(monkeypatch: pytest.MonkeyPatch) -> None:

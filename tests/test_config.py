@@ -65,7 +65,7 @@ CORESET = st.fixed_dictionaries(
     },
 )
 ACTIVE = st.fixed_dictionaries(
-    {"dataset": TEXT, "labelled": st.lists(AMOUNT, min_size=1, max_size=3)}, optional={"proxy": TRAIN}
+    {"dataset": TEXT, "labelled": st.lists(AMOUNT, min_size=2, max_size=3)}, optional={"proxy": TRAIN}
 )
 
 
@@ -184,7 +184,8 @@ def test_a_part_by_itself_is_refused_in_one_line() -> None:
 
 def test_totals_that_make_no_sense_are_refused() -> None:
     assert "'labelled'" in refusal(SettingError, ActiveConfig, dataset="digits")
-    assert "at least one total" in refusal(SettingError, ActiveConfig, dataset="digits", labelled=[])
+    for totals in ([], [10], ["10%"]):
+        assert "the first is drawn at random" in refusal(SettingError, ActiveConfig, dataset="digits", labelled=totals)
     assert "count or a share" in refusal(SettingError, ActiveConfig, dataset="digits", labelled=[True, 5])
 
 

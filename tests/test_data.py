@@ -375,3 +375,9 @@ def test_train_and_test_of_other_types_are_refused() -> None:
     x = np.zeros((4, 3), np.uint8)
     with pytest.raises(DataError, match="test inputs are float32, train inputs uint8"):
         Dataset.from_arrays(x, [0, 1, 0, 1], test=(x.astype(float), [0, 1, 0, 1]))
+
+
+@pytest.mark.parametrize("name", [None, 3, ["digits"], np.zeros(3)])
+def test_a_name_of_another_type_is_refused_by_name(name) -> None:
+    with pytest.raises(SettingError, match=r"named by a .*svp list datasets.*from_arrays"):
+        load_dataset(name)

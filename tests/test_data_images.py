@@ -96,11 +96,12 @@ def test_a_folder_for_each_part(tmp_path, name):
 def test_which_folder_is_the_test_part(tmp_path):
     photos(tmp_path / "train", n=5)
     photos(tmp_path / "val", n=2)
-    write(tmp_path / "test" / "unsorted.png")  # as ImageNet has it: images without labels
+    unsorted = write(tmp_path / "test" / "unsorted.png")  # as ImageNet has it: images without labels
     for n_test in (4, 6):
         data = load_dataset(tmp_path, image_size=4)
         assert data.test is not None
         assert len(data.test) == n_test
+        unsorted.unlink(missing_ok=True)
         photos(tmp_path / "test", n=3)
 
 
@@ -184,6 +185,27 @@ def test_files_of_other_suffixes_are_left_out_and_counted(tmp_path, parts):
     assert f"4 files ending in .heic, which is not read here ({folder}ant/a.heic, {folder}ant/more/b.HEIC, " in said
     assert all(problem in said for problem in after.problems)
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("parts", [("",), ("train", "test")])
+def test_images_beside_the_class_folders_are_left_out_and_counted(tmp_path, parts):
+    for part in parts:
+        photos(tmp_path / part, n=5)
+    (tmp_path / "README.txt").write_text("what this is")
+    before = load_dataset(tmp_path, image_size=4)
+    assert before.problems == ()
+    stray = sorted({*parts, ""})
+    for part in stray:
+        write(tmp_path / part / "cover.JPG")
+    write(tmp_path / ".cover.jpg")
+    with pytest.warns(SvpWarning) as warned:
+        after = load_dataset(tmp_path, image_size=4)
+    assert (after.fingerprint, len(after.problems)) == (before.fingerprint, 1)
+    files = "1 file" if len(stray) == 1 else f"{len(stray)} files"
+    named = ", ".join(sorted(f"{part}/cover.JPG".lstrip("/") for part in stray))
+    assert str(warned[0].message) == (
+        f"{tmp_path}: {files} left out: {files} beside the class folders, which say no class ({named})"
+    )
 
 
 def test_no_cache_is_made_inside_the_data(tmp_path):

@@ -59,7 +59,7 @@ def test_seeds_and_rows_by_hand() -> None:
     assert d.mean == pytest.approx(20)  # the added rows widen, they do not draw towards 0
     assert d.rows_high - d.mean == pytest.approx(rows)
     assert d.smallest == pytest.approx(np.sqrt(seeds**2 + rows**2))
-    assert d.high - d.mean == pytest.approx(d.mean - d.low)
+    assert (d.low, d.high) == (-100, 100)  # as far as a difference can go; 20 points and 128 to each side
 
 
 def test_the_rows_interval_is_that_of_a_bootstrap_over_rows() -> None:
@@ -141,6 +141,17 @@ def test_one_seed_has_no_ends() -> None:
     assert facts["mean"] == d.mean
     assert better(d) == "not shown"
     assert no_worse(d, 1e9) == "not shown"
+
+
+@TRY
+@given(st.integers(2, 4), st.integers(1, 8), st.floats(0, 1), st.integers(0, 2**32))
+def test_no_interval_holds_what_cannot_be(n_seeds: int, n_test: int, share: float, seed: int) -> None:
+    a, b = np.random.default_rng(seed).random((2, n_seeds, n_test)) < np.array([share, 1 - share])[:, None, None]
+    d = difference(a, b)
+    assert -100 <= d.low <= d.rows_low <= d.mean <= d.rows_high <= d.high <= 100
+    # Nothing is cut but what is beyond: where half the length reaches no end, the ends are as far from the mean as it says.
+    assert d.high == min(100, d.mean + d.smallest)
+    assert d.low == max(-100, d.mean - d.smallest)
 
 
 @TRY

@@ -20,7 +20,7 @@ MAY = {
     "errors": set(),
     "names": {"errors"},
     "engine": {"errors", "names"},
-    "chance": set(),
+    "chance": {"errors"},
     "config": {"errors"},
     "data": {"errors", "names", "machine", "chance", "config"},
     "labels": {"errors"},

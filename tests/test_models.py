@@ -348,6 +348,23 @@ def test_weights_that_do_not_fit_name_what_does_not(tmp_path: Path) -> None:
         learner(images(), weights=tmp_path / "missing.safetensors")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])  # the last as float64, which overflows
+def test_weights_that_are_not_finite_are_counted_by_tensor(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "w.safetensors"
+    weights = {key: value.contiguous() for key, value in state(learner(images())).items()}
+    weights["stem.weight"] = weights["stem.weight"].double()
+    weights["stem.weight"].view(-1)[[1, 7]] = value
+    save_file(weights, path)
+    n = weights["stem.weight"].numel()
+    with pytest.raises(DataError, match=f"w.safetensors has values that are not finite: stem.weight \\(2 of {n}\\);"):
+        learner(images(), weights=path)
+    # A head that is left out may hold anything.
+    weights = {**weights, "stem.weight": torch.zeros_like(weights["stem.weight"])}
+    weights["head.weight"] = torch.full((7, weights["head.weight"].shape[1]), value, dtype=torch.float64)
+    save_file(weights, path)
+    learner(images(), weights=path)
+
+
 def test_a_pickle_is_refused_unread(tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> Any:

@@ -15,7 +15,7 @@ import pytest
 import svp
 from svp import report, words
 from svp.errors import DataError, MissingExtra
-from svp.report import facts, tables
+from svp.report import charts, facts, tables
 from svp.select.table import Picks
 
 pytest.importorskip("altair")
@@ -77,7 +77,6 @@ def folders(tmp_path_factory, data):
     coreset(root / "table", dataset(shape=(5,), keys=False))
     active(root / "active", data, control=("random", "target"), evaluate=[20, 28], seeds=2)
     active(root / "active alone", data)
-    active(root / "active start only", data, labelled=[12])
     return root
 
 
@@ -113,7 +112,6 @@ NAMES = (
     "table",
     "active",
     "active alone",
-    "active start only",
 )
 
 
@@ -288,7 +286,7 @@ def test_one_seed_says_what_it_cannot_say(written):
         ("one seed", "It pays|It does not pay|Not shown whether it pays"),
         ("same model", "Proxy and target are the same model here"),
         ("earlier selection", "An earlier selection of 30 of the 60 examples"),
-        ("active start only", "12 were drawn at random"),
+        ("active", "12 were drawn at random"),
     ],
 )
 def test_the_page_says_what_was_measured_and_what_was_not(written, name, said):
@@ -361,6 +359,22 @@ def test_numbers_over_seeds_are_means(folders, data):
     balance = tables.balance(read)
     assert sum(row["chosen"] for row in balance) == pytest.approx(30)
     assert sum(row["whole_share"] for row in balance) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("accuracies", [(0.5, 8.0), (92.0, 99.5)])
+def test_the_spread_of_accuracies_ends_where_they_do(accuracies):
+    seeds = [{"seed": seed, "accuracy": each} for seed, each in enumerate(accuracies)]
+    row = {
+        "arm": "proxy",
+        "label": "proxy",
+        "seeds": seeds,
+        "mean": np.mean(accuracies),
+        "spread": np.std(accuracies, ddof=1),
+    }
+    drawn = json.dumps(charts.accuracy([row]))
+    ends = [float(end) for end in re.findall(r'"(?:low|high)": ([-\d.]+)', drawn)]
+    assert ends
+    assert 0 <= min(ends) < max(ends) <= 100
 
 
 def test_minus_signs_and_per_cents_are_typeset():

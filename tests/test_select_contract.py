@@ -597,6 +597,58 @@ def test_probabilities_are_probabilities(row: list[float], ok: bool) -> None:
             score("entropy", probs=probs)
 
 
+@every_need
+def test_a_mask_is_never_dropped(method: str, need: str) -> None:
+    arguments = given_to(method, 30)
+    need = MET_BY.get(need, need)
+    home = arguments["signals"] if need in arguments["signals"] else arguments
+    hidden = np.zeros(home[need].shape, bool)
+    hidden.flat[[1, 5]] = True
+    expected = select(method, 5, **arguments).ids.tolist()
+    home[need] = np.ma.array(home[need], mask=False)
+    assert select(method, 5, **arguments).ids.tolist() == expected  # nothing is masked
+    home[need] = np.ma.array(home[need], mask=hidden)
+    with pytest.raises(DataError, match=f"{need}: 2 values are masked"):
+        select(method, 5, **arguments)
+
+
+@pytest.mark.parametrize("name", ["ids", "already", "exclude", "costs", "scores", "similarity"])
+def test_no_other_argument_loses_its_mask(name: str) -> None:
+    shape = (4, 4) if name == "similarity" else 4
+    masked = np.ma.masked_equal(np.arange(np.prod(shape)).reshape(shape), 2)
+    with pytest.raises(DataError, match=f"{name}: 1 values are masked"):
+        select("facility_location" if name == "similarity" else "given", 1, **{"scores": np.ones(4), name: masked})
+
+
+def test_what_is_chosen_already_may_be_a_selection() -> None:
+    arguments = given_to("margin", 30)
+    first = select("margin", 5, **arguments)
+    both = [select("margin", 5, **arguments, already=first), select("margin", 5, **arguments, exclude=first)]
+    assert [one.ids.tolist() for one in both] == [select("margin", 10, **arguments).ids[5:].tolist()] * 2
+
+
+@pytest.mark.parametrize("value", [None, 3, ["margin"], {"margin"}, b"margin"])
+@pytest.mark.parametrize("call", [select, score])
+def test_a_method_of_the_wrong_type_is_named(call: Callable[..., Any], value: Any) -> None:
+    budget = (1,) if call is select else ()
+    with pytest.raises(SettingError, match=r"method=.*; give a name.* or a function"):
+        call(value, *budget, ids=[1, 2])
+
+
+@pytest.mark.parametrize("value", [3, ["top"], b"top"])
+def test_a_sampler_of_the_wrong_type_is_named(value: Any) -> None:
+    with pytest.raises(SettingError, match=r"sampler=.*; give a name.* or a function"):
+        select("margin", 1, probs=[[0.5, 0.5]], sampler=value)
+
+
+@pytest.mark.parametrize("value", [3, [[1, 0]], np.ones((2, 3)), {0: [[1]]}])
+@pytest.mark.parametrize("call", [select, score])
+def test_signals_of_the_wrong_type_are_named(call: Callable[..., Any], value: Any) -> None:
+    budget = (1,) if call is select else ()
+    with pytest.raises(SettingError, match=r"signals: .*; give a mapping from kinds"):
+        call("forgetting", *budget, signals=value)
+
+
 def test_a_set_method_has_no_scores() -> None:
     with pytest.raises(SettingError, match="chooses sets"):
         score("k_center", embeddings=[[0.0]])

@@ -86,6 +86,12 @@ def test_words_say_what_the_numbers_say(n_seeds: int, shares: tuple[float, float
     json.dumps(metrics, allow_nan=False)
 
 
+def test_so_few_rows_that_nothing_can_be_shown_are_said_to_show_nothing() -> None:
+    metrics = coreset_metrics(np.ones((2, 2), bool), np.zeros((2, 2), bool), np.ones((2, 2), bool))
+    sentence = next(said for said in verdict(metrics) if "random part" in said and "against" in said)
+    assert "95 % interval -59.12 to +100.00; 2 seeds and 2 test rows could show no difference" in sentence
+
+
 def test_clear_cases_are_called_clear() -> None:
     metrics = coreset_metrics(answers(0.9, 5, 4000, 0), answers(0.5, 5, 4000, 1), answers(0.8, 5, 4000, 2))
     assert [c["verdict"] for c in metrics["comparisons"]] == ["shown", "shown"]

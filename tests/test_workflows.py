@@ -807,9 +807,16 @@ def test_what_cannot_end_well_is_refused_at_once(
 
 def test_datasets_that_cannot_be_used_are_refused(data: Dataset, tmp_path: Path) -> None:
     empty_class = make_data(labels=np.arange(64) % 3)
+    ones, zeros = data.inputs[:40], np.zeros(40, int)
+    one_class = Dataset.from_arrays(ones, zeros, classes=["sole"], test=(ones, zeros))
+    nothing = Dataset.from_arrays(ones[:0], zeros[:0], classes=["a", "b"])
     for go, config in ((coreset, core()), (active, act())):
         with refused(DataError, "1 of 4 classes have no training example", "d"):
             go(config, empty_class, out=tmp_path / "a")  # type: ignore[operator]
+        with refused(DataError, "has only the class sole", "two classes"):
+            go(config, one_class, out=tmp_path / "a")  # type: ignore[operator]
+        with refused(DataError, "has no examples"):
+            go(config, nothing, out=tmp_path / "a")  # type: ignore[operator]
         with refused(DataError, "no labels"):
             go(config, data.without_labels(), out=tmp_path / "b")  # type: ignore[operator]
         with refused(DataError, "no labelled test part"):
@@ -1108,16 +1115,29 @@ def test_settings_that_failed_at_first_may_be_corrected(data: Dataset, tmp_path:
             go(wild, data, out=out)  # type: ignore[operator]
 
 
+def test_arguments_of_the_wrong_type_are_refused_by_name(data: Dataset, tmp_path: Path) -> None:
+    own: list[tuple[Any, Any]] = [(coreset, core()), (active, act()), (Session.create, session_config())]
+    for go, config in own:
+        into: Any = {"folder": tmp_path / "x"} if go == Session.create else {"out": tmp_path / "x"}
+        for wrong in (None, {"dataset": "shades"}, *(other for _, other in own if other is not config)):
+            with refused(SettingError, f"takes a svp.{type(config).__name__}, not {type(wrong).__name__}"):
+                go(config=wrong, dataset=data, **into)
+        for inputs in (data.inputs, "digits", [data]):
+            with refused(SettingError, f"dataset is a {type(inputs).__name__}", "svp.Dataset.from_arrays"):
+                go(config=config, dataset=inputs, **into)
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- a session ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_session_asks_tells_and_goes_on_where_it_stopped(data: Dataset, tmp_path: Path) -> None:
-    config = svp.RunConfig.make(
-        {"dataset": "shades", "proxy": LOGISTIC, "target": LOGISTIC, "method": "margin", "compute": COMPUTE}
-    )
+    config = session_config()
     truth = dict(zip(data.ids.tolist(), data.labels.tolist(), strict=True))
     with Session.create(tmp_path / "s", config, data) as session:
         first = session.ask(10)
+        with refused(TrainingError, "no labelled examples to train on"):
+            session.fit()
         assert session.status()["open"] == 10
         assert session.ask(3).ids.tolist() == first.ids.tolist()  # an open question is asked again
         session.tell({int(i): truth[int(i)] for i in first.ids[:4]})

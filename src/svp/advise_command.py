@@ -6,26 +6,27 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import Field, create_model
 
 from svp.adviser import advise as advise_by
 from svp.adviser import facts_of
+from svp.commands import flags_of
+from svp.config import Config
 from svp.errors import SettingError
 from svp.rules import Facts
 from svp.select.docstrings import parts
 
 
-def _flags() -> type[BaseModel]:
-    """The facts as flags that may all be left out; with a dataset n, classes, labels and imbalance are read from it."""
+def _some_facts() -> type[Config]:
+    """The facts, any of them left out; with a dataset n, classes, labels and imbalance are read from it."""
     kinds, says = get_type_hints(Facts), parts(Facts)
-    flags: dict[str, Any] = {}
-    for name in (f.name for f in fields(Facts) if f.name != "budget"):
-        how = Parameter(negative=(), consume_multiple=name == "signals", show_default=False)
-        flags[name] = (Annotated[kinds[name] | None, how], Field(None, description=says[name]))
-    return create_model("FactFlags", __config__=ConfigDict(extra="forbid"), **flags)
+    names = [f.name for f in fields(Facts) if f.name != "budget"]
+    facts: dict[str, Any] = {name: (kinds[name] | None, Field(None, description=says[name])) for name in names}
+    return create_model("SomeFacts", __base__=Config, **facts)
 
 
-FactFlags = _flags()
+SomeFacts = _some_facts()
+FactFlags = flags_of(SomeFacts)
 
 
 def advise(
@@ -56,7 +57,8 @@ def advise(
         from svp.data import load_dataset
 
         known = facts_of(load_dataset(dataset, root=data))
-    known |= {name: value for name, value in vars(facts or FactFlags()).items() if value is not None}
+    given: dict[str, Any] = {} if facts is None else {name: getattr(facts, name) for name in facts.model_fields_set}
+    known |= SomeFacts.make(given, flags=True).model_dump(exclude_unset=True)
     if "n" not in known:
         raise SettingError("advise: nothing says how many examples there are; name a dataset, or give --n")
     advice = advise_by(budget=budget, **known)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from cyclopts import Parameter
 
-from svp.array_files import Files, Given, How, Switch
+from svp.array_files import Files, Given, How, Switch, Whole
 from svp.commands import value_of
 from svp.errors import SettingError
 from svp.files import write_array
@@ -37,7 +37,7 @@ def select(
     per_class: dict[str, str] | None = None,
     costs: str | None = None,
     sampler: str | None = None,
-    neighbors: int | None = None,
+    neighbors: Whole | None = None,
     tie_break: Literal["hash", "id"] = "hash",
     stands_for: Annotated[bool | None, Parameter(negative="--no-stands-for")] = None,
     how: How = _AS_USUAL,
@@ -86,9 +86,25 @@ def select(
     )
     if how.out is not None:
         _save(_described(chosen, arguments, how, wanted=stands_for), how.out)
-    elif not how.json:
+    elif len(chosen) and not how.json:
         print("\n".join(map(str, chosen.ids.tolist() if chosen.keys is None else chosen.keys)))
-    report(expected, took, how, {"method": chosen.method, "n": len(chosen)}, chosen.ids)
+    notes = [] if len(chosen) or costs is None else [_why_nothing(budget, arguments)]
+    for note in notes:
+        print(f"svp: {note}", file=sys.stderr)
+    report(expected, took, how, {"method": chosen.method, "n": len(chosen), "notes": notes}, chosen.ids)
+
+
+def _why_nothing(budget: str, arguments: Mapping[str, Any]) -> str:
+    """What an empty choice under costs has to be told with: what the cheapest candidate costs."""
+    values = arguments["costs"]
+    ruled_out = [arguments[name] for name in ("already", "exclude") if name in arguments]
+    left = values[
+        ~np.isin(arguments.get("ids", np.arange(len(values))), np.concatenate([np.zeros(0, np.int64), *ruled_out]))
+    ]
+    cheapest = (
+        f"the cheapest of {len(left):,} candidates costs {left.min():g}" if len(left) else "there are no candidates"
+    )
+    return f"no example was chosen for a budget of {budget}: {cheapest}"
 
 
 def _is_table(out: Path | None) -> bool:

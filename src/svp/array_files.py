@@ -1,13 +1,13 @@
 """The files that a command line names, as arguments of `svp.select`."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from numpy.typing import NDArray
 
 from svp.columns import ARGUMENTS, Source, check_out, read_array, read_labels, read_names
@@ -17,6 +17,18 @@ from svp.select import select as select_arrays
 from svp.select.budget import resolve_memory
 
 Switch = Annotated[bool, Parameter(negative=())]
+
+
+def _whole(_: Any, tokens: Sequence[Token]) -> int:
+    """The number that a flag is given; SettingError where it is not whole (cyclopts itself would round it)."""
+    (token,) = tokens
+    try:
+        return int(token.value)
+    except ValueError:
+        raise SettingError(f"{token.keyword}: give a whole number; got {token.value!r}") from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
 LIBRARIES = 24 << 20  # bytes that reading and writing files load
 _SPARSE = ("data", "indices", "indptr", "row", "col", "offsets")  # arrays of the kinds that load_npz knows
 _SAVED = {"rank", "id", "gain", "weight"}  # columns of every saved selection
@@ -78,7 +90,7 @@ class How:
     """
 
     options: dict[str, str] = field(default_factory=dict)
-    seed: int = 0
+    seed: Whole = 0
     memory: str | None = None
     hash: Annotated[bool, Parameter(negative="--no-hash")] = True
     out: Path | None = None

@@ -5,18 +5,33 @@ their ids) changes nothing, and a subset trained under the same seed meets its e
 two arms of an experiment are paired.
 """
 
+import operator
 import zlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from svp.errors import SettingError
 
 Word = int | str
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
+def as_seed(value: Any) -> int:
+    """A whole number of 64 bits; SettingError for any other, so that no two seeds draw the same."""
+    try:
+        seed = operator.index(value)
+    except TypeError:
+        seed = -1
+    if not 0 <= seed < 2**64:
+        raise SettingError(f"seed={value!r}; give a whole number from 0 to 2^64 - 1")
+    return seed
+
+
 def _words(seed: int, path: tuple[Word, ...]) -> list[int]:
-    return [seed & (2**64 - 1), *(zlib.crc32(word.encode()) if isinstance(word, str) else word for word in path)]
+    return [as_seed(seed), *(zlib.crc32(word.encode()) if isinstance(word, str) else word for word in path)]
 
 
 def generator(seed: int, *path: Word) -> np.random.Generator:

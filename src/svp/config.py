@@ -275,7 +275,7 @@ class RunConfig(DataConfig):
     target: TrainConfig = TrainConfig(model="preact20", epochs=40)
     method: str = Field("margin", description="a name from `svp list methods`")
     options: dict[str, Any] = Field({}, description="options of the method")
-    seed: int = Field(0, ge=0, description="the first run seed; everything random is spawned from it")
+    seed: int = Field(0, ge=0, lt=2**64, description="the first run seed; everything random is spawned from it")
     seeds: Count = Field(1, description="repeat everything with this many run seeds")
     margin: float = Field(1.0, gt=0, description="points of accuracy: a smaller loss than this counts as no worse")
     compute: ComputeConfig = ComputeConfig()
@@ -318,9 +318,7 @@ class CoresetConfig(RunConfig):
     def _arms_are_named_once(self) -> Self:
         if not self.equal:
             raise ValueError("equal needs epochs, steps, or both")
-        for name, values in (("equal", self.equal), ("control", self.control)):
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name} names an arm twice: {', '.join(values)}; name each once")
+        _named_once(equal=self.equal, control=self.control)
         return self
 
 
@@ -331,7 +329,7 @@ class ActiveConfig(RunConfig):
     may_vary: ClassVar[tuple[str, ...]] = ("control", "seeds", "evaluate")
 
     labelled: tuple[int | float | str, ...] = Field(
-        description="totals after each round, counts or shares of the pool; the first is random"
+        description="totals after each round, two or more, counts or shares of the pool; the first is random"
     )
     evaluate: tuple[int | float | str, ...] = Field(
         (), description="totals at which the target is trained; default: the last"
@@ -347,10 +345,17 @@ class ActiveConfig(RunConfig):
 
     @field_validator("labelled")
     @classmethod
-    def _some_total(cls, labelled: tuple[int | float | str, ...]) -> tuple[int | float | str, ...]:
-        if not labelled:
-            raise ValueError("give at least one total, such as [1000, 5000]")
+    def _totals_beside_the_start(cls, labelled: tuple[int | float | str, ...]) -> tuple[int | float | str, ...]:
+        if len(labelled) < 2:
+            raise ValueError(
+                "give two totals or more, such as [1000, 5000]; the first is drawn at random, the others are asked for"
+            )
         return labelled
+
+    @model_validator(mode="after")
+    def _arms_are_named_once(self) -> Self:
+        _named_once(control=self.control)
+        return self
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -387,6 +392,12 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for name, value in values.items():
         flat += _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
     return flat
+
+
+def _named_once(**arms: tuple[str, ...]) -> None:
+    for name, values in arms.items():
+        if len(set(values)) < len(values):
+            raise ValueError(f"{name} names an arm twice: {', '.join(values)}; name each once")
 
 
 def _count_or_share(value: Any) -> Any:

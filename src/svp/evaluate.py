@@ -17,8 +17,9 @@ class Difference:
     """Accuracy of one arm minus another, in points (hundredths), over paired seeds and test rows.
 
     mean       over the seeds
-    low, high  95 % interval of the mean; infinite where one seed alone says nothing about others
-    smallest   the smallest difference that this many seeds and test rows could show: half the interval's length
+    low, high  95 % interval of the mean, within -100 and 100; infinite where one seed alone says nothing about others
+    smallest   the smallest difference that this many seeds and test rows could show: half the interval's length before it is
+               cut; above 100 none could be
     rows_low, rows_high  the same interval for these seeds only: what other test rows could change, not other trainings
     """
 
@@ -47,6 +48,8 @@ def difference(correct: ArrayLike, other: ArrayLike) -> Difference:
     independent and are added in squares. With one seed the first is unknown and the interval has no ends.
     Where few rows differ their spread says too little of those not drawn (none differ: a spread of 0), so one row won and one
     lost are added before it is taken (Agresti and Min 2005, for paired proportions).
+    Few seeds or rows can make the ends go beyond -100 or 100, where no difference is: there they are cut. The interval loses
+    nothing that could be the truth, so it holds the truth exactly as often, and no verdict on a margin below 100 changes.
     """
     a, b = np.atleast_2d(np.asarray(correct, float)), np.atleast_2d(np.asarray(other, float))
     if a.shape != b.shape or a.size == 0:
@@ -58,7 +61,12 @@ def difference(correct: ArrayLike, other: ArrayLike) -> Difference:
     rows = _half_length(per_row)
     seeds = _half_length(per_pair.mean(axis=1)) if n_seeds > 1 else np.inf
     half = float(np.hypot(rows, seeds))
-    return Difference(mean, mean - half, mean + half, half, mean - rows, mean + rows, n_seeds, n_test)
+    ends = _ends(mean, half) if n_seeds > 1 else (-np.inf, np.inf)
+    return Difference(mean, *ends, half, *_ends(mean, rows), n_seeds, n_test)
+
+
+def _ends(mean: float, half: float) -> tuple[float, float]:
+    return max(-100.0, mean - half), min(100.0, mean + half)
 
 
 def _half_length(values: NDArray[np.float64]) -> float:

@@ -98,7 +98,7 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file that a run wrote; a name that one of its objects lacks is a DataError too."""
     try:
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: _Table(path, pairs))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path} is missing; is this a run folder? (svp coreset and svp active make them)") from None
     except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from None

@@ -328,7 +328,7 @@ def _npz(source: Path) -> tuple[int, dict[str, NDArray[Any]]]:
         with np.load(source, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # a damaged zip can raise anything
-        raise DataError(f"{source} cannot be read: {' '.join(str(error).split())}") from None
+        raise DataError(f"{source} cannot be read: {' '.join(str(error).split())}; write it with numpy.savez") from None
     inputs = next((arrays[name] for name in NAMES["inputs"] if name in arrays), None)
     if inputs is not None:
         return len(inputs), arrays

@@ -193,9 +193,10 @@ def _comparison(metrics: dict[str, Any], found: dict[str, Any]) -> str:
             "what other seeds could do is unknown: repeat with --seeds 3"
         )
     else:
+        least = "no difference" if found["smallest"] >= 100 else f"{found['smallest']:.2f}"
         spread = (
             f"95 % interval {found['low']:+.2f} to {found['high']:+.2f}; "
-            f"{found['n_seeds']} seeds and {found['n_test']:,} test rows could show {found['smallest']:.2f}"
+            f"{found['n_seeds']} seeds and {found['n_test']:,} test rows could show {least}"
         )
     margin = f" (margin {points(metrics['margin'])})" if found["question"] == "no worse" else ""
     claim = f"{found['question'].capitalize()}{margin}: {found['verdict']}."

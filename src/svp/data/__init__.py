@@ -116,6 +116,11 @@ def load_dataset(
     for an option that the source has no use for (none is ignored). Memory: all inputs, uint8 or float32; photos and texts
     stay on disk.
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise SettingError(
+            f"the dataset is named by a {type(name_or_path).__name__}; give a name (svp list datasets) or a path; arrays "
+            "become a dataset by svp.Dataset.from_arrays"
+        )
     if not os.fspath(name_or_path):
         raise SettingError(
             "the dataset has an empty name; give a name (svp list datasets) or a path ('.' for this folder)"

@@ -48,8 +48,9 @@ def load(
     Parts may be spelled in any case (Train/, TEST/). Where both test/ and val/ have class folders, val/ is left alone. Without
     train/, a folder `test`, and any other folder of folders that is called like a part, is refused: it is no class. ImageNet's
     validation images may lie in one flat folder val/ where its lists say of which class they are (`imagenet.py`).
-    Hidden files and files outside of class folders are not looked at. What else is left out (skipped images, files with other
-    suffixes than those of SUFFIXES) stands in `problems`, and a SvpWarning says how much it is.
+    Hidden files are not looked at, and outside of class folders nothing but images. What is left out (skipped images, images in
+    no class folder, files in class folders with other suffixes than those of SUFFIXES) stands in `problems`, and a SvpWarning
+    says how much it is.
     Raises DataError naming what is empty, broken, or a class only in the test part; StorageError where the cache has no room.
     Disk: 3 n image_size^2 bytes. Time: each image is decoded once, in one process a core; then seconds for a million files.
     """
@@ -81,7 +82,7 @@ def load(
         on_error=on_error,
         cache=cache,
         progress=progress,
-        strangers=strangers,
+        strangers=_by_reason(strangers, _stray(root, train_folder, test_folder)),
     )
 
 
@@ -158,8 +159,8 @@ def _folders(folder: Path) -> list[str]:
         raise DataError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def _visible(folder: Path | str) -> Iterator[os.DirEntry[str]]:
-    """All files in a folder and in the folders below it, but for hidden ones."""
+def _visible(folder: Path | str, *, deep: bool = True) -> Iterator[os.DirEntry[str]]:
+    """All files in a folder, but for hidden ones; deep: and in the folders below it."""
     below = []
     try:
         with os.scandir(folder) as entries:
@@ -172,7 +173,7 @@ def _visible(folder: Path | str) -> Iterator[os.DirEntry[str]]:
                     yield entry
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}") from error
-    for place in below:
+    for place in below if deep else ():
         yield from _visible(place)
 
 
@@ -236,6 +237,25 @@ def _list(root: Path, folder: Path, classes: tuple[str, ...], like: Path | None 
     unreadable = {i: reason for i, (_, _, _, reason) in enumerate(found) if reason}
     keys = tuple(os.fsdecode(key) for key, _, _, _ in found)
     return Files(np.arange(len(found)), labels, keys, tuple(row[2] for row in found), unreadable), strangers
+
+
+def _stray(root: Path, *parts: Path | None) -> list[str]:
+    """Images that lie in no class folder: in the root, or in a part that has class folders."""
+    places = {folder for folder in (root, *parts) if folder is not None and _folders(folder)}
+    entries = (entry for folder in places for entry in _visible(folder, deep=False))
+    return [_key(root, entry) for entry in entries if _is_image(entry.name)]
+
+
+def _by_reason(strangers: list[str], stray: list[str]) -> dict[str, list[str]]:
+    """Files that are not looked at, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for path in sorted(strangers):
+        suffix = printable(os.path.splitext(path)[1].lower())
+        why = f"{f'ending in {suffix}' if suffix else 'without a suffix'}, which is not read here"
+        reasons.setdefault(why, []).append(printable(path))
+    if stray:
+        reasons["beside the class folders, which say no class"] = [printable(path) for path in sorted(stray)]
+    return reasons
 
 
 def _state(key: str, entry: os.DirEntry[str]) -> tuple[bytes, str]:

@@ -2,9 +2,10 @@
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,13 +60,13 @@ def dataset_of(
     on_error: OnError,
     cache: str | os.PathLike[str] | None,
     progress: Progress | None,
-    strangers: Sequence[str] = (),
+    strangers: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Dataset:
     """The dataset of a training and a test part, read through the cache.
 
     source       the file or folder: what errors and the cache call it
     items        gives the paths or contents of the images at these positions, counted through both parts
-    strangers    paths of files of the source that are no images by their suffix
+    strangers    paths of files of the source that are not looked at, by the reason
     The other arguments, errors and costs are those of `images.load`.
     """
     short_side = image_size if short_side is None else short_side
@@ -106,9 +107,10 @@ def dataset_of(
     border = n - len(broken_here)
     test = _part(f"{name} (test)", read.part(border, len(read.images)), test_files, broken_tests, classes)
     data = _part(name, read.part(0, border), files, broken_here, classes, test)
-    data = replace(data, problems=(*data.problems, *_by_suffix(strangers)))
+    unseen = [f"{_counted(len(paths))} {why} ({some(paths)})" for why, paths in strangers.items()]
+    data = replace(data, problems=(*data.problems, *unseen))
     if data.problems:
-        left_out = _counted(len(broken) + len(strangers))
+        left_out = _counted(len(broken) + sum(map(len, strangers.values())))
         warnings.warn(f"{source}: {left_out} left out: {some(data.problems)}", SvpWarning, stacklevel=3)
     return data
 
@@ -137,18 +139,6 @@ def _part(
         "crop_flip",
         problems + (test.problems if test is not None else ()),
     )
-
-
-def _by_suffix(paths: Sequence[str]) -> list[str]:
-    """What is left out for its suffix, a line each."""
-    by_suffix: dict[str, list[str]] = {}
-    for path in sorted(paths):
-        by_suffix.setdefault(printable(os.path.splitext(path)[1].lower()), []).append(printable(path))
-    return [
-        f"{_counted(len(these))} {f'ending in {suffix}' if suffix else 'without a suffix'}, "
-        f"which is not read here ({some(these)})"
-        for suffix, these in by_suffix.items()
-    ]
 
 
 def _counted(n: int) -> str:

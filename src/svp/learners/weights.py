@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from svp.errors import DataError, require
@@ -18,7 +19,7 @@ def take(name: str, net: nn.Module, path: Path) -> str:
 
     Tensors of the head that the file lacks, or has in another size, stay as they were drawn; everything else must be there, and
     fit. Names are those of the net itself; of a net of timm or torchvision, those of that library.
-    Raises DataError, which names the file and the first few tensors that do not fit. `name` is that of the model, for errors.
+    Raises DataError, which names the file and the first few tensors that do not fit, or are not finite. `name`: of the model.
     """
     given, digest = _read(path)
     own = (net.net if isinstance(net, TimmNet | TorchvisionNet) else net).state_dict()
@@ -37,8 +38,14 @@ def take(name: str, net: nn.Module, path: Path) -> str:
             f"{path} does not fit {name}: {'; '.join(wrong)}. All but the head must fit: choose the model, width and options "
             "that it was made with"
         )
-    for key in fits:  # the tensors of a state are those of the net
-        own[key].copy_(given[key])
+    cast = {key: given[key].to(own[key].dtype) for key in own if key in fits}
+    counts = {key: int((~torch.isfinite(tensor)).sum()) for key, tensor in cast.items()}
+    if bad := [f"{key} ({n:,} of {cast[key].numel():,})" for key, n in counts.items() if n]:
+        raise DataError(
+            f"{path} has values that are not finite: {_first(bad)}; give weights of a training that did not diverge"
+        )
+    for key, tensor in cast.items():  # the tensors of a state are those of the net
+        own[key].copy_(tensor)
     return digest
 
 

@@ -39,8 +39,8 @@ def accuracy(rows: list[Json]) -> Json:
             "row": label,
             "arm": row["arm"],
             "mean": row["mean"],
-            "low": row["mean"] - row["spread"],
-            "high": row["mean"] + row["spread"],
+            "low": max(0.0, row["mean"] - row["spread"]),
+            "high": min(100.0, row["mean"] + row["spread"]),
         }
         for label, row in zip(labels, rows, strict=True)
         if row["spread"] is not None

@@ -4,7 +4,6 @@ Knows numpy, scipy and (to save) pyarrow; no torch, no dataset, no file but the 
 function and one row of METHODS: nothing else in the package asks for a method by its name.
 """
 
-import operator
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from svp.chance import hash_ids
+from svp.chance import as_seed, hash_ids
 from svp.errors import SettingError
 from svp.select.budget import Budget, Memory, resolve_budget
 from svp.select.choose import Terms, choose_by, scores_of
@@ -54,8 +53,8 @@ def select(
     similarity: Any = None,
     scores: ArrayLike | None = None,
     ids: ArrayLike | None = None,
-    already: ArrayLike = (),
-    exclude: ArrayLike = (),
+    already: ArrayLike | Selection = (),
+    exclude: ArrayLike | Selection = (),
     per_class: PerClass | None = None,
     costs: ArrayLike | None = None,
     sampler: str | Callable[..., Any] | None = None,
@@ -79,8 +78,9 @@ def select(
     scores      (n,) scores that exist already, in place of those that the method would compute (one that ranks, or "d2");
                 options of the scores that would not be used are refused
     ids         (n,) distinct whole numbers that name the examples; default: the row numbers
-    already     ids that count as chosen (distances, coverage, classes), and are never returned
-    exclude     ids that are neither chosen nor returned
+    already     ids that count as chosen (distances, coverage, classes), and are never returned; or a Selection, of which
+                they are those
+    exclude     ids that are neither chosen nor returned; or a Selection
     per_class   {"min": 5}, {"max": {0: 10}} (by name where labels are names), both, or {"share": "equal" | "natural" |
                 {0: 0.7, 1: 0.3}}: how many of each of `labels`, what was chosen already counted. Shares are rounded down, what
                 is left goes to the largest remainders; "equal" comes as near to it as the classes allow
@@ -89,7 +89,7 @@ def select(
                 (see `table.sampler_of`)
     neighbors   keep only so many of the most similar of each example (similarity only)
     memory      bytes a method may take beside its arrays where it can choose, such as "2GB"; default 1 GiB
-    seed        decides chance and ties; the same seed, the same ids
+    seed        decides chance and ties; the same seed, the same ids: a whole number from 0 to 2^64 - 1
     tie_break   equals go by a seeded hash of their id ("hash"), or the lower id first ("id")
     options     of the method and of the sampler
 
@@ -101,7 +101,7 @@ def select(
     sampled_by, row = _with_sampler(name, row, sampler)
     options = row.settle(name, options)
     row = row.under(options)
-    seed = _as_seed(seed)
+    seed = as_seed(seed)
     if tie_break not in ("hash", "id"):
         raise SettingError(f"tie_break={tie_break!r}; give 'hash' or 'id'")
     inputs = Inputs.of(
@@ -204,7 +204,7 @@ def score(
     )
     inputs.require(name, row.needs)
     row.refuse(options, inputs.shape(0, 0))
-    return scores_of(name, row, inputs, _as_seed(seed), row.own(options))
+    return scores_of(name, row, inputs, as_seed(seed), row.own(options))
 
 
 def _with_sampler(name: str, row: Method, sampler: str | Callable[..., Any] | None) -> tuple[str | None, Method]:
@@ -227,13 +227,6 @@ def _refuse_unused(name: str, row: Rank, options: Mapping[str, Any]) -> None:
             f"{unused[0]}={options[unused[0]]!r} is for the scores of method {name!r}, and scores= has them already; "
             "leave one of the two out"
         )
-
-
-def _as_seed(seed: int) -> int:
-    try:
-        return operator.index(seed)
-    except TypeError:
-        raise SettingError(f"seed={seed!r}; give a whole number") from None
 
 
 class _Package(ModuleType):

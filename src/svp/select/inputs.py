@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from svp.errors import DataError, MissingInput, SettingError
 from svp.select.budget import DEFAULT_MEMORY, Memory, resolve_memory
 from svp.select.classes import Names, as_numbers
+from svp.select.options import unmasked
 from svp.select.scores import UNSEEN
+from svp.select.selection import Selection
 from svp.select.similarity import Similarity, as_matrix
 from svp.select.table import Ints, Shape
 
@@ -60,6 +62,15 @@ class Inputs:
         **given: ArrayLike | None,
     ) -> Self:
         """Check shapes and ids (contents are checked where they are read). Arrays on disk stay there."""
+        if signals is not None and not (
+            isinstance(signals, Mapping) and all(isinstance(kind, str) for kind in signals)
+        ):
+            raise SettingError(
+                f"signals: {type(signals).__name__}; give a mapping from kinds, as text, to arrays: "
+                '{"correct": an (n_epochs, n) array}'
+            )
+        for name, values in {**given, **(signals or {}), "similarity": similarity}.items():
+            unmasked(name, values)
         classes = None
         if (labels := given.get("labels")) is not None:
             given["labels"], classes = as_numbers(labels)
@@ -162,7 +173,7 @@ class Inputs:
         c, d = (self.arrays[need].shape[1] if need in self.arrays else 1 for need in ("probs", "embeddings"))
         return Shape(len(self), c, d, max(signals, default=1), budget, already, self.memory)
 
-    def mask(self, ids: ArrayLike, name: str) -> NDArray[np.bool_]:
+    def mask(self, ids: ArrayLike | Selection, name: str) -> NDArray[np.bool_]:
         """(n,) True where an example is among `ids`, all of which must be there."""
         wanted = as_ids(ids, name)
         if not len(wanted):
@@ -173,8 +184,11 @@ class Inputs:
         return np.isin(self.ids, wanted)
 
 
-def as_ids(values: ArrayLike, name: str) -> Ints:
+def as_ids(values: ArrayLike | Selection, name: str) -> Ints:
     """(k,) int64 ids, or DataError."""
+    if isinstance(values, Selection):
+        values = values.ids
+    unmasked(name, values)
     ids = np.asarray(values)
     if ids.ndim == 1 and not ids.size:
         return np.empty(0, np.int64)

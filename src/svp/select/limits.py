@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.errors import BudgetError, DataError, SettingError
-from svp.select.options import is_whole
+from svp.select.options import is_whole, unmasked
 from svp.select.table import Floats, Ints, Picks
 
 PerClass = Mapping[str, Any]
@@ -48,6 +48,7 @@ class Limits:
 
 def as_costs(costs: Any, n: int, ids: Ints) -> Floats:
     """(n,) float64 costs, 0 or more."""
+    unmasked("costs", costs)
     try:
         values = np.asarray(costs, np.float64)
     except (TypeError, ValueError):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from svp.errors import UnknownName
+from svp.errors import SettingError, UnknownName
 from svp.names import resolve
 from svp.select import (
     badge,
@@ -184,6 +184,7 @@ def find_sampler(sampler: str | Callable[..., Any]) -> tuple[str, Sampler | None
     """The name that records use, and the row; None for "top", which takes the highest. Found as methods are."""
     if callable(sampler):
         return path_of(sampler), sampler_of(sampler)
+    _check_name("sampler", sampler)
     if sampler == "top" or sampler in SAMPLERS:
         return sampler, SAMPLERS.get(sampler)
     if ":" in sampler:
@@ -195,8 +196,14 @@ def find_method(method: str | Callable[..., Any]) -> tuple[str, Method]:
     """The name that records use, and the row: from the table, from "package.module:function", or made of a function."""
     if callable(method):
         return path_of(method), method_of(method)
+    _check_name("method", method)
     if method in METHODS:
         return method, METHODS[method]
     if ":" in method:
         return method, method_of(resolve(method))
     raise UnknownName("method", method, METHODS, hint="svp list methods")
+
+
+def _check_name(kind: str, name: Any) -> None:
+    if not isinstance(name, str):
+        raise SettingError(f'{kind}={name!r:.60}; give a name, "package.module:function", or a function')

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from svp.errors import SettingError
+from svp.errors import DataError, SettingError
 from svp.select.table import Check, Shape
 
 
@@ -21,6 +21,13 @@ def is_whole(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Whole numbers and floats, of Python or numpy; NaN is none."""
     return is_whole(value) or (isinstance(value, (float, np.floating)) and not math.isnan(value))
+
+
+def unmasked(name: str, values: Any) -> None:
+    """DataError for an array with masked values: numpy would hand on what is under the mask."""
+    if np.ma.is_masked(values):
+        n = int(np.ma.getmaskarray(values).sum())
+        raise DataError(f"{name}: {n} values are masked; leave those examples out, or fill them: .filled(...)")
 
 
 def whole(name: str, value: Any, least: int) -> None:

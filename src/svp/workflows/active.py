@@ -22,7 +22,7 @@ from svp.runs import SIMULATED, Run, check_files
 from svp.select import find_method, resolve_budget
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.begin import begin, loaded, settled
-from svp.workflows.check import check, check_needs, labels_of, refuse_options
+from svp.workflows.check import check, check_arguments, check_needs, labels_of, refuse_options
 from svp.workflows.outcomes import Ranked, Show, silent
 from svp.workflows.session import Session
 from svp.workflows.work import Work
@@ -55,13 +55,14 @@ def active(
     on what each arm had labelled at the totals to evaluate; where an arm's own model is the target, that model is the one
     evaluated. Arguments, resuming and errors: as `coreset`.
     """
+    check_arguments("svp.active", ActiveConfig, config, dataset)
     config = settled(config, "proxy", "target")
     dataset, load_seconds = (dataset, None) if dataset is not None else loaded(config, show)
     labels_of(dataset)  # first of all: without labels there may be no classes either
     check_needs(config, dataset, trained_on_all=False)
     check(config, dataset)
     totals = _totals(config.labelled, len(dataset), "labelled")
-    refuse_options(config, len(dataset), max((b - a for a, b in pairwise(totals)), default=0))
+    refuse_options(config, len(dataset), max(b - a for a, b in pairwise(totals)))
     at = _totals(config.evaluate or config.labelled[-1:], len(dataset), "evaluate")
     if unknown := sorted(set(at) - set(totals)):
         raise SettingError(

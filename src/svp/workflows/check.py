@@ -16,9 +16,24 @@ from svp.workflows.features import stand_in
 KIND_OF = {**dict.fromkeys(KINDS, "signals"), "similarity": "embeddings"}
 
 
+def check_arguments(what: str, kind: type[RunConfig], config: object, dataset: object) -> None:
+    """SettingError unless `what` is called with settings of its own kind, and a dataset or none."""
+    if type(config) is not kind:
+        raise SettingError(
+            f"{what} takes a svp.{kind.__name__}, not {type(config).__name__}; make one of the same settings"
+        )
+    if not isinstance(dataset, Dataset | None):
+        raise SettingError(
+            f"the dataset is a {type(dataset).__name__}; make it a svp.Dataset (svp.load_dataset, svp.Dataset.from_arrays), or "
+            "leave it out, so that the one is loaded that the settings name"
+        )
+
+
 def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
     """Refuse before training what cannot end well. chooses: a proxy is trained (an earlier selection needs none)."""
     labels = labels_of(dataset)
+    if not len(dataset):
+        raise DataError(f"{dataset.name} has no examples; give a dataset that has some")
     if missing := [name for c, name in enumerate(dataset.classes) if not (labels == c).any()]:
         raise DataError(
             f"{dataset.name}: {len(missing)} of {len(dataset.classes)} classes have no training example, the first: "
@@ -55,6 +70,11 @@ def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = T
         raise DataError(
             f"{dataset.name} has no labels and names no classes; say what can be answered: "
             "Dataset.from_arrays(..., classes=['cat', 'dog']), or an array classes in the .npz file"
+        )
+    if len(dataset.classes) < 2:
+        raise DataError(
+            f"{dataset.name} has only the class {dataset.classes[0]}, so there is nothing to tell apart; bring examples of two "
+            "classes at least"
         )
     _, method = find_method(config.method)
     method = method.under(method.settle(config.method, config.options))

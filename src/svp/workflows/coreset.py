@@ -25,7 +25,7 @@ from svp.runs import Run
 from svp.select import Selection, find_method, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.begin import begin, loaded, settled
-from svp.workflows.check import check, labels_of, refuse_options
+from svp.workflows.check import check, check_arguments, labels_of, refuse_options
 from svp.workflows.outcomes import Fitted, Ranked, Show, Tested, silent
 from svp.workflows.work import Work, model_seed
 
@@ -59,6 +59,7 @@ def coreset(
     Called again after an interruption, it continues inside the stage and ends in the same ids and metrics.
     Cost: the trainings. Files: docs/run_folder.md. Raises the errors of svp.errors, before anything is trained where it can.
     """
+    check_arguments("svp.coreset", CoresetConfig, config, dataset)
     config = settled(config, "target", *([] if config.selection else ["proxy"]))
     dataset, load_seconds = (dataset, None) if dataset is not None else loaded(config, show)
     if config.proxy.features.source == PREVIOUS:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from svp.config import PREVIOUS, RunConfig
 from svp.data import load
 from svp.data.base import Dataset
-from svp.errors import BudgetError, DataError, SettingError
+from svp.errors import BudgetError, DataError
 from svp.files import digest
 from svp.labels import Answer, Batch, LabelStore, Round
 from svp.runs import DONE, PARTS, Run
 from svp.select import Cover, Selection, find_method, resolve_budget, select
 from svp.workflows.begin import settled
-from svp.workflows.check import check_needs, refuse_options
+from svp.workflows.check import check_arguments, check_needs, refuse_options
 from svp.workflows.features import Features
 from svp.workflows.outcomes import Fitted, Show, silent
 from svp.workflows.work import Work, model_seed
@@ -47,12 +47,9 @@ class Session:
         show: Show = silent,
     ) -> Self:
         """A new session, or the one that is in `folder` already if it was made with the same settings and data."""
-        if type(config) is not RunConfig:
-            raise SettingError(
-                f"a session takes a svp.RunConfig, not {type(config).__name__}; make one of the same settings"
-            )
+        check_arguments("a session", RunConfig, config, dataset)
         config = settled(config, "proxy")
-        dataset = (dataset or load(config, show)).without_labels()
+        dataset = (load(config, show) if dataset is None else dataset).without_labels()
         check_needs(config, dataset, trained_on_all=False)
         refuse_options(config, len(dataset))
         run = Run.start(Path(folder), config, dataset, reuse=reuse, accept_code_change=accept_code_change)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from svp.chance import spawn_seed
 from svp.config import PREVIOUS, ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
-from svp.errors import SettingError
+from svp.errors import SettingError, TrainingError
 from svp.evaluate import majority_rate
 from svp.files import Json, digest, read_array, write_array, write_json
 from svp.learners import EpochRecord, Learner, Outputs, find, make_learner
@@ -115,6 +115,10 @@ class Work:
 
         features  what it sees, where the settings alone do not say that
         """
+        if not len(ids):
+            raise TrainingError(
+                f"{config.model} has no labelled examples to train on; ask for labels first, and tell them"
+            )
         features = features or self.features(config)
         dataset = self.dataset if features is None else features.seen
         learner = self.learner(config, seed, dataset)
