@@ -171,8 +171,13 @@ def d2(
     k: int,
     gamma_f: float,
     gamma_r: float,
-) -> tuple[list[int], list[float]]:
-    """Forward messages once, then the highest score, then backward messages, and so on; `already` first."""
+    chosen: Sequence[int] | None = None,
+) -> tuple[list[int], list[float], list[float]]:
+    """Forward messages once, then the highest score, then backward messages, and so on; `already` first.
+
+    chosen   take these, whatever their scores
+    returns  the picks, their scores, and the highest score at the time of each
+    """
     near = {
         i: [(j, math.sqrt(square)) for j, square in zip(names, squares, strict=True)]
         for i, (names, squares) in zip(ground, neighbors(points, ground, ground, k), strict=True)
@@ -181,20 +186,21 @@ def d2(
     mean = sum(lengths) / len(lengths) if sum(lengths) else 1.0
     first = {i: scores[i] - min(0.0, *(scores[j] for j in ground)) for i in ground}
     now = {i: first[i] + sum(math.exp(-gamma_f * (x / mean) ** 2) * first[j] for j, x in near[i]) for i in ground}
-    gains: list[float] = []
-    picks: list[int] = []
-    for waiting, n in ((list(already), len(already)), (list(candidates), budget)):
-        picks, gains = [], []
-        for _ in range(n):
-            values = [now[i] for i in waiting]
-            best = max(values)
-            # Equal on paper, different in the last bits of a sum: the earlier one.
-            i = waiting.pop(next(place for place, value in enumerate(values) if value >= best - 1e-12 * abs(best)))
-            picks.append(i)
-            gains.append(now[i])
-            for j, x in near[i]:
+
+    def take(places: Sequence[int], n: int, order: Sequence[int] | None) -> tuple[list[int], list[float], list[float]]:
+        waiting, picks, gains, highest = list(places), [], [], []
+        for step in range(n):
+            best = max(waiting, key=now.__getitem__)
+            picks.append(best if order is None else order[step])
+            gains.append(now[picks[-1]])
+            highest.append(now[best])
+            waiting.remove(picks[-1])
+            for j, x in near[picks[-1]]:
                 now[j] -= math.exp(-gamma_r * (x / mean) ** 2) * gains[-1]
-    return picks, gains
+        return picks, gains, highest
+
+    take(already, len(already), None)
+    return take(candidates, budget, chosen)
 
 
 def seals(

@@ -96,6 +96,20 @@ def test_memory_is_foreseen_within_a_factor() -> None:
     assert peak / 3 < expected < peak * 10
 
 
+@pytest.mark.parametrize(("n", "memory"), [(1_500, "1GB"), (3_000, "64MB")])
+def test_memory_of_covering_is_foreseen_whether_all_entries_are_held_or_not(n: int, memory: str) -> None:
+    import tracemalloc
+
+    points = np.maximum(RNG.normal(size=(10, 32))[RNG.integers(10, size=n)] + RNG.normal(size=(n, 32)), 0)
+    expected = svp.forecast("facility_location", 100, embeddings=points, memory=memory).bytes
+    tracemalloc.start()
+    svp.select("facility_location", 100, embeddings=points, memory=memory)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert expected is not None
+    assert peak / 3 < expected < peak * 10
+
+
 def test_a_method_that_takes_what_it_may_is_foreseen_to_take_no_more() -> None:
     for method in ("facility_location", "typiclust", "d2", "ssl_prototypes"):
         expected = svp.forecast(method, 5, **{k: v for k, v in ARRAYS.items() if k != "labels"}, memory="64MB").bytes

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from svp import machine
 from svp.chance import hash_ids
 from svp.errors import SettingError
 from svp.select import geometry, k_center, select
@@ -43,6 +44,8 @@ def made(kind: str, n: int, d: int, rng: np.random.Generator) -> NDArray[Any]:
         points = rng.normal(size=(n, d)) * 1e-22
         points[: n // 2 : 2], points[1 : n // 2 : 2] = 1, -1
         return points
+    if kind == "near a plane":  # few directions are enough
+        return rng.normal(size=(n, 2)) @ rng.normal(size=(2, d)) + rng.normal(size=(n, d)) * 1e-3 + 100
     if kind == "huge":
         return rng.normal(size=(n, d)) * 1e200
     assert kind == "tiny"
@@ -51,11 +54,12 @@ def made(kind: str, n: int, d: int, rng: np.random.Generator) -> NDArray[Any]:
 
 KINDS = [
     "normal", "grid", "shifted grid", "near ties", "nearer ties", "one-hot", "one value", "outlier", "dust",
-    "huge", "tiny",
+    "near a plane", "huge", "tiny",
 ]  # fmt: skip
 
 
-SMALL = {"_BLOCK": 5, "_ROWS": 3, "_COLUMNS": 4, "_PAIR_NUMBERS": 6}
+SMALL = {"_BLOCK": 5, "_ROWS": 3, "_COLUMNS": 4, "_PAIR_NUMBERS": 6, "_MARKS": 1, "_IN_REACH": 3}
+SMALL |= {"_PAYS": 0, "_SAMPLE": 32, "_SHARE": 1 << 20, "_KEPT": 200}
 TRUE = {name: getattr(k_center, name) for name in SMALL}
 
 
@@ -130,6 +134,10 @@ def test_blocks_threads_and_row_order_change_nothing(
     for size in (1, 64, 1000):
         set_blocks(monkeypatch, dict.fromkeys(SMALL, size))
         assert run(points[order], order) == first
+    set_blocks(monkeypatch, SMALL | {"_BLOCK": 20, "_SHARE": 16})
+    for module in (machine, k_center):
+        monkeypatch.setattr(module, "n_cores", lambda: 3)
+    assert run() == first
 
 
 @pytest.mark.parametrize("kind", ["normal", "grid", "near ties"])
@@ -154,6 +162,46 @@ def test_lower_bounds_are_below_and_not_far(kind: str, d: int) -> None:
     squares = left[:, -2].astype(np.float64)[:, None] + right[:, -1].astype(np.float64)
     assert (bounds <= exact).all()
     assert (exact <= bounds + 4 * space.slack * squares + 2.0**-96).all()
+    for k in {1, d // 2, d} - {0}:
+        space.basis = np.linalg.qr(np.random.default_rng(2).normal(size=(d, d)))[0][:, :k]
+        assert (space.left(rows) @ space.right(rows).T <= exact).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("d", [1, 5, 64, 500])
+def test_a_ceiling_within_the_product_hides_no_pair_below_it(
+    kind: str, d: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_blocks(monkeypatch, TRUE)
+    points = made(kind, 60, d, np.random.default_rng(1))
+    everything = np.arange(60)
+    space = geometry.Space(points, everything[:0], everything)
+    rows = space.rows(everything)
+    left, right = space.left(rows), space.right(rows)
+    exact = np.array([geometry.squared(rows, row) for row in rows])
+    for ceiling in (exact[0], np.nextafter(exact[:, 1], np.inf), exact.max(axis=1), np.full(60, 4.0 * d)):
+        room, below = k_center._Room(), np.zeros(exact.size, bool)
+        gaps = room.gaps(left, right, ceiling, space.slack)
+        assert (gaps <= exact - ceiling[:, None]).all()
+        below[room.marked(gaps, np.float32(0))] = True
+        assert below.reshape(exact.shape)[exact < ceiling[:, None]].all()
+
+
+def test_points_near_a_subspace_are_told_apart_along_few_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_blocks(monkeypatch, TRUE | {"_PAYS": 0})
+    rng = np.random.default_rng(0)
+    flat = rng.normal(size=(600, 3)) @ rng.normal(size=(3, 40)) + rng.normal(size=(600, 40)) * 0.01 + 1_000
+    round_ = rng.normal(size=(600, 3))
+    everything = np.arange(600)
+    basis = k_center._directions(geometry.Space(flat, everything[:0], everything), everything)
+    assert basis is not None
+    assert basis.shape[1] < 20
+    assert k_center._directions(geometry.Space(round_, everything[:0], everything), everything) is None
+    chosen = select("k_center", 500, embeddings=flat, already=[0])
+    monkeypatch.setattr(k_center, "_directions", lambda space, candidates: None)
+    whole = select("k_center", 500, embeddings=flat, already=[0])
+    assert (chosen.ids == whole.ids).all()
+    assert (chosen.gains == whole.gains).all()
 
 
 def test_the_radius_is_at_most_twice_the_best() -> None:

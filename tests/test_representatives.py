@@ -49,6 +49,10 @@ def test_of_equally_near_picks_the_first_chosen_stands_for_it() -> None:
     selection = Selection(np.array([7, 3]), np.zeros(2), np.ones(2), "own")
     found = svp.stands_for(selection, [[0.0], [1.0], [2.0]], ids=[3, 5, 7])
     assert (found.nearest.tolist(), found.counts.tolist()) == ([7], [1, 0])
+    later = svp.stands_for(selection.head(1), [[0.0], [1.0], [2.0]], ids=[3, 5, 7], already=[3])
+    assert (later.nearest.tolist(), later.counts.tolist()) == ([3], [0])  # what was there already was chosen first
+    before = svp.stands_for(selection.head(0), [[1.0], [0.0], [2.0]], ids=[5, 7, 3], already=[7, 3])
+    assert before.nearest.tolist() == [3]
     with pytest.raises(DataError, match="5 is not among the 2 chosen"):
         found.of(5)
     with pytest.raises(DataError, match=r"selection: 1 ids are not among the examples.*\[7\]"):
@@ -100,7 +104,7 @@ def test_who_was_chosen_before_and_is_nearest(kind: str, n: int, d: int, seed: i
     assert found.distances[found.nearest >= 0].tolist() == far
     assert np.isnan(found.distances[found.nearest < 0]).all()
     others = np.setdiff1d(np.arange(n), [*chosen, *before, *out]).tolist()
-    by = reference.neighbors(rows, others, [*chosen, *before], 1)
+    by = reference.neighbors(rows, others, [*before, *chosen], 1)
     counts = [sum(names == [i] for names, _ in by) for i in chosen.tolist()]
     assert found.stands_for.tolist() == counts
     taken = select("k_center", 1, embeddings=points)
@@ -123,7 +127,7 @@ def test_of_a_matrix_it_is_the_most_similar(n: int, form: str, seed: int) -> Non
 
     assert found.nearest.tolist() == earlier(far, chosen.tolist(), before.tolist())
     assert found.distances is None
-    order = [*chosen.tolist(), *before.tolist()]
+    order = [*before.tolist(), *chosen.tolist()]
     others = np.setdiff1d(np.arange(n), order).tolist()
     by = [min(near, key=lambda j: far(i, j)) for i in others if (near := [j for j in order if np.isfinite(far(i, j))])]
     assert found.stands_for.tolist() == [by.count(i) for i in chosen.tolist()]

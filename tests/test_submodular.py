@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
+from svp import machine
 from svp.errors import DataError, MissingInput, SettingError, UnknownName
 from svp.select import bounded, compared, select, submodular
 from svp.select.similarity import KERNELS, Similarity
@@ -184,7 +185,7 @@ def test_nothing_but_the_data_and_the_seed_decides(
         assert chosen(memory="1MiB") == first
     monkeypatch.setattr(bounded, "_TILES", 1)
     for n_threads in (1, 3):
-        for module in (bounded, compared):
+        for module in (machine, compared):
             monkeypatch.setattr(module, "n_cores", lambda n_threads=n_threads: n_threads)
         assert chosen() == first
 

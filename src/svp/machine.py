@@ -1,8 +1,34 @@
 """What this machine gives to this process."""
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 def n_cores() -> int:
     """Cores that this process may run on, at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def each(work: Callable[[T], U], items: Sequence[T], n_threads: int) -> Iterator[U]:
+    """The results in order, from at most so many threads and cores. Matrix products within an item have one thread: they
+    are too small to share.
+    """
+    n_threads = min(n_cores(), n_threads)
+    if n_threads < 2:
+        yield from map(work, items)
+        return
+    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
+        yield from pool.map(work, items)
+
+
+@cache
+def _libraries() -> Any:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # only where there is something to share
+
+    return ThreadpoolController()

@@ -4,19 +4,13 @@ Bounds say which sums need not be known. Those that decide are added up exactly 
 threads nor the rounding here can change a choice.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import Any, TypeVar
+from collections.abc import Callable
 
 import numpy as np
 
-from svp.machine import n_cores
+from svp.machine import each
 from svp.select.compared import BITS, Csr, DenseColumns, Nearly, Places, Rough, Units, csr, pieces
 from svp.select.table import Floats, Ints
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 # Sizes of one block. They decide the speed, never the answer.
 _ROWS = 512
@@ -46,7 +40,7 @@ class Bounded:
 
         total = np.zeros(len(c))
         tiles = [(part, own) for part in pieces(len(c), _COLUMNS) for own in rows]
-        for (part, _), added in zip(tiles, _each(add, tiles), strict=True):
+        for (part, _), added in zip(tiles, each(add, tiles, len(tiles) // _TILES), strict=True):
             total[part] += added
         # Adding up _ROWS numbers costs as many roundings at most, in any order; 1 is far above those in float64.
         return total, self.rough.slack * len(v) + _ROWS * 2.0**-23 * total + 1
@@ -67,7 +61,7 @@ class Bounded:
         shape = len(low), self.columns.width
         found = []
         tiles = [(own, part) for own in pieces(shape[0], _ROWS) for part in pieces(shape[1], _COLUMNS)]
-        for entries in _each(collect, tiles):
+        for entries in each(collect, tiles, len(tiles) // _TILES):
             found.append(entries)
             if (limit := limit - len(entries[0])) < 0:
                 return None
@@ -130,20 +124,3 @@ class Single:
             bounds[part] = (first + np.sqrt(np.maximum(m * second, first * first))) / 2
         # Entries are rounded to units; and these sums, which may be far larger than what is left of them, to 1e-5 of all.
         return bounds + m * (1 + 2.0**BITS * 1e-5)
-
-
-def _each(work: Callable[[T], U], tiles: list[T]) -> Iterator[U]:
-    """The results in order. Products within a tile have one thread: they are too small to share."""
-    n_threads = min(n_cores(), len(tiles) // _TILES)
-    if n_threads < 2:
-        yield from map(work, tiles)
-        return
-    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
-        yield from pool.map(work, tiles)
-
-
-@cache
-def _libraries() -> Any:
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # only where there is something to share
-
-    return ThreadpoolController()

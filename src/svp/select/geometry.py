@@ -25,6 +25,9 @@ class Space:
     slack   relative rounding of a matrix product of centred rows, as a share of |x|^2 + |c|^2: rounding both rows to
             float32 costs 2 eps, a dot product of d + 2 terms (d + 2) eps whatever the order of its additions, the
             squared norms half an eps
+    basis   (d, k) orthonormal directions that the matrix products look along, or None for all coordinates: rows are no
+            farther apart along some directions, so the products are narrower and their lower bounds lower. Set it
+            before the first product
     """
 
     def __init__(self, embeddings: NDArray[np.generic], already: Ints, candidates: Ints) -> None:
@@ -32,29 +35,40 @@ class Space:
         self.scale = scale_of(embeddings, already, candidates)
         self.mean = mean_row(embeddings, candidates, self.scale)
         self.slack = (embeddings.shape[1] + 8) * float(np.finfo(np.float32).eps)
+        self.basis: Floats | None = None
+
+    @property
+    def width(self) -> int:
+        """Columns of a factor."""
+        return 2 + (len(self.mean) if self.basis is None else self.basis.shape[1])
 
     def rows(self, pos: Ints) -> Floats:
         """(k, d) float64 rows at these positions."""
         return float_rows(self.embeddings, pos, self.scale)
 
     def left(self, rows: Floats) -> Factors:
-        """(k, d + 2) float32 such that left(x) @ right(c).T is a lower bound of squared(x, c)."""
-        return self._extended(rows, 1.0, flip=False)
+        """(k, width) float32 such that left(x) @ right(c).T is a lower bound of squared(x, c)."""
+        centred = rows - self.mean
+        along = centred if self.basis is None else centred @ self.basis
+        # |x - c|^2 = |x|^2 + |c|^2 - 2 x.c, each square lowered by the slack of the whole row, which covers that the
+        # directions were multiplied in float64 as well; 2^-100 stands above all that can underflow.
+        squares = np.einsum("ij,ij->i", along, along) - self.slack * np.einsum("ij,ij->i", centred, centred) - 2.0**-100
+        out = np.empty((len(rows), self.width), np.float32)
+        out[:, :-2] = along
+        out[:, -2] = squares
+        out[:, -1] = 1
+        return out
 
     def right(self, rows: Floats) -> Factors:
-        """(k, d + 2) float32, the other factor."""
-        return self._extended(rows, -2.0, flip=True)
+        """(k, width) float32, the other factor."""
+        return turned(self.left(rows))
 
-    def _extended(self, rows: Floats, factor: float, *, flip: bool) -> Factors:
-        out = np.empty((len(rows), rows.shape[1] + 2), np.float32)
-        centred = out[:, :-2]
-        np.subtract(rows, self.mean, out=centred, casting="same_kind")
-        # |x - c|^2 = |x|^2 + |c|^2 - 2 x.c, each square lowered by the slack; 2^-100 stands above all that can
-        # underflow.
-        squares = (centred.astype(np.float64) ** 2).sum(axis=1) * (1 - self.slack) - 2.0**-100
-        centred *= factor
-        out[:, -2], out[:, -1] = (1.0, squares) if flip else (squares, 1.0)
-        return out
+
+def turned(left: Factors) -> Factors:
+    """The right factor of rows whose left one is at hand."""
+    out = left * np.float32(-2)
+    out[:, -2], out[:, -1] = 1, left[:, -2]
+    return out
 
 
 def scale_of(embeddings: NDArray[np.generic], *parts: Ints) -> float:
@@ -68,7 +82,7 @@ def scale_of(embeddings: NDArray[np.generic], *parts: Ints) -> float:
 
 def float_rows(embeddings: NDArray[np.generic], pos: Ints, scale: float = 1.0) -> Floats:
     """(k, d) scaled float64 rows at these positions, each in one piece: sums along rows go in an order that d sets."""
-    return np.ascontiguousarray(embeddings[pos], np.float64) * scale
+    return np.asarray(np.multiply(embeddings[pos], scale, dtype=np.float64, order="C"))
 
 
 def mean_row(embeddings: NDArray[np.generic], pos: Ints, scale: float = 1.0) -> Floats:

@@ -3,18 +3,36 @@
 Which point is farthest is decided by the formula of `geometry`, and among equals by the order of the candidates.
 """
 
+from collections import deque
+from heapq import heapify, heappop, heappush
+
 import numpy as np
 from numpy.typing import NDArray
 
 from svp.chance import hash_ids
-from svp.select.geometry import Factors, Space, split, squared
+from svp.machine import each, n_cores
+from svp.select.geometry import Factors, Space, split, squared, turned
 from svp.select.table import Floats, Ints, Picks
 
-# Points refreshed together, and sizes of one matrix product. They decide the speed, never the answer.
-_BLOCK = 1024
-_ROWS = 512
-_COLUMNS = 4096
-_PAIR_NUMBERS = 1 << 20
+# Points refreshed together, and sizes of one matrix product, whose result stays in a core's second cache. They decide the
+# speed, never the answer, as all numbers here.
+_BLOCK = 2048
+_ROWS = 256
+_COLUMNS = 1024
+_PAIR_NUMBERS = 1 << 15
+# A thread more for so many pairs of a point and a centre.
+_SHARE = 1 << 20
+# Left factors are held for all points where they are no more numbers than this (64 MB).
+_KEPT = 1 << 24
+# Where more marks than this fall on each point of a product, a first distance each thins them out; where each point of a
+# block has more others in reach than this, their distances are computed when it is picked.
+_MARKS = 2
+_IN_REACH = 16
+# Directions are looked for among so many points, and where pairs are more than so many times d^2: else it cannot pay. A
+# distance by the formula costs as much as so many columns of a product, for each coordinate.
+_SAMPLE = 1024
+_PAYS = 50_000
+_FORMULA = 100
 
 
 def k_center(
@@ -41,30 +59,33 @@ def k_center(
     guarantee   the largest distance to a chosen example is at most twice the least possible (for start=1)
     cost        time: at most n (m + budget) d operations for m already chosen, nearly all of them in matrix products,
                 and usually far fewer; brute-force speed where very many distances are equal. Memory beside the
-                embeddings: about 50 n + 4 (m + budget) (d + 30) bytes, a copy of the m rows while repeats among them
-                are looked for, and a few MB of blocks
+                embeddings: about 50 n + 4 (m + budget) (d + 30) bytes, 4 n (d + 2) more where that is at most 64 MB, a
+                copy of the m rows while repeats among them are looked for, and a few MB of blocks for each core
     Gonzalez 1985, "Clustering to minimize the maximum intercluster distance"; used for active learning by Sener and
     Savarese 2018, "Active learning for convolutional neural networks: a core-set approach", algorithm 1.
 
     The minimum distance of a point only falls as centres are added, so a minimum that has not seen the latest centres
     is an upper bound. Only the block of points with the highest bounds is brought up to date; inside it picks are made
-    for as long as the best of them is above every bound outside.
+    for as long as the best of them is above every bound outside. Matrix products say which distances need not be computed;
+    where the points lie near a subspace, so do far narrower ones, along the leading principal directions.
     """
     space = Space(embeddings, already, candidates)
+    if len(candidates) * (len(already) + budget) > _PAYS * max(_SAMPLE // 8, len(space.mean)) ** 2:
+        space.basis = _directions(space, candidates)
     minima = _Minima(space, candidates, capacity=len(already) + budget)
     if len(already):
         rows = np.ascontiguousarray(embeddings[already])
         # Centres that repeat an earlier one change nothing, except that all their distances would tie.
         _, first = np.unique(rows.view(np.dtype((np.void, rows[0].nbytes))).ravel(), return_index=True)
-        minima.add_centres(already[np.sort(first)])
+        for pos in split(already[np.sort(first)], _BLOCK):
+            minima.add_centres(pos, space.right(space.rows(pos)))
     elif start == 1:
         minima.take(np.array([_most_central(space, candidates)])[:budget])
     else:
         by_chance = np.argsort(hash_ids(ids[candidates], seed, "start"), kind="stable")
         for block in split(by_chance[: min(start, budget)], _BLOCK):
             minima.take(block)
-    for block in split(np.arange(len(candidates)), _BLOCK):
-        minima.refresh(block, fence=np.inf)  # a first bound for every point, from the first centres
+    minima.refresh(np.arange(len(candidates)), fence=np.inf)  # a first bound for every point, from the first centres
     while len(minima.picks) < budget:
         minima.take_farthest(budget - len(minima.picks))
     return minima.result()
@@ -89,69 +110,90 @@ class _Minima:
         self.seen = np.zeros(len(candidates), np.int64)
         self.nearest = np.full(len(candidates), -1)
         self.centres = np.empty(capacity, np.int64)
-        self.factors = np.empty((capacity, len(space.mean) + 2), np.float32)
+        self.factors = np.empty((capacity, space.width), np.float32)
         self.n_centres = 0
-        self.n_factors = 0
         self.picks: list[int] = []
         self.gains: list[float] = []
+        self.rooms = [_Room() for _ in range(n_cores())]
+        self.few = True  # whether the last product had few marks
+        self.kept: Factors | None = None
+        if len(candidates) * space.width <= _KEPT:
+            self.kept = np.empty((len(candidates), space.width), np.float32)
+            for block in split(np.arange(len(candidates)), _BLOCK):
+                self.kept[block] = space.left(space.rows(candidates[block]))
 
-    def add_centres(self, pos: Ints) -> None:
-        """These positions count as chosen from now on."""
-        self.centres[self.n_centres : self.n_centres + len(pos)] = pos
-        self.n_centres += len(pos)
+    def add_centres(self, pos: Ints, right: Factors) -> None:
+        """These positions, with their right factors, count as chosen from now on."""
+        new = slice(self.n_centres, self.n_centres + len(pos))
+        self.centres[new], self.factors[new] = pos, right
+        self.n_centres = new.stop
+
+    def left(self, points: Ints) -> Factors:
+        """The left factors of these points, a copy."""
+        return self.space.left(self.space.rows(self.candidates[points])) if self.kept is None else self.kept[points]
 
     def refresh(self, block: Ints, fence: float) -> None:
         """Account for all centres, except where a minimum falls below `fence` on the way: those are out."""
-        for new in split(np.arange(self.n_factors, self.n_centres), _BLOCK):
-            self.factors[new] = self.space.right(self.space.rows(self.centres[new]))
-        self.n_factors = self.n_centres
         block = block[np.argsort(self.seen[block], kind="stable")]
-        for points in split(block, _ROWS):
-            rows = self.space.rows(self.candidates[points])
-            left = self.space.left(rows)
-            first = int(self.seen[points].min())
-            while first < self.n_centres and len(points):
-                stop = min(first + _COLUMNS, self.n_centres)
-                self._lower(points, rows, left, first, stop)
-                self.seen[points] = np.maximum(self.seen[points], stop)
-                keep = self.lowest[points] >= fence
-                points, rows, left, first = points[keep], rows[keep], left[keep], stop
+        unseen = self.n_centres - int(self.seen[block[0]]) if len(block) else 0
+        tiles = split(block, min(_BLOCK, max(_ROWS, _ROWS * _COLUMNS // max(1, unseen))))
+        deque(each(lambda points: self._see(points, fence), tiles, len(block) * unseen // _SHARE), maxlen=0)
 
-    def _lower(self, points: Ints, rows: Floats, left: Factors, first: int, stop: int) -> None:
-        """Let k points see the centres first .. stop - 1."""
-        bounds = left @ self.factors[first:stop].T
-        best = bounds.argmin(axis=1)
-        place = np.arange(len(points))
-        least = bounds[place, best].astype(np.float64)
-        able = least < self.lowest[points]
-        if not able.any():
+    def _see(self, points: Ints, fence: float) -> None:
+        """The same for points of a tile: what it reads and writes is theirs, so tiles may have threads of their own."""
+        first = int(self.seen[points].min())
+        if first == self.n_centres:
             return
-        # The nearest centre has a lower bound no higher than an upper bound of the one that looks best. A lower bound
-        # is at most 2 slack (|x|^2 + |c|^2) under its value; 4 covers that the squares at hand are lowered and rounded
-        # themselves.
-        squares = left[:, -2].astype(np.float64) + self.factors[first + best, -1]
-        ceiling = np.minimum(least + 4 * self.space.slack * squares + 2.0**-96, self.lowest[points])
-        ceiling = np.nextafter(ceiling.astype(np.float32), np.float32(np.inf))
-        # Nearly always the one that looks best is the only one below the ceiling; looking for others row by row costs more.
-        bounds[place, best] = np.inf
-        several = able & (bounds.min(axis=1) <= ceiling)
-        bounds[place, best] = least
-        alone = np.flatnonzero(able & ~several)
-        point, centre = alone, best[alone]
-        if len(crowded := np.flatnonzero(several)):
-            row, other = np.nonzero(bounds[crowded] <= ceiling[crowded, None])
-            point, centre = np.concatenate([alone, crowded[row]]), np.concatenate([centre, other])
-        centre += first
-        exact = np.empty(len(point))
-        for pairs in split(np.arange(len(point)), max(1, _PAIR_NUMBERS // rows.shape[1])):
-            exact[pairs] = squared(rows[point[pairs]], self.space.rows(self.centres[centre[pairs]]))
-        if len(crowded):
-            order = np.lexsort((centre, exact, point))  # of equally near centres the first
-            order = order[np.flatnonzero(np.diff(point[order], prepend=-1))]
-            point, centre, exact = point[order], centre[order], exact[order]
-        nearer = exact < self.lowest[points[point]]
-        self.lowest[points[point[nearer]]] = exact[nearer]
-        self.nearest[points[point[nearer]]] = centre[nearer]
+        left, room = self.left(points), self.rooms.pop()
+        while first < self.n_centres and len(points):
+            stop = min(first + _COLUMNS, self.n_centres)
+            self._lower(points, left, first, stop, room)
+            self.seen[points] = np.maximum(self.seen[points], stop)
+            keep = self.lowest[points] >= fence
+            points, left, first = points[keep], left[keep], stop
+        self.rooms.append(room)
+
+    def _lower(self, points: Ints, left: Factors, first: int, stop: int, room: "_Room") -> None:
+        """Let k points see the centres first .. stop - 1."""
+        lowest = self.lowest[points]
+        ceiling = np.where(np.isinf(lowest), 0, lowest)
+        gaps = room.gaps(left, self.factors[first:stop], ceiling, self.space.slack)
+        if self.few and np.isfinite(lowest).all():
+            place = room.marked(gaps, np.float32(0))
+            self.few = len(place) <= _MARKS * len(points)
+            if self.few:
+                self._settle(points[place // (stop - first)], first + place % (stop - first))
+                return
+        # What looks nearest lowers the ceiling, so that few others are left.
+        best = gaps.argmin(axis=1)
+        rows = np.arange(len(points))
+        able = np.flatnonzero(gaps[rows, best] < lowest - ceiling)
+        self.few = len(able) < len(points) // 2
+        self._settle(points[able], first + best[able])
+        gaps[rows, best] = np.inf
+        above = _up(self.lowest[points] - ceiling)
+        crowded = np.flatnonzero(gaps.min(axis=1) < above)
+        point, centre = np.divmod(room.marked(gaps[crowded], above[crowded, None]), stop - first)
+        self._settle(points[crowded[point]], first + centre)
+
+    def _settle(self, points: Ints, centres: Ints) -> None:
+        """Compute the distances of these pairs, sorted, and keep what is less, or as much but from an earlier centre."""
+        exact = self._exact(points, centres)
+        lowest = self.lowest[points]
+        nearer = (exact < lowest) | ((exact == lowest) & (centres < self.nearest[points]))
+        points, centres, exact = points[nearer], centres[nearer], exact[nearer]
+        np.minimum.at(self.lowest, points, exact)
+        # Of equally near centres the first, which is written last.
+        last = np.flatnonzero(exact == self.lowest[points])[::-1]
+        self.nearest[points[last]] = centres[last]
+
+    def _exact(self, points: Ints, centres: Ints) -> Floats:
+        """(p,) squared distances of pairs of a point and a centre."""
+        exact = np.empty(len(points))
+        for pairs in _pieces(len(points), len(self.space.mean)):
+            rows = self.space.rows(self.candidates[points[pairs]])
+            exact[pairs] = squared(rows, self.space.rows(self.centres[centres[pairs]]))
+        return exact
 
     def take(self, points: Ints) -> None:
         """Pick these points in this order, whatever their distances."""
@@ -163,17 +205,13 @@ class _Minima:
 
     def take_farthest(self, budget: int) -> None:
         """Bring the block of the highest minima up to date, and pick what is surely farthest."""
-        points, rival = _top(self.lowest, _BLOCK)
+        # Large blocks are brought up to date less often, but are in vain where few points or picks are left.
+        size = min(_BLOCK, max(_BLOCK // 4, min(budget, len(self.lowest) // 16)))
+        points, rival = _top(self.lowest, max(1, size))
         fence = -np.inf if rival is None else float(self.lowest[rival])
         self.refresh(points, fence)
         block = _Block(self, points[self.lowest[points] >= fence])
-        while budget and len(block.points):
-            i = int(block.lowest.argmax())  # the first of equals
-            highest = block.lowest[i]
-            if highest < fence or (highest == fence and rival is not None and rival < block.points[i]):
-                break
-            block.pick(i)
-            budget -= 1
+        block.pick_farthest(budget, (-fence, -1 if rival is None else rival))
         block.close()
 
     def result(self) -> Picks:
@@ -184,21 +222,51 @@ class _Minima:
         return Picks(self.candidates[picks], gains, np.where(nearest < 0, -1, self.centres[nearest]), gains)
 
 
+class _Room:
+    """Room for one product of points and centres and the marks on it: new memory each time would cost more than the product."""
+
+    def __init__(self) -> None:
+        self.numbers = np.empty(_COLUMNS * _ROWS, np.float32)
+        self.flags = np.zeros(_COLUMNS * _ROWS + 8, bool)
+
+    def gaps(self, left: Factors, right: Factors, ceiling: Floats, slack: float) -> Factors:
+        """(k, m) no more than the distances of k points and m centres exceed the ceiling (k,) of the point."""
+        # Taken off within the product: comparing with one number takes a third of the time. The ceiling is part of a sum
+        # that is rounded, as the squares are, hence the slack.
+        size = len(left) * len(right)
+        squares = left[:, -2].copy()
+        left[:, -2] = squares - ceiling * (1 + slack)
+        found = np.matmul(left, right.T, out=self.numbers[:size].reshape(len(left), len(right)))
+        left[:, -2] = squares
+        return found
+
+    def marked(self, gaps: Factors, above: Factors | np.float32) -> Ints:
+        """Where gaps, read row by row, are less."""
+        flags = self.flags[: -(-gaps.size // 8) * 8]
+        np.less(gaps, above, out=flags[: gaps.size].reshape(gaps.shape))
+        flags[gaps.size :] = False
+        eights = np.flatnonzero(flags.view(np.uint64) != 0)
+        one, place = np.nonzero(flags.reshape(-1, 8)[eights])
+        return np.asarray(eights[one] * 8 + place)
+
+
 class _Block:
     """Points whose minima are up to date, and stay so while some of them are picked."""
 
     def __init__(self, minima: _Minima, points: Ints) -> None:
         self.minima, self.points = minima, points
         self.lowest, self.nearest = minima.lowest[points], minima.nearest[points]
-        space = minima.space
-        self.rows = space.rows(minima.candidates[points])
+        self.rows = minima.space.rows(minima.candidates[points])
+        left = minima.left(points)
+        self.right = turned(left)
         # (k, k) lower bounds of the distances from each point, as a centre, to all: most picks come nearer to few.
-        self.bounds = space.right(self.rows) @ space.left(self.rows).T
+        self.bounds = self.right @ left.T
+        self.chosen: list[int] = []
 
     def pick(self, i: int) -> None:
-        minima, gain = self.minima, self.lowest[i]
-        minima.picks.append(int(self.points[i]))
-        minima.gains.append(float(gain))
+        """Pick a point, and compute the distances to those in its reach."""
+        gain = self.lowest[i]
+        self._record(i, float(gain))
         self.lowest[i] = -1
         if gain == 0:
             return  # an equal centre is there already
@@ -207,13 +275,69 @@ class _Block:
         nearer = exact < self.lowest[able]
         able = able[nearer]
         self.lowest[able] = exact[nearer]
-        self.nearest[able] = minima.n_centres
-        minima.add_centres(minima.candidates[self.points[i] : self.points[i] + 1])
+        self.nearest[able] = self.minima.n_centres + len(self.chosen)
+        self.chosen.append(i)
+
+    def pick_farthest(self, budget: int, limit: tuple[float, int]) -> None:
+        """Pick the farthest for as long as it comes before `limit`: a key (-minimum, point), earlier picks have smaller ones."""
+        if (near := self._near()) is not None:
+            self._pick_knowing(near, budget, limit)
+            return
+        while budget and len(self.points):
+            i = int(self.lowest.argmax())  # the first of equals
+            if (-self.lowest[i], self.points[i]) > limit:
+                break
+            self.pick(i)
+            budget -= 1
+
+    def _near(self) -> list[list[tuple[int, float]]] | None:
+        """For each point the others in reach, with their distances; None where they are many."""
+        if not len(self.points):
+            return None
+        above = np.nextafter(np.float32(self.lowest.max()), np.float32(np.inf))
+        close = self.bounds < above
+        if np.count_nonzero(close) > _IN_REACH * len(self.points):
+            return None
+        one, other = np.divmod(np.flatnonzero(close), len(self.points))
+        one, other = one[one < other], other[one < other]
+        near: list[list[tuple[int, float]]] = [[] for _ in self.points]
+        for pairs in _pieces(len(one), self.rows.shape[1]):
+            exact = squared(self.rows[one[pairs]], self.rows[other[pairs]]).tolist()
+            for i, j, distance in zip(one[pairs].tolist(), other[pairs].tolist(), exact, strict=True):
+                near[i].append((j, distance))
+                near[j].append((i, distance))
+        return near
+
+    def _pick_knowing(self, near: list[list[tuple[int, float]]], budget: int, limit: tuple[float, int]) -> None:
+        """The same picks, without a call of numpy for each."""
+        places, lowest, nearest = self.points.tolist(), self.lowest.tolist(), self.nearest.tolist()
+        heap = [(-low, i) for i, low in enumerate(lowest)]
+        heapify(heap)
+        while heap and budget and (heap[0][0], places[heap[0][1]]) < limit:
+            negative, i = heappop(heap)
+            if -negative != lowest[i]:
+                continue  # it fell since, and is in the heap once more
+            self._record(i, lowest[i])
+            budget -= 1
+            if lowest[i] > 0:
+                number = self.minima.n_centres + len(self.chosen)
+                self.chosen.append(i)
+                for j, distance in near[i]:
+                    if distance < lowest[j]:
+                        lowest[j], nearest[j] = distance, number
+                        heappush(heap, (-distance, j))
+            lowest[i] = -1.0
+        self.lowest, self.nearest = np.array(lowest), np.array(nearest)
+
+    def _record(self, i: int, gain: float) -> None:
+        self.minima.picks.append(int(self.points[i]))
+        self.minima.gains.append(gain)
 
     def close(self) -> None:
         """Hand what was learned back."""
         self.minima.lowest[self.points] = self.lowest
         self.minima.nearest[self.points] = self.nearest
+        self.minima.add_centres(self.minima.candidates[self.points[self.chosen]], self.right[self.chosen])
         self.minima.seen[self.points] = self.minima.n_centres
 
 
@@ -227,6 +351,43 @@ def _top(values: Floats, size: int) -> tuple[Ints, int | None]:
     others = values.copy()
     others[block] = -np.inf
     return block, int(others.argmax())
+
+
+def _up(values: Floats) -> Factors:
+    """float32 above these float64."""
+    return np.nextafter(values.astype(np.float32), np.float32(np.inf))
+
+
+def _pieces(n: int, d: int) -> list[slice]:
+    """Pairs of rows whose distances are computed together."""
+    size = max(1, _PAIR_NUMBERS // d)
+    return [slice(start, start + size) for start in range(0, n, size)]
+
+
+def _directions(space: Space, candidates: Ints) -> Floats | None:
+    """(d, k) as many leading principal directions as make the search cheapest, None where all coordinates do.
+
+    Each column of a product costs, and so does each distance that a product along few directions does not rule out. How
+    many those are is counted among a sample, where a point's minimum is its distance to the nearest other one.
+    """
+    d = len(space.mean)
+    centred = space.rows(candidates[:: -(-len(candidates) // _SAMPLE)]) - space.mean
+    axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1]
+    along = (centred @ axes).astype(np.float32)
+
+    part = -(-len(along) // 8)  # from an eighth of the sample to all of it
+
+    def squares(k: int) -> Factors:
+        some = along[:, :k]
+        lengths = np.einsum("ij,ij->i", some, some)
+        return np.asarray(lengths[:part, None] + lengths - 2 * some[:part] @ some.T)
+
+    lowest = squares(d)
+    np.fill_diagonal(lowest, np.inf)
+    lowest = lowest.min(axis=1, keepdims=True)
+    costs = {k: k + _FORMULA * d * float((squares(k) < lowest).mean()) for k in (*range(4, d, max(4, d // 8)), d)}
+    best = min(costs, key=costs.__getitem__)
+    return None if best == d else axes[:, :best].copy()
 
 
 def _most_central(space: Space, candidates: Ints) -> int:

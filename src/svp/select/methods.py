@@ -149,9 +149,7 @@ METHODS: dict[str, Method] = {
     "facility_location": Cover(
         submodular.facility_location,
         needs=("similarity",),
-        cost=Cost(
-            lambda s: 6 * _pairs(s), lambda s: 28 * s.n * s.d + 200 * s.n, lambda s: 5.0 * s.n * s.n + (64 << 20)
-        ),
+        cost=Cost(lambda s: 6 * _pairs(s), lambda s: 28 * s.n * s.d + 200 * s.n, submodular.room),
         check=_kernels,
     ),
     "graph_cut": Cover(

@@ -64,20 +64,19 @@ def stands_for(
     already     ids that were chosen before: what is nearest to one of them nobody of this selection stands for
     exclude     ids that take no part
     memory      bytes that may be taken beside the arrays, such as "2GB"; default 1 GiB
-    returns     each other example with its nearest chosen one; of equally near ones the one chosen first
+    returns     each other example with its nearest chosen one; of equally near ones the one chosen first: the lower id of
+                `already`, then the earlier of the selection
     cost        time: n k d operations for k chosen, nearly all in matrix products; of a matrix n k. Memory: 50 n bytes, and
                 `memory`
     Raises DataError for chosen ids that have no row, or rows that are not finite; MissingInput without either array.
     """
     inputs = Inputs.of(ids=ids, embeddings=embeddings, similarity=similarity, memory=memory)
     order = np.argsort(inputs.ids)
-    picks, before = (
-        _rows(inputs, order, name, own) for name, own in (("selection", selection.ids), ("already", already))
-    )
+    picks, before = _rows(inputs, order, "selection", selection.ids), _rows(inputs, order, "already", np.sort(already))
     apart = np.zeros(len(inputs), bool)
     apart[np.concatenate([picks, before, _rows(inputs, order, "exclude", exclude)])] = True
     others = order[~apart[order]]
-    by, far = _measure(inputs).nearest(others, np.concatenate([picks, before]))
+    by, far = _measure(inputs).nearest(others, np.concatenate([before, picks]))
     return Representatives(
         picks=selection.ids,
         counts=np.bincount(by[by >= 0], minlength=len(inputs))[picks],

@@ -13,12 +13,13 @@ from svp.errors import DataError, SettingError
 from svp.select.bounded import Bounded
 from svp.select.compared import Compared, Csr, DenseColumns, SparseColumns, Units
 from svp.select.similarity import Similarity
-from svp.select.table import Floats, Ints, Picks
+from svp.select.table import Floats, Ints, Picks, Shape
 
 # Entries above the coverage are worth holding where they are fewer than one in so many.
 _SPARSE = 20
 _HELD = 4  # all entries are held where that takes at most one in so many of the bytes there are
 _BYTES_PER_ENTRY = 48  # while they are collected and sorted by row and by column
+_LEFT = 1 / 80  # of all entries, on features of networks, when those above the coverage are collected
 _FEW = 64  # bounds brought up to date at first, before those that are still in the way
 _NOTED = 8  # rises remembered, in rows for each row there is
 _AHEAD = 32  # rows computed in one product, of those that are likely to be picked next
@@ -71,6 +72,14 @@ def facility_location(
     return Picks(candidates[picks], (values * compared.unit).astype(np.float64))
 
 
+def room(s: Shape) -> float:
+    """About the bytes that facility_location takes where it may: all entries, or those above the coverage when few are."""
+    held = 4.0 * s.n * s.n
+    if held <= s.memory // _HELD:
+        return 1.25 * held + (64 << 20)
+    return _LEFT * _BYTES_PER_ENTRY * s.n * s.n + (16 << 20)
+
+
 def _race(compared: Compared, candidates: Ints, coverage: Units, memory: int) -> "_Race":
     columns = compared.columns(candidates)
     if isinstance(columns, SparseColumns):
@@ -92,43 +101,66 @@ class _Race(Protocol):
         """The same race without what is out of it, if that pays for `left` more picks."""
 
 
-class _Eager:
+class _Dense:
+    """A race among entries that are computed, or read, until few enough are left to be collected.
+
+    source    what collects them
+    coverage  (m,) the highest entry of each row in the columns that are chosen
+    taken     (c,) which candidates are out
+    limit     the most entries to hold
+    """
+
+    def __init__(self, source: DenseColumns | Bounded, coverage: Units, width: int, limit: int) -> None:
+        self.source = source
+        self.coverage = coverage
+        self.taken = np.zeros(width, bool)
+        self.limit = limit
+        self.n_risen = 0  # rows that rose since thinning was tried in vain
+        self.last = len(coverage)  # and by the last pick: about how many entries a column has above the coverage
+
+    def rise(self, column: Units) -> tuple[Ints, Units, Units]:
+        """A column is chosen: the rows whose coverage rises, and their coverage before and after."""
+        v = np.flatnonzero(column > self.coverage)
+        before, after = self.coverage[v], column[v]
+        self.coverage[v] = after
+        self.last = len(v)
+        self.n_risen += len(v)
+        return v, before, after
+
+    def thin(self, left: int) -> "_Thin | None":
+        """The entries that still count, if collecting them pays for `left` more picks."""
+        m, n_entries = len(self.coverage), self.last * len(self.taken)
+        pays = self.n_risen >= m and self.last * _SPARSE <= m <= self.last * left and n_entries <= self.limit
+        if not pays:
+            return None
+        self.n_risen = 0
+        entries = self.source.above(self.coverage, self.limit)
+        return None if entries is None else _Thin(entries, self.coverage, self.taken)
+
+
+class _Eager(_Dense):
     """Every entry in the rows of the examples whose coverage rose is looked at."""
 
     def __init__(self, columns: DenseColumns, coverage: Units, gains: Ints, limit: int) -> None:
+        super().__init__(columns, coverage, len(gains), limit)
         self.columns = columns
-        self.coverage = coverage
         self.gains = gains
-        self.limit = limit
-        self.n_risen = 0  # rows looked at since thinning was tried in vain
-        self.last = len(coverage)  # and by the last pick: about how many entries a column has above the coverage
 
     def take(self) -> tuple[int, int]:
         best = int(self.gains.argmax())
         gain = int(self.gains[best])
         self.gains[best] = -1
+        self.taken[best] = True
         if gain:
-            self._raise(self.columns.column(best))
+            v, before, after = self.rise(self.columns.column(best))
+            self.gains -= self.columns.sums(before, after, v)
         return best, gain
 
-    def _raise(self, column: Units) -> None:
-        risen = np.flatnonzero(column > self.coverage)
-        self.gains -= self.columns.sums(self.coverage[risen], column[risen], risen)
-        self.coverage[risen] = column[risen]
-        self.last = len(risen)
-        self.n_risen += len(risen)
-
     def thinned(self, left: int) -> _Race:
-        m, n_entries = len(self.coverage), self.last * len(self.gains)
-        pays = self.n_risen >= m and self.last * _SPARSE <= m <= self.last * left and n_entries <= self.limit
-        if not pays:
-            return self
-        self.n_risen = 0
-        entries = self.columns.above(self.coverage, self.limit)
-        return self if entries is None else _Thin(entries, self.coverage, self.gains < 0)
+        return self.thin(left) or self
 
 
-class _Lazy:
+class _Lazy(_Dense):
     """Gains only fall, so an old one is an upper bound: bounds are renewed where they are above what is surely the best gain.
 
     highest  (c,) no gain is above it; -1 where taken
@@ -139,9 +171,8 @@ class _Lazy:
     """
 
     def __init__(self, bounds: Bounded, coverage: Units, limit: int) -> None:
+        super().__init__(bounds, coverage, bounds.columns.width, limit)
         self.bounds = bounds
-        self.coverage = coverage
-        self.limit = limit
         self.all = np.arange(len(coverage))
         self.highest = bounds.rough.at_most(coverage)
         self.lowest = np.zeros(len(self.highest))
@@ -149,8 +180,6 @@ class _Lazy:
         self.settled = np.zeros(len(self.highest), bool)
         self.rises: list[tuple[Ints, Units, Units]] = []
         self.n_noted = 0  # rows in `rises`
-        self.n_risen = 0  # rows that rose since thinning was tried in vain
-        self.last = len(coverage)  # and by the last pick: about how many entries a column has above the coverage
 
     def take(self) -> tuple[int, int]:
         width = _FEW
@@ -160,6 +189,7 @@ class _Lazy:
         gain = int(self.highest[best])
         self.highest[best] = self.lowest[best] = -1
         self.settled[best] = False
+        self.taken[best] = True
         if gain:
             self._raise(self.bounds.columns.column(best))
         return best, gain
@@ -190,12 +220,8 @@ class _Lazy:
         self.seen[c] = len(self.rises)
 
     def _raise(self, column: Units) -> None:
-        v = np.flatnonzero(column > self.coverage)
-        before, after = self.coverage[v], column[v]
+        v, before, after = self.rise(column)
         self.rises.append((v, before, after))
-        self.coverage[v] = after
-        self.last = len(v)
-        self.n_risen += len(v)
         self.n_noted += len(v)
         if self.n_noted > _NOTED * len(self.coverage):
             self.rises.clear()
@@ -206,13 +232,7 @@ class _Lazy:
         self.seen[c] = len(self.rises)
 
     def thinned(self, left: int) -> _Race:
-        m, n_entries = len(self.coverage), self.last * len(self.highest)
-        pays = self.n_risen >= m and self.last * _SPARSE <= m <= self.last * left and n_entries <= self.limit
-        if not pays:
-            return self
-        self.n_risen = 0
-        entries = self.bounds.above(self.coverage, self.limit)
-        return self if entries is None else _Thin(entries, self.coverage, self.highest < 0)
+        return self.thin(left) or self
 
 
 class _Thin:
