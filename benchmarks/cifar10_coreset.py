@@ -5,17 +5,15 @@ needs from those of the units before it. Result: accuracy, steps, seconds, and w
 which intervals are made. `python -m benchmarks.cifar10_coreset` prints what stands there.
 """
 
-import base64
 import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import svp
-from benchmarks.run import RESULTS, Unit
+from benchmarks.run import RESULTS, Unit, as_bits, from_bits
 from svp.config import CoresetConfig, read_toml
 from svp.evaluate import difference
 from svp.files import read_array
@@ -57,7 +55,7 @@ def run_arm(seed: int, arm: str, equal: str, data: Path, work: Path) -> dict[str
         np.asarray(read_array(run.folder / folder / f"seed-{seed}/test/probs.npy")).argmax(axis=1)
         == dataset.test.labels
     )
-    found = {**facts, "correct": base64.b64encode(np.packbits(correct).tobytes()).decode()}
+    found = {**facts, "correct": as_bits(correct)}
     if arm == "full":
         found["agreement"] = run.metrics["agreement"]
     if (arm, equal) == ("proxy", "epochs"):
@@ -101,12 +99,10 @@ def main() -> None:
             found.get((other_arm, "epochs" if other_arm == "full" else equal), {}),
         )
         if seeds := sorted(own.keys() & other.keys()):
-            compared = difference([_correct(own[s]) for s in seeds], [_correct(other[s]) for s in seeds])
+            compared = difference(
+                [from_bits(own[s]["correct"]) for s in seeds], [from_bits(other[s]["correct"]) for s in seeds]
+            )
             print(f"{one_arm} minus {other_arm}, equal {equal}: {compared}")
-
-
-def _correct(result: dict[str, Any]) -> NDArray[np.uint8]:
-    return np.unpackbits(np.frombuffer(base64.b64decode(result["correct"]), np.uint8))
 
 
 if __name__ == "__main__":

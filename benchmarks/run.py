@@ -8,6 +8,7 @@ folder is in --work). Accuracies and counts are what a unit records; seconds of 
 """
 
 import argparse
+import base64
 import importlib
 import json
 import os
@@ -17,6 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 RESULTS = Path(__file__).parent / "results"
 STAT = Path("/proc/stat")
@@ -91,6 +95,16 @@ def company(begin: Clock, end: Clock) -> dict[str, Any]:
     others = (end.busy - begin.busy) - (end.own - begin.own)
     share = max(0.0, others / ((end.wall - begin.wall) * (os.cpu_count() or 1)))
     return {"others": round(share, 4), "quiet": share < QUIET}
+
+
+def as_bits(correct: ArrayLike) -> str:
+    """Which test rows were right, (n,), as text of n / 6 letters: intervals are made of these. n: a multiple of 8."""
+    return base64.b64encode(np.packbits(np.asarray(correct, bool)).tobytes()).decode()
+
+
+def from_bits(text: str) -> NDArray[np.uint8]:
+    """(n,) zeros and ones, as `as_bits` was given them."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8))
 
 
 def machine() -> dict[str, Any]:

@@ -11,7 +11,6 @@ benchmarks.cifar10_coreset too.
 """
 
 import argparse
-import base64
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import svp
-from benchmarks.run import RESULTS, Unit
+from benchmarks.run import RESULTS, Unit, as_bits, from_bits
 from svp.config import ActiveConfig, CoresetConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.evaluate import better, difference, no_worse
@@ -159,7 +158,7 @@ def answers(run: Run, stage: str, dataset: Dataset) -> str:
     """Which test images were right, one bit each."""
     assert dataset.test is not None
     correct = np.asarray(read_array(run.folder / stage / "probs.npy")).argmax(axis=1) == dataset.test.labels
-    return base64.b64encode(np.packbits(correct).tobytes()).decode()
+    return as_bits(correct)
 
 
 def earlier(work: Path, name: str) -> list[Path]:
@@ -321,7 +320,7 @@ def results(experiment: str) -> dict[str, dict[int, Facts]]:
 
 
 def correct(result: Facts) -> NDArray[np.uint8]:
-    return np.unpackbits(np.frombuffer(base64.b64decode(result["correct"]), np.uint8))
+    return from_bits(result["correct"])
 
 
 def against(own: dict[int, Facts], other: dict[int, Facts], question: str) -> str:

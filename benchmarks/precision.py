@@ -1,0 +1,70 @@
+"""Does bf16 cost accuracy? preact20 on 10,000 images of CIFAR-10, 20 epochs, once in bf16 and once in fp32 under each seed.
+
+    python -m benchmarks.run precision --data DIR --work DIR
+    python -m benchmarks.precision
+
+A unit is one training: the same images, order, augmentation and initial weights in both precisions of a seed. *No worse* is the
+rule of docs/concepts.md with the margin of one point.
+"""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import svp
+from benchmarks.run import RESULTS, Unit, as_bits, from_bits
+from svp.chance import shuffled
+from svp.config import TrainConfig
+from svp.evaluate import difference
+from svp.learners import make_learner
+from svp.learners.compute import Compute
+
+SEEDS = (0, 1, 2)
+N = 10_000
+CONFIG = TrainConfig(model="preact20", epochs=20)
+
+
+def train(seed: int, precision: str, data: Path, work: Path) -> dict[str, Any]:
+    """Train, score the test part once, say which of its images were right (one bit each)."""
+    dataset = svp.load_dataset("cifar10", root=data)
+    assert dataset.labels is not None
+    assert dataset.test is not None
+    ids = np.sort(dataset.ids[shuffled(dataset.ids, seed, "precision")[:N]])
+    compute = Compute("cpu", precision, channels_last=True, threads=1, compile="off")
+    folder = work / f"precision-{seed}-{precision}"
+    learner = make_learner(CONFIG, dataset, seed=seed, compute=compute)
+    records = learner.fit(dataset, ids, dataset.labels[dataset.positions(ids)], folder=folder, progress=None)
+    right = learner.predict(dataset.test, dataset.test.ids).probs.argmax(axis=1) == dataset.test.labels
+    shutil.rmtree(folder)
+    return {
+        "seed": seed,
+        "precision": precision,
+        "accuracy": float(right.mean()),
+        "train_accuracy": records[-1]["accuracy"],
+        "correct": as_bits(right),
+    }
+
+
+UNITS = [Unit(f"seed{seed}-{kind}", partial(train, seed, kind)) for seed in SEEDS for kind in ("bf16", "fp32")]
+
+
+def main() -> None:
+    """Print the accuracies, and bf16 minus fp32 over the seeds that both have."""
+    found: dict[str, dict[int, NDArray[np.uint8]]] = {"bf16": {}, "fp32": {}}
+    for path in sorted((RESULTS / "precision").glob("*.json")):
+        result = json.loads(path.read_text())
+        right = from_bits(result["correct"])
+        found[result["precision"]][result["seed"]] = right
+        print(f"{result['precision']}, seed {result['seed']}: {100 * result['accuracy']:.2f} %")
+    bf16, fp32 = found["bf16"], found["fp32"]
+    if seeds := sorted(bf16.keys() & fp32.keys()):
+        print(f"bf16 minus fp32: {difference([bf16[s] for s in seeds], [fp32[s] for s in seeds])}")
+
+
+if __name__ == "__main__":
+    main()
