@@ -390,8 +390,35 @@ def test_a_run_keeps_what_it_began_with_and_refuses_another_file(tmp_path: Path)
     assert len(with_weights) == 1
     assert svp.coreset(config, data, out=tmp_path / "run").selection.ids.tolist() == run.selection.ids.tolist()
     save_weights(learner(data, seed=2)._model, path)  # type: ignore[attr-defined]
-    with pytest.raises(RunChanged, match="initial_weights was sha256:"):
+    before = (tmp_path / "run" / "config.toml").read_bytes()
+    with pytest.raises(RunChanged, match="proxy.weights was sha256:"):
         svp.coreset(config, data, out=tmp_path / "run")
+    with pytest.raises(RunChanged, match="proxy.weights was sha256:.*, is now not set"):
+        svp.coreset(config.model_copy(update={"proxy": tiny}), data, out=tmp_path / "run")
+    assert (tmp_path / "run" / "config.toml").read_bytes() == before
+
+
+def test_a_run_goes_on_with_a_file_of_weights_that_was_moved(tmp_path: Path) -> None:
+    data, path = images(), tmp_path / "w.safetensors"
+    save_weights(learner(data, seed=1)._model, path)  # type: ignore[attr-defined]
+    tiny = {"model": "preact8", "width": 0.25, "epochs": 1, "batch_size": 8}
+
+    def run(weights: Path) -> Any:
+        features = {"source": "preact8", "width": 0.25, "weights": weights}
+        proxy = {"model": "linear", "features": features, "epochs": 1}
+        values = {"dataset": "noise", "method": "margin", "budget": 6, "target": {**tiny, "weights": weights}}
+        compute = {"device": "cpu", "precision": "fp32", "threads": 1}
+        return svp.coreset(CoresetConfig.make({**values, "proxy": proxy, "compute": compute}), data, out=tmp_path / "run")
+
+    run(path)
+    moved = path.rename(tmp_path / "elsewhere.safetensors")
+    before = {mark: mark.read_bytes() for mark in (tmp_path / "run").rglob("done.json")}
+    again = run(moved)
+    assert {mark: mark.read_bytes() for mark in (tmp_path / "run").rglob("done.json")} == before
+    assert CoresetConfig.load(again.folder / "config.toml").target.weights == moved
+    save_weights(learner(data, seed=2)._model, moved)  # type: ignore[attr-defined]
+    with pytest.raises(RunChanged, match=r"proxy.features.weights was sha256:.*target.weights was sha256:"):
+        run(moved)
 
 
 def test_classifiers_take_no_weights(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 # Settings that may differ when a run is taken up again: where the data lies (what it is stands in the fingerprint), who works.
 CHANGES_NOTHING = ("data", "cache", "compute.processes")
+# Files that count by their content, wherever they lie.
+BY_CONTENT = ("proxy.weights", "proxy.features.weights", "target.weights", "target.features.weights")
 
 
 def _keepable(value: Any) -> Any:
