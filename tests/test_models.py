@@ -391,9 +391,9 @@ def test_a_run_keeps_what_it_began_with_and_refuses_another_file(tmp_path: Path)
     assert svp.coreset(config, data, out=tmp_path / "run").selection.ids.tolist() == run.selection.ids.tolist()
     save_weights(learner(data, seed=2)._model, path)  # type: ignore[attr-defined]
     before = (tmp_path / "run" / "config.toml").read_bytes()
-    with pytest.raises(RunChanged, match="proxy.weights was sha256:"):
+    with pytest.raises(RunChanged, match=r"proxy.weights was sha256:"):
         svp.coreset(config, data, out=tmp_path / "run")
-    with pytest.raises(RunChanged, match="proxy.weights was sha256:.*, is now not set"):
+    with pytest.raises(RunChanged, match=r"proxy.weights was sha256:.*, is now not set"):
         svp.coreset(config.model_copy(update={"proxy": tiny}), data, out=tmp_path / "run")
     assert (tmp_path / "run" / "config.toml").read_bytes() == before
 
@@ -408,7 +408,9 @@ def test_a_run_goes_on_with_a_file_of_weights_that_was_moved(tmp_path: Path) -> 
         proxy = {"model": "linear", "features": features, "epochs": 1}
         values = {"dataset": "noise", "method": "margin", "budget": 6, "target": {**tiny, "weights": weights}}
         compute = {"device": "cpu", "precision": "fp32", "threads": 1}
-        return svp.coreset(CoresetConfig.make({**values, "proxy": proxy, "compute": compute}), data, out=tmp_path / "run")
+        return svp.coreset(
+            CoresetConfig.make({**values, "proxy": proxy, "compute": compute}), data, out=tmp_path / "run"
+        )
 
     run(path)
     moved = path.rename(tmp_path / "elsewhere.safetensors")
