@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from svp.config import ComputeConfig, TrainConfig
+from svp.config import ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import SettingError, SvpError, UnknownName, one_line, require
 from svp.learners.base import EpochRecord, Learner, Outputs, Progress
@@ -215,18 +215,21 @@ def find(config: TrainConfig) -> Found:
 
 
 def settle(config: TrainConfig) -> TrainConfig:
-    """The model as it will be run: what nobody set as its row says, what it does not use at its default, to make no difference.
+    """The model as it will be run: what nobody set (`model_fields_set`) as its row says, and what it does not use at its default,
+    for what makes no difference counts as none.
 
-    Somebody has set what is in `config.model_fields_set`. Raises SettingError for such a setting that the model does not use.
+    Raises SettingError for a setting that it does not use with a value that somebody must have given: neither its default nor
+    that of the proxy or target of a run, which a setting keeps when only the model is named.
     """
-    found, given, usual = find(config), config.model_fields_set, TrainConfig()
-    unused = {name: getattr(usual, name) for name in EVERY_SETTING - found.uses}
+    found = find(config)
+    usual = [TrainConfig(), *(RunConfig.model_fields[role].default for role in ("proxy", "target"))]
+    unused = {name: getattr(usual[0], name) for name in EVERY_SETTING - found.uses}
     for name, default in sorted(unused.items()):
-        if name in given and (value := getattr(config, name)) != default:
+        if (value := getattr(config, name)) not in [getattr(known, name) for known in usual]:
             raise SettingError(
                 f"{config.model} {_uses_in_words(found.uses)}; {name} = {value} means nothing to it, leave it at {default}"
             )
-    own = {name: value for name, value in found.defaults.items() if name not in given}
+    own = {name: value for name, value in found.defaults.items() if name not in config.model_fields_set}
     return config.model_copy(update={**own, **unused})
 
 
