@@ -25,7 +25,7 @@ MAY = {
     "data": {"errors", "names", "machine", "chance", "config"},
     "labels": {"errors"},
     "files": {"errors"},
-    "provenance": {"data", "files"},
+    "provenance": {"config", "data", "files"},
     # The last three by name, when asked.
     "runs": {"errors", "config", "data", "files", "provenance", "select", "words", "report"},
     "signals": {"errors", "files"},

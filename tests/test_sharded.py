@@ -51,6 +51,17 @@ def predicted(data: Dataset, compute: Compute, folder: Path, config: TrainConfig
     return learner.predict(data, np.roll(data.ids, 700)[3:], **wanted)
 
 
+def test_processes_normalise_as_the_one_does(tmp_path: Path) -> None:
+    data = dataset(images(6))
+    for normalize in (None, "imagenet"):
+        config = NET.model_copy(update={"normalize": normalize})
+        one = make_learner(config, data, seed=1, compute=TWO)
+        recipe = one._recipe  # type: ignore[attr-defined]
+        other = make_learner(recipe.config, recipe.like, seed=1, compute=ONE)
+        for mine, theirs in zip(one._statistics, other._statistics, strict=True):  # type: ignore[attr-defined]
+            assert mine.tolist() == theirs.tolist()
+
+
 @pytest.fixture
 def mapped(tmp_path: Path) -> MappedImages:
     """Rows of a file that begins with others, as a test part of decoded images does."""

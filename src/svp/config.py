@@ -129,6 +129,10 @@ class Config(BaseModel):
         return _toml(self.model_dump(mode="json", exclude_none=True))
 
 
+Normalize = Annotated[
+    Literal["data", "imagenet"] | None,
+    Field(description="mean and deviation taken from images: of this data, or ImageNet's; default: as the weights say"),
+]
 PREVIOUS = "previous"  # FeaturesConfig.source: whatever the target of the round before makes of the inputs
 
 
@@ -142,6 +146,7 @@ class FeaturesConfig(Config):
     )
     test: str | None = Field(None, description="file of the embeddings of the test part")
     weights: Path | None = Field(None, description="weights of a net by name: a .safetensors file")
+    normalize: Normalize = None
     width: float | None = Field(None, gt=0, description="width of a net by name")
     options: dict[str, Any] = Field({}, description="arguments for a net by name, where it takes some")
 
@@ -162,6 +167,7 @@ class TrainConfig(Config):
     weights: Path | None = Field(
         None, description="initial weights of a net: a .safetensors file that fits it, but for the number of classes"
     )
+    normalize: Normalize = None
     features: FeaturesConfig = FeaturesConfig()
     epochs: Count = Field(40, description="passes over the training examples")
     min_steps: int = Field(0, ge=0, description="raise the epochs until there are at least this many steps")

@@ -1,6 +1,7 @@
 """The learner around a torch net: makes it, feeds the loop, keeps its files."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,10 @@ from svp.learners.encoded import Encoded
 from svp.signals import Signals
 
 MakeNet = Callable[[int, Tensor], nn.Module]
+IMAGENET = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # mean and deviation of its channels from 0 to 1, as torchvision has them
 
 
 class NetLearner:
@@ -50,9 +55,7 @@ class NetLearner:
             *code,
         )
         self._config, self._seed = config, seed
-        self._recipe = sharded.Recipe.of(config, dataset, seed, compute) if compute.processes > 1 else None
         self._augmentation = _augmentation(config, dataset)
-        self._statistics = _statistics(dataset)
         self._example = example = _example(dataset)
         with compute.active():
             torch.manual_seed(spawn_seed(seed, "init"))
@@ -61,9 +64,13 @@ class NetLearner:
             self.initial_weights: str | None = getattr(model, "initial_weights", None)
             if config.weights is not None:
                 self.initial_weights = weights.take(config.model, model, config.weights)
+            self._statistics = _statistics(config, dataset, getattr(model, "input_statistics", None))
             self._compute = compute = compute.safe_for(model)
             self._model = compute.place(model)
             _check_outputs(config.model, self._model, example, len(dataset.classes), compute)
+        self._recipe = None
+        if compute.processes > 1:
+            self._recipe = sharded.Recipe.of(config, dataset, self._statistics, seed, compute)
         # Held-out examples are shown in no epoch: a score made of epochs would say nothing of them.
         can = {"signals": not config.validation, "embeddings": inference.split(self._model) is not None}
         self.gives = frozenset(name for name, given in can.items() if given)
@@ -109,7 +116,7 @@ class NetLearner:
                 checkpoint=checkpoint,
                 progress=progress,
             )
-        checkpoints.save_weights(self._model, folder / "model.safetensors")
+        checkpoints.save_weights(self._model, folder / "model.safetensors", _header(dataset, self._statistics))
         write_json(folder / "history.json", records)
         checkpoints.remove(checkpoint)
         return records
@@ -255,10 +262,36 @@ def _augmentation(config: TrainConfig, dataset: Dataset) -> Augmentation:
     return kind
 
 
-def _statistics(dataset: Dataset) -> tuple[Tensor | None, Tensor | None]:
-    """(c,) mean and deviation of the last axis over the whole training part; none of texts."""
+def _statistics(
+    config: TrainConfig, dataset: Dataset, learned: tuple[Sequence[float], Sequence[float]] | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """(c,) mean and deviation of the last axis that are taken from the inputs; none of texts.
+
+    learned  those of the inputs that the net learned its initial weights from, where it says so; they are taken where nothing
+             else is set, and the channels are as many. Else those of the whole training part
+    """
     if dataset.is_text:
         return None, None
-    mean, deviation = dataset.statistics
+    n_channels = dataset.inputs.shape[-1]
+    if config.normalize == "imagenet" and (n_channels != 3 or dataset.inputs.ndim != 4):
+        raise SettingError(
+            f"normalize = imagenet is for images of 3 channels; the examples of {dataset.name} have {n_channels}"
+        )
+    known = {"imagenet": IMAGENET, "data": None, None: learned}[config.normalize]
+    if known is not None and len(known[0]) == n_channels:
+        mean, deviation = (_scale(dataset) * np.asarray(values, np.float64) for values in known)
+    else:
+        mean, deviation = dataset.statistics
     deviation = np.where(deviation < 1e-6, 1.0, deviation)  # a constant channel carries nothing; do not divide by it
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(deviation.astype(np.float32))
+
+
+def _scale(dataset: Dataset) -> float:
+    """What 1 stands for: statistics that are passed on are those of bytes divided by 255, and of floats as they are."""
+    return 255.0 if dataset.inputs.dtype == np.uint8 else 1.0
+
+
+def _header(dataset: Dataset, statistics: tuple[Tensor | None, Tensor | None]) -> dict[str, str]:
+    """What a file of weights says of the inputs that they learned from."""
+    known = [(values.double() / _scale(dataset)).tolist() for values in statistics if values is not None]
+    return {weights.STATISTICS: json.dumps(known)} if known else {}

@@ -6,7 +6,7 @@ model from its settings, as a resumed run does, and reads its weights from a fil
 
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from svp import engine
 from svp.config import TrainConfig
@@ -38,14 +38,20 @@ class Recipe:
     compute: Compute
 
     @classmethod
-    def of(cls, config: TrainConfig, dataset: Dataset, seed: int, compute: Compute) -> Self | None:
-        """None for inputs that are no array of numbers: these are scored by one process."""
+    def of(
+        cls, config: TrainConfig, dataset: Dataset, statistics: Sequence[Tensor | None], seed: int, compute: Compute
+    ) -> Self | None:
+        """None for inputs that are no array of numbers: these are scored by one process.
+
+        statistics  mean and deviation of the inputs, as the net takes them
+        """
         if not isinstance(dataset.inputs, np.ndarray) or dataset.inputs.dtype.kind not in "uif":
             return None
         rows = np.empty((0, *dataset.inputs.shape[1:]), dataset.inputs.dtype)
         like = replace(dataset, inputs=rows, labels=None, ids=dataset.ids[:0], keys=None, test=None, problems=())
-        vars(like)["statistics"] = dataset.statistics  # those of all rows, where the property keeps them
-        return cls(config.model_copy(update={"weights": None}), like, seed, compute)
+        # Where the property keeps those of all rows.
+        vars(like)["statistics"] = tuple(np.asarray(values, np.float64) for values in statistics)
+        return cls(config.model_copy(update={"weights": None, "normalize": "data"}), like, seed, compute)
 
 
 @dataclass(frozen=True)
