@@ -15,6 +15,12 @@ from svp.config import BY_CONTENT
 from svp.data.base import Dataset
 from svp.files import Json
 
+# What stages run, and their results may depend on.
+PACKAGES = (
+    *("numpy", "scipy", "scikit-learn", "torch", "pillow", "pyarrow", "numba", "safetensors"),
+    *("timm", "torchvision"),  # where somebody has them
+)
+
 
 @cache
 def code_digest(modules: tuple[str, ...]) -> str:
@@ -55,7 +61,7 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 def environment(dataset: Dataset) -> Json:
     """What a result may depend on besides the settings: versions, machine, data."""
     packages = {}
-    for name in ("numpy", "scipy", "scikit-learn", "torch", "pillow"):
+    for name in PACKAGES:
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
