@@ -241,10 +241,9 @@ def _sums_of_floats(block: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray
 
 
 def _blocks(inputs: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Blocks of rows: 4,096 of them, fewer where bytes are many (images), so that a block stays under 32 MiB."""
-    n_rows = 4096
-    if inputs.dtype == np.uint8:
-        n_rows = max(1, min(n_rows, (1 << 25) // math.prod(inputs.shape[1:])))
+    """Blocks of rows: 4,096 of them, fewer of images: a block stays under 32 MiB, of floats as float64."""
+    n_bytes = math.prod(inputs.shape[1:]) * (1 if inputs.dtype == np.uint8 else 8)
+    n_rows = max(1, min(4096, (1 << 25) // n_bytes))
     for start in range(0, len(inputs), n_rows):
         yield inputs[start : start + n_rows]
 

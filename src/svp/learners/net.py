@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 from svp.chance import shuffled, spawn_seed
 from svp.config import TrainConfig
-from svp.data.base import Augmentation, Dataset, available_memory
+from svp.data.base import Augmentation, Dataset
 from svp.errors import DataError, MissingInput, SettingError, TrainingError, one_line
 from svp.files import read_json, write_json
 from svp.learners import checkpoints, inference, loop, sharded, weights
 from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.learners.characters import LENGTH, N_CHARACTERS, characters_of, widths_of
-from svp.learners.compute import Compute
+from svp.learners.compute import Compute, free_memory
 from svp.learners.encoded import Encoded
 from svp.signals import Signals
 
 MakeNet = Callable[[int, Tensor], nn.Module]
+_MOVED_BYTES = 32 << 20  # to a device at a time
 IMAGENET = (
     (0.485, 0.456, 0.406),
     (0.229, 0.224, 0.225),
@@ -153,9 +154,9 @@ class NetLearner:
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Rows of an array on disk, in place of a tensor that would not fit: `inputs[rows]` reads them, to the device of the model.
+    """Rows of an array, in place of a tensor that would not fit: `inputs[rows]` reads them, to the device of the model.
 
-    array      (n, ...) mapped
+    array      (n, ...) mapped, or for a GPU in memory
     positions  (m,) which row of it each row of these is
     """
 
@@ -198,14 +199,28 @@ class Characters:
 
 
 def _inputs(dataset: Dataset, ids: NDArray[np.int64], device: str) -> inference.Inputs:
-    """The inputs of these examples, in memory on the device; of mapped images that would take more than half of the free memory,
-    what reads them from disk a batch at a time.
+    """The inputs of these examples, in memory on the device; of those that would take more than half of what is free there, what
+    reads them a batch at a time from where they are: from disk, or for a GPU from the memory of the host, too.
     """
-    positions, free = dataset.positions(ids), available_memory()
+    positions, free = dataset.positions(ids), free_memory(device)
     n_bytes = len(ids) * dataset.inputs[:1].nbytes
-    if isinstance(dataset.inputs, np.memmap) and free is not None and n_bytes > free / 2:
+    elsewhere = isinstance(dataset.inputs, np.memmap) or torch.device(device).type == "cuda"
+    if elsewhere and free is not None and n_bytes > free / 2:
         return OnDisk(dataset.inputs, positions, device)
-    return torch.from_numpy(np.ascontiguousarray(dataset.inputs[positions])).to(device)
+    return _moved(dataset.inputs, positions, device)
+
+
+def _moved(inputs: NDArray[Any], positions: NDArray[np.int64], device: str) -> Tensor:
+    """These rows as a tensor on the device. Memory: the tensor there, and elsewhere than on the CPU a block of it here."""
+    if torch.device(device).type == "cpu":
+        return torch.from_numpy(np.ascontiguousarray(inputs[positions]))
+    kind = torch.from_numpy(np.empty(0, inputs.dtype)).dtype
+    moved = torch.empty((len(positions), *inputs.shape[1:]), dtype=kind, device=device)
+    n_rows = max(1, _MOVED_BYTES // max(1, inputs[:1].nbytes))
+    for start in range(0, len(positions), n_rows):
+        rows = inputs[positions[start : start + n_rows]]
+        moved[start : start + n_rows] = torch.from_numpy(np.ascontiguousarray(rows))
+    return moved
 
 
 def _example(dataset: Dataset) -> Tensor:
