@@ -248,7 +248,9 @@ class ComputeConfig(Config):
         description="compile the training step; auto: on a CPU with a compiler, where the training is long enough",
     )
     processes: Count = Field(
-        1, description="processes that score, each with `threads` threads, or a GPU of its own where device is cuda"
+        1,
+        description="processes that score, each with `threads` threads, or a GPU of its own where device is cuda; "
+        "they take seconds to start, so more than 1 pay where scoring takes a minute or more",
     )
 
 
