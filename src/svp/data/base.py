@@ -76,6 +76,7 @@ class Dataset:
     augmentation  what training may do to these inputs unless it is told otherwise
     problems      what was left out when the source was read, with its reason (an example each, or files or rows of one kind), or
                   stands out: texts that come twice
+    cache         folder for what is made of texts; None: the usual one
     """
 
     name: str
@@ -87,6 +88,7 @@ class Dataset:
     test: "Dataset | None" = None
     augmentation: Augmentation = "none"
     problems: tuple[str, ...] = field(default=(), repr=False)
+    cache: Path | None = field(default=None, repr=False)
 
     @classmethod
     def from_arrays(
@@ -189,8 +191,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 of all that a result depends on: inputs, labels, classes, ids, keys, augmentation, and the test part.
 
-        The name, and what could not be read, are no part of it. Mapped images count with the digest that their source knows.
-        Time: one pass over the data, but for those, and for texts on disk.
+        The name, the cache, and what could not be read, are no part of it. Mapped images count with the digest that their
+        source knows. Time: one pass over the data, but for those, and for texts on disk.
         """
         digest = hashlib.sha256()
         for part in (self, self.test):
