@@ -250,7 +250,7 @@ class ComputeConfig(Config):
     processes: Count = Field(
         1,
         description="processes that score, each with `threads` threads, or a GPU of its own where device is cuda; "
-        "they take seconds to start, so more than 1 pay where scoring takes a minute or more",
+        "they take seconds to start, and are left out where scoring would take less than about 20",
     )
 
 

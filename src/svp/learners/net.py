@@ -130,13 +130,18 @@ class NetLearner:
             )
         if not len(ids):
             return Outputs(np.zeros((0, len(dataset.classes)), np.float32), None)
-        if self._recipe is not None and len(ids) > inference.SCORING_BATCH:
+        if self._recipe is not None and len(ids) > inference.SCORING_BATCH and self._repays(len(ids)):
             rows = dataset.positions(ids)
             return sharded.predict(self._model, self._recipe, dataset.inputs, rows, embeddings=embeddings)
         with self._compute.active():
             return inference.predict(
                 self._model, self._examples(dataset, ids, None), self._compute, embeddings=embeddings
             )
+
+    def _repays(self, n: int) -> bool:
+        """Whether scoring so many is worth the start of processes."""
+        with self._compute.active():
+            return sharded.repays(self._model, _two_examples(self._example, self._compute), n, self._compute)
 
     def load(self, folder: Path) -> None:
         checkpoints.load_weights(self._model, folder / "model.safetensors")
