@@ -425,7 +425,7 @@ def test_what_runs_on_the_device_needs_no_float64(kind: Any) -> None:
     examples = make_examples(20)
     drawn = draw(examples.ids, 3, 1, kind)  # on the CPU, whatever the device
     with NoFloat64():
-        loop.prepare(augment(examples.inputs[:], drawn, kind), examples, FP32)
+        inference.prepare(augment(examples.inputs[:], drawn, kind), examples, FP32)
 
 
 def test_no_augmentation_is_none() -> None:

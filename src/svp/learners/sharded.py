@@ -100,7 +100,7 @@ def repays(model: nn.Module, x: Tensor, n: int, compute: Compute) -> bool:
     """
     model.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        loop.forward(model, x, compute)
+        inference.forward(model, x, compute)
     speed = _FLOPS.get(torch.device(compute.device).type, _FLOPS_A_THREAD * compute.threads)
     seconds = counter.get_total_flops() / len(x) * n / speed
     return bool(seconds * (1 - 1 / compute.processes) > START_SECONDS)
