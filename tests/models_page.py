@@ -1,6 +1,6 @@
 """What docs/models.md takes from the table of models: `python -m tests.models_page` writes it anew, a test holds it.
 
-It stands between `<!-- made: models -->` and `<!-- end -->`; the rest of the page is written by hand.
+It stands between `<!-- made: NAME -->` and `<!-- end -->`; the rest of the page is written by hand.
 """
 
 import re
@@ -15,7 +15,7 @@ from svp.learners import LEARNERS, find
 from svp.learners.resnet import count_parameters
 
 PAGE = Path(__file__).parents[1] / "docs/models.md"
-MADE = re.compile(r"(<!-- made: models -->\n).*?(<!-- end -->)", re.DOTALL)
+MADE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SMALL = (3, 32)  # channels and side of an image
 NAMES = {  # row of the table: (how its names are written, where the net is from, channels and side of an image, classes)
     "preact": ("`preactD`, `preactD-basic`, `preactD-bottleneck`", "He et al. 2016, arXiv 1603.05027", SMALL, 10),
@@ -29,8 +29,9 @@ NAMES = {  # row of the table: (how its names are written, where the net is from
 
 
 def filled(page: str) -> str:
-    """The page with its made part as the table of models has it now."""
-    return MADE.sub(lambda found: f"{found[1]}{table()}\n{found[2]}", page)
+    """The page with its made parts as the table of models has them now."""
+    parts = {"models": table, "defaults": defaults}
+    return MADE.sub(lambda found: f"{found[1]}{parts[found[2]]()}\n{found[3]}", page)
 
 
 def examples() -> list[str]:
@@ -54,6 +55,17 @@ def table() -> str:
             lines.append(
                 f"| {'' if i else written} | `{name}` | {shape[1]} px, {n} | {numbers} | {'' if i else source} |"
             )
+    return "\n".join(lines)
+
+
+def defaults() -> str:
+    """What a model is trained with where nothing else is set, as a recipe spells it."""
+    lines = ["| names | defaults of its own |", "|---|---|"]
+    for row in LEARNERS.values():
+        if row.defaults:
+            toml = TrainConfig.make(dict(row.defaults)).to_toml().splitlines()
+            own = ", ".join(f"`{line}`" for line in toml if line.partition(" ")[0] in row.defaults)
+            lines.append(f"| {', '.join(f'`{name}`' for name in row.names)} | {own} |")
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from svp.errors import TrainingError
 from svp.learners import inference, loop
 from svp.learners.compiled import has_compiler, repays
 from svp.learners.compute import Compute, decide
-from svp.learners.resnet import preact
+from svp.learners.resnet import cifar, preact, stochastic
 from svp.signals import Signals
 
 OFF = Compute("cpu", "fp32", channels_last=False, threads=1)
@@ -177,3 +177,12 @@ def test_nothing_is_compiled_without_a_compiler(
     monkeypatch.setattr("svp.learners.compute.has_compiler", lambda: compilers)
     assert decide(ComputeConfig(device="cpu", precision="fp32", threads=1)).compile == expected
     assert decide(ComputeConfig(device="cpu", precision="fp32", threads=1, compile="on")).compile == "on"
+
+
+def test_a_net_that_learns_otherwise_when_compiled_stays_plain_unless_asked() -> None:
+    """Of stochastic depth: the running statistics of a compiled one are of steps that left the block out, too."""
+    batch = (torch.zeros(4, 3, 32, 32), torch.zeros(4, dtype=torch.int64))
+    step = partial(loop.losses_of, compute=OFF)
+    example = torch.zeros(3, 32, 32)
+    assert repays(step, cifar("resnet20", 10, example), batch, 10**9, 1)
+    assert not repays(step, stochastic("stochastic20", 10, example), batch, 10**9, 1)

@@ -1,5 +1,6 @@
 """What a dataset is, and how one is found by name, path or function."""
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -211,6 +212,18 @@ def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingError, match=r"empty name; .*'\.' for this folder"):
         load_dataset("")
+
+
+def test_statistics_of_large_floats_take_a_block_of_them():
+    images = np.broadcast_to(np.float32(3), (700, 128, 128, 3))  # 131 MiB of one number
+    data = Dataset("large", images, None, (), np.arange(700))
+    tracemalloc.start()
+    mean, deviation = data.statistics
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert mean.tolist() == [3] * 3
+    assert deviation.tolist() == [0] * 3
+    assert peak < 100 << 20
 
 
 @given(st.integers(0, 9000), st.booleans())

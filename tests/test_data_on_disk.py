@@ -41,7 +41,7 @@ def test_training_from_disk_gives_the_same(photos, tmp_path, monkeypatch):
     read = []
     rows_of = net.OnDisk.__getitem__
     monkeypatch.setattr(net.OnDisk, "__getitem__", lambda self, rows: read.append(1) or rows_of(self, rows))
-    monkeypatch.setattr(net, "available_memory", lambda: 1000)
+    monkeypatch.setattr(net, "free_memory", lambda device: 1000)
     after = trained(photos, tmp_path / "disk")
     assert read
     assert before[0] == after[0]
@@ -54,7 +54,7 @@ def test_arrays_in_memory_and_small_maps_are_not_read_batch_by_batch(photos, mon
     assert isinstance(photos.inputs, MappedImages)
     in_memory = Dataset.from_arrays(np.array(photos.inputs), photos.labels)
     for free, data in ((1 << 30, photos), (None, photos), (1000, in_memory)):
-        monkeypatch.setattr(net, "available_memory", lambda free=free: free)
+        monkeypatch.setattr(net, "free_memory", lambda device, free=free: free)
         inputs = net._inputs(data, data.ids[[5, 2]], "cpu")
         assert isinstance(inputs, torch.Tensor)
         assert np.array_equal(inputs.numpy(), np.array(data.inputs)[[5, 2]])
@@ -76,3 +76,48 @@ def test_a_classifier_says_that_it_needs_the_memory(photos, tmp_path, monkeypatc
         DataError, match=r"32 examples as rows of floats takes? .* in memory, .*; use a net, a smaller image_size"
     ):
         learner.fit(photos, photos.ids, photos.labels, folder=tmp_path)
+
+
+def test_on_a_gpu_it_is_its_memory_that_counts(photos, monkeypatch):
+    """Not that of the host: neither how much nor how little of it there is."""
+    torch = pytest.importorskip("torch")
+    asked = []
+    in_memory = Dataset.from_arrays(np.array(photos.inputs), photos.labels)
+    monkeypatch.setattr("svp.learners.compute.available_memory", lambda: pytest.fail("that is the host's"))
+    for free, kind in ((1000, net.OnDisk), (1 << 30, torch.Tensor)):
+        monkeypatch.setattr(
+            torch.cuda, "mem_get_info", lambda device, free=free: asked.append(device) or (free, 1 << 40)
+        )
+        monkeypatch.setattr(net, "_moved", lambda inputs, positions, device: torch.zeros(1))  # there is no GPU here
+        for data in (photos, in_memory):
+            assert isinstance(net._inputs(data, data.ids, "cuda:1"), kind)
+    assert asked == [torch.device("cuda:1")] * 4
+
+
+def test_what_is_moved_to_a_device_is_held_once_there_and_a_block_of_it_here(monkeypatch):
+    """The device is played by the CPU."""
+    torch = pytest.importorskip("torch")
+    inputs, positions = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), np.uint8), np.array([7, 3, 3, 49, 0])
+    empty, blocks = torch.empty, []
+    monkeypatch.setattr(net, "_MOVED_BYTES", 100)  # two rows
+    monkeypatch.setattr(torch, "empty", lambda *shape, device, **kind: empty(*shape, **kind))
+    for array in (inputs, inputs.astype(np.float32)):
+        read = ReadsCounted(array, blocks)
+        moved = net._moved(read, positions, "cuda")
+        assert np.array_equal(moved.numpy(), array[positions])
+        assert moved.numpy().dtype == array.dtype
+        assert net._moved(array, positions[:0], "cuda").shape == (0, 4, 4, 3)
+    assert blocks == [2, 2, 1] + 5 * [1]
+
+
+class ReadsCounted:
+    """An array whose reads by positions are noted: how many rows each."""
+
+    def __init__(self, array: np.ndarray, reads: list[int]) -> None:
+        self.array, self.reads = array, reads
+        self.dtype, self.shape = array.dtype, array.shape
+
+    def __getitem__(self, rows):
+        if not isinstance(rows, slice):
+            self.reads.append(len(rows))
+        return self.array[rows]

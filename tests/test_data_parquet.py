@@ -115,6 +115,11 @@ def test_a_file_beside_its_shard(tmp_path):
     images = [{"bytes": png(i), "path": ""} for i in range(3)] + [{"bytes": None, "path": "7.png"}]
     pq.write_table(pa.table({"image": images, "label": [0, 1, 0, 1]}), tmp_path / "a.parquet")
     assert greys(load_dataset(tmp_path, image_size=4, test_share=0)) == [0, 1, 2, 7]
+    (tmp_path / "7.png").write_bytes(png(200))  # its shard is as it was
+    assert greys(load_dataset(tmp_path, image_size=4, test_share=0)) == [0, 1, 2, 200]
+    (tmp_path / "7.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 4 images cannot be read: a.parquet:3 \(No such file"):
+        load_dataset(tmp_path, image_size=4, test_share=0)
 
 
 def test_many_rows_go_through_processes_and_small_groups(tmp_path):

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from svp.report import tables
 from svp.workflows import features as features_module
 from svp.workflows.active import active
 from svp.workflows.coreset import coreset
+from svp.workflows.features import source_of
 from svp.workflows.session import Session
 from tests import own_models
 
@@ -138,6 +140,25 @@ def test_a_net_by_name_needs_weights_and_is_said_to_have_seen_other_data(tiny: D
         coreset(core("logistic"), tiny, out=tmp_path / "none")
     with pytest.raises(UnknownName, match=r"Unknown model 'preakt8'"):
         coreset(core("preakt8"), tiny, out=tmp_path / "none")
+
+
+def test_how_inputs_are_normalised_makes_other_features(tiny: Dataset, tmp_path: Path) -> None:
+    save_file(own_models.Headed(7, torch.zeros(3, 4, 4)).state_dict(), tmp_path / "net.safetensors")
+    photos = replace(tiny, inputs=np.random.default_rng(0).integers(0, 256, (96, 4, 4, 3), np.uint8), test=None)
+    sources = [
+        source_of(
+            FeaturesConfig(source=NET["model"], weights=tmp_path / "net.safetensors", normalize=normalize),
+            photos,
+            lambda net: make_learner(net, photos, seed=0, compute=Compute("cpu", "fp32", True, 1)),
+            dict,
+        )
+        for normalize in (None, "data", "imagenet")
+    ]
+    usual, own, imagenet = (source.rows("embeddings", photos, 0, 9) for source in sources)
+    np.testing.assert_array_equal(usual, own)
+    assert not np.allclose(usual, imagenet)
+    assert sources[0].made_from != sources[2].made_from
+    assert "normalize" not in sources[0].made_from
 
 
 def test_pretrained_weights_of_a_proxy_are_said(tiny: Dataset, trained: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import svp
+from svp.provenance import PACKAGES
 
 ROOT = Path(svp.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
@@ -25,7 +26,7 @@ MAY = {
     "data": {"errors", "names", "machine", "chance", "config"},
     "labels": {"errors"},
     "files": {"errors"},
-    "provenance": {"data", "files"},
+    "provenance": {"config", "data", "files"},
     # The last three by name, when asked.
     "runs": {"errors", "config", "data", "files", "provenance", "select", "words", "report"},
     "signals": {"errors", "files"},
@@ -142,6 +143,21 @@ def test_selection_and_signals_import_no_torch() -> None:
             "workflows",
         }:
             assert not {name for name in imports(path, at_import=True) if name.split(".")[0] == "torch"}, path
+
+
+def test_the_version_of_whatever_a_stage_runs_is_recorded() -> None:
+    bystanders = {"pydantic", "threadpoolctl"}  # settings, and how many threads a library takes
+    called = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    stages = [path for path in FILES if part_of(path) in ("data", "learners", "select", "workflows", "signals")]
+    named = {name.partition(".")[0] for path in stages for name in imports(path)}
+    required = {
+        str(node.args[0].value).partition(".")[0]
+        for path in stages
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "require" and isinstance(node.args[0], ast.Constant)
+    }
+    found = {called.get(name, name) for name in (named | required) - sys.stdlib_module_names - {"svp"} - bystanders}
+    assert {"numba", "torch", "pyarrow"} <= found <= set(PACKAGES)
 
 
 def calls(path: Path) -> set[str]:

@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from svp.config import ComputeConfig, CoresetConfig, TrainConfig
 from svp.data import load_dataset
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingExtra, MissingInput, SettingError, SvpError, TrainingError, UnknownName
-from svp.learners import check_device, find, make_learner, settle, trial
+from svp.learners import LEARNERS, check_device, find, make_learner, settle, trial
 from svp.learners.compute import Compute, _seconds, decide
 from svp.signals import UNSEEN, Signals
 from tests import own_models
@@ -400,6 +401,32 @@ def test_settings_that_are_not_used_make_no_difference() -> None:
     assert settle(given) == given
     for net in (config(), own("MLP", epochs=7, lr=0.5, batch_size=3)):
         assert settle(net) == net
+
+
+@pytest.mark.parametrize("model", ["fasttext", "vdcnn9"])
+def test_a_row_fills_what_nobody_set(model: str) -> None:
+    """Beside the class's own defaults and those of the default proxy and target, and never over what somebody set."""
+    own = {**next(row for row in LEARNERS.values() if model in row.names).defaults}
+    assert own
+    usual = CoresetConfig.make({"dataset": "d", "proxy": {"model": model}, "target": {"model": model}})
+    assert usual.proxy != usual.target  # 15 epochs and 40, which were meant for nets of images
+    alone = settle(TrainConfig(model=model))
+    assert settle(usual.proxy) == settle(usual.target) == alone
+    assert {name: getattr(alone, name) for name in own} == own
+    assert settle(alone) == alone
+    chosen = CoresetConfig.make({"dataset": "d", "target": {"model": model, "epochs": 40}}).target
+    assert settle(chosen) == alone.model_copy(update={"epochs": 40})
+    again = CoresetConfig.make(tomllib.loads(usual.model_copy(update={"proxy": alone}).to_toml()))
+    assert settle(again.proxy) == alone
+    assert settle(again.target).epochs == 40  # as the file says
+    assert settle(CoresetConfig(dataset="d").target).epochs == 40
+
+
+def test_defaults_of_a_row_are_settings_that_it_uses() -> None:
+    for row in LEARNERS.values():
+        assert row.defaults.keys() <= row.uses
+        made = TrainConfig.make(dict(row.defaults))
+        assert {name: getattr(made, name) for name in row.defaults} == dict(row.defaults)
 
 
 def test_a_classifier_takes_what_it_uses_and_what_nobody_set(images: Dataset) -> None:

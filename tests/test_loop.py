@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from svp.chance import shuffled, spawn_seed
 from svp.config import TrainConfig
+from svp.data.base import Augmentation
 from svp.errors import DataError, TrainingError
 from svp.learners import checkpoints, inference, loop
 from svp.learners.augment import augment, draw
@@ -385,7 +388,7 @@ def test_resized_crops_are_parts_of_the_whole_brought_to_its_size() -> None:
     n, h, w = 3000, 32, 48
     rows, columns = np.meshgrid(np.arange(h) + 0.5, np.arange(w) + 0.5, indexing="ij")
     images = torch.from_numpy(np.stack([rows / h, columns / w], axis=2)).float().expand(n, h, w, 2)
-    made = augment(images, draw(np.arange(n), 0, 0), "resized_crop_flip").double().numpy()
+    made = augment(images, draw(np.arange(n), 0, 0, "resized_crop_flip"), "resized_crop_flip").double().numpy()
     assert made.shape == (n, h, w, 2)
     height = (made[:, 20, 0, 0] - made[:, 12, 0, 0]) * h / 8  # of the part, by its slope well inside
     width = (made[:, 0, 28, 1] - made[:, 0, 20, 1]) * w / 8
@@ -406,6 +409,23 @@ def test_resized_crops_are_parts_of_the_whole_brought_to_its_size() -> None:
     assert abs(np.corrcoef(mirrored, area)[0, 1]) < 0.05
     for slopes in (np.diff(made[:, 8:24, 0, 0], axis=1), np.diff(made[:, 0, 8:40, 1], axis=1)):
         assert np.allclose(slopes, slopes[:, :1], atol=1e-4)  # in a straight line: no pixel is left out
+
+
+class NoFloat64(TorchDispatchMode):
+    """A device without float64, as mps is."""
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = operation(*args, **(kwargs or {}))
+        assert all(t.dtype != torch.float64 for t in tree_leaves(made) if isinstance(t, Tensor)), operation
+        return made
+
+
+@pytest.mark.parametrize("kind", get_args(Augmentation))
+def test_what_runs_on_the_device_needs_no_float64(kind: Any) -> None:
+    examples = make_examples(20)
+    drawn = draw(examples.ids, 3, 1, kind)  # on the CPU, whatever the device
+    with NoFloat64():
+        inference.prepare(augment(examples.inputs[:], drawn, kind), examples, FP32)
 
 
 def test_no_augmentation_is_none() -> None:

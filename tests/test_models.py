@@ -3,6 +3,7 @@
 import pickle
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +84,14 @@ def images(n: int = 24, classes: int = 3, side: int = 8) -> Dataset:
 def learner(data: Dataset, seed: int = 0, **settings: Any) -> Learner:
     given = {"model": "preact8", "width": 0.25, "epochs": 3, "batch_size": 8, **settings}
     return make_learner(TrainConfig.make(given), data, seed=seed, compute=CPU)
+
+
+IMAGENET = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+
+
+def statistics(of: Any) -> Any:
+    """(2, c) mean and deviation that it takes from its inputs."""
+    return np.stack(of._statistics)
 
 
 def state(of: Any) -> dict[str, Tensor]:
@@ -390,8 +399,66 @@ def test_a_run_keeps_what_it_began_with_and_refuses_another_file(tmp_path: Path)
     assert len(with_weights) == 1
     assert svp.coreset(config, data, out=tmp_path / "run").selection.ids.tolist() == run.selection.ids.tolist()
     save_weights(learner(data, seed=2)._model, path)  # type: ignore[attr-defined]
-    with pytest.raises(RunChanged, match="initial_weights was sha256:"):
+    before = (tmp_path / "run" / "config.toml").read_bytes()
+    with pytest.raises(RunChanged, match=r"proxy.weights was sha256:"):
         svp.coreset(config, data, out=tmp_path / "run")
+    with pytest.raises(RunChanged, match=r"proxy.weights was sha256:.*, is now not set"):
+        svp.coreset(config.model_copy(update={"proxy": tiny}), data, out=tmp_path / "run")
+    assert (tmp_path / "run" / "config.toml").read_bytes() == before
+
+
+def test_a_run_goes_on_with_a_file_of_weights_that_was_moved(tmp_path: Path) -> None:
+    data, path = images(), tmp_path / "w.safetensors"
+    save_weights(learner(data, seed=1)._model, path)  # type: ignore[attr-defined]
+    tiny = {"model": "preact8", "width": 0.25, "epochs": 1, "batch_size": 8}
+
+    def run(weights: Path) -> Any:
+        features = {"source": "preact8", "width": 0.25, "weights": weights}
+        proxy = {"model": "linear", "features": features, "epochs": 1}
+        values = {"dataset": "noise", "method": "margin", "budget": 6, "target": {**tiny, "weights": weights}}
+        compute = {"device": "cpu", "precision": "fp32", "threads": 1}
+        return svp.coreset(
+            CoresetConfig.make({**values, "proxy": proxy, "compute": compute}), data, out=tmp_path / "run"
+        )
+
+    run(path)
+    moved = path.rename(tmp_path / "elsewhere.safetensors")
+    before = {mark: mark.read_bytes() for mark in (tmp_path / "run").rglob("done.json")}
+    again = run(moved)
+    assert {mark: mark.read_bytes() for mark in (tmp_path / "run").rglob("done.json")} == before
+    assert CoresetConfig.load(again.folder / "config.toml").target.weights == moved
+    save_weights(learner(data, seed=2)._model, moved)  # type: ignore[attr-defined]
+    with pytest.raises(RunChanged, match=r"proxy.features.weights was sha256:.*target.weights was sha256:"):
+        run(moved)
+
+
+def test_inputs_are_normalised_as_those_that_the_weights_learned_from(tmp_path: Path) -> None:
+    """Not by the mean and deviation of this data: a net that says so in its file gives the same of the same image."""
+    data = images()
+    assert data.labels is not None
+    before = learner(data, seed=5)
+    before.fit(data, data.ids, data.labels, folder=tmp_path)
+    darker = replace(data, inputs=data.inputs // 4, test=None)
+    began = learner(darker, weights=tmp_path / "model.safetensors")
+    assert np.array_equal(began.predict(darker, darker.ids).probs, before.predict(darker, darker.ids).probs)
+    own = learner(darker, weights=tmp_path / "model.safetensors", normalize="data")
+    assert not np.array_equal(own.predict(darker, darker.ids).probs, before.predict(darker, darker.ids).probs)
+    save_weights(before._model, tmp_path / "silent.safetensors")  # type: ignore[attr-defined]
+    silent = learner(darker, weights=tmp_path / "silent.safetensors")
+    assert np.array_equal(silent.predict(darker, darker.ids).probs, own.predict(darker, darker.ids).probs)
+
+
+def test_inputs_can_be_normalised_as_those_of_imagenet() -> None:
+    rng = np.random.default_rng(0)
+    photos = rng.integers(0, 255, (12, 8, 8, 3), dtype=np.uint8)
+    of_bytes = Dataset.from_arrays(photos, np.arange(12) % 3)
+    of_floats = Dataset.from_arrays(photos.astype(np.float32) / 255, np.arange(12) % 3)
+    assert statistics(learner(of_bytes, normalize="imagenet")) == pytest.approx(255 * IMAGENET)
+    assert statistics(learner(of_floats, normalize="imagenet")) == pytest.approx(IMAGENET)
+    a, b = (learner(data, normalize="imagenet").predict(data, data.ids).probs for data in (of_bytes, of_floats))
+    assert np.allclose(a, b, atol=1e-5)
+    with pytest.raises(SettingError, match=r"normalize = imagenet is for images of 3 channels; .* noise have 1"):
+        learner(images(), normalize="imagenet")
 
 
 def test_classifiers_take_no_weights(tmp_path: Path) -> None:
@@ -433,6 +500,13 @@ def create_model(name: str, pretrained: bool = False, **arguments: Any) -> nn.Mo
     return Foreign(**arguments)
 
 
+SEEN = {"mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.3)}  # of the images that their weights learned from
+PRESET = SimpleNamespace(transforms=lambda: SimpleNamespace(**SEEN))
+TIMM = SimpleNamespace(
+    create_model=create_model, data=SimpleNamespace(resolve_model_data_config=lambda net: {"input_size": 8, **SEEN})
+)
+
+
 def get_model(name: str, weights: str | None = None, **arguments: Any) -> nn.Module:
     return Foreign(**arguments)
 
@@ -453,8 +527,8 @@ def test_a_library_that_cannot_be_imported_is_one_line(library: str, monkeypatch
 def test_nets_of_libraries_split_train_and_say_what_they_began_with(
     library: str, pretrained: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    models = SimpleNamespace(get_model=get_model)
-    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model))
+    models = SimpleNamespace(get_model=get_model, get_model_weights=lambda name: {"DEFAULT": PRESET})
+    monkeypatch.setitem(sys.modules, "timm", TIMM)
     monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(models=models))
     monkeypatch.setitem(sys.modules, "torchvision.models", models)
     data = images()
@@ -471,6 +545,15 @@ def test_nets_of_libraries_split_train_and_say_what_they_began_with(
     assert told.initial_weights is not None
     assert told.initial_weights.startswith(f"{library}:foreign ")
     assert state(told)["net.fc.weight"].shape == (3, 4)
+    assert np.array_equal(statistics(told), statistics(plain))  # one channel, where the library knows of three
+    photos = Dataset.from_arrays(np.tile(data.inputs, 3), data.labels)
+    options = {**pretrained, "in_chans": 3}
+    told = learner(photos, model=f"{library}:foreign", width=1.0, options=options)
+    assert statistics(told) == pytest.approx(255 * np.array([SEEN["mean"], SEEN["std"]]))
+    drawn = learner(photos, model=f"{library}:foreign", width=1.0, options={"in_chans": 3})
+    own = learner(photos, model=f"{library}:foreign", width=1.0, options=options, normalize="data")
+    for made in (drawn, own):
+        assert statistics(made) == pytest.approx(np.stack(photos.statistics), rel=1e-5)
     save_file({k.removeprefix("net."): v.contiguous() for k, v in state(plain).items()}, tmp_path / "w.safetensors")
     began = learner(data, model=f"{library}:foreign", width=1.0, weights=tmp_path / "w.safetensors")
     assert same(state(began), state(plain))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+import torch
 
 import svp
 from svp import engine
@@ -25,6 +26,7 @@ from svp.errors import SettingError, UnknownName, WorkerError
 from svp.learners import inference, make_learner, sharded
 from svp.learners.base import Outputs
 from svp.learners.compute import Compute, decide
+from svp.learners.resnet import preact
 from svp.names import resolve
 from svp.workflows.coreset import coreset
 
@@ -49,6 +51,47 @@ def predicted(data: Dataset, compute: Compute, folder: Path, config: TrainConfig
     assert data.labels is not None
     learner.fit(data, data.ids[:90], data.labels[:90], folder=folder)
     return learner.predict(data, np.roll(data.ids, 700)[3:], **wanted)
+
+
+def test_processes_normalise_as_the_one_does(tmp_path: Path) -> None:
+    data = dataset(images(6))
+    for normalize in (None, "imagenet"):
+        config = NET.model_copy(update={"normalize": normalize})
+        one = make_learner(config, data, seed=1, compute=TWO)
+        recipe = one._recipe  # type: ignore[attr-defined]
+        other = make_learner(recipe.config, recipe.like, seed=1, compute=ONE)
+        for mine, theirs in zip(one._statistics, other._statistics, strict=True):  # type: ignore[attr-defined]
+            assert mine.tolist() == theirs.tolist()
+
+
+@pytest.fixture(autouse=True)
+def short_scoring_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded, "START_SECONDS", 0)
+
+
+def test_short_scoring_is_done_by_one_process(tmp_path: Path, sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same answers, and no seconds in which processes start."""
+    monkeypatch.setattr(sharded, "START_SECONDS", 10)
+    data = dataset(images())
+    one = predicted(data, TWO, tmp_path / "one")
+    assert not sent
+    monkeypatch.setattr(sharded, "START_SECONDS", 0)
+    assert np.array_equal(predicted(data, TWO, tmp_path / "two").probs, one.probs)
+    assert sent
+
+
+def test_what_scoring_repays_grows_with_its_work_and_falls_with_threads_and_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sharded, "START_SECONDS", 10)
+    x = torch.zeros(2, 3, 32, 32)
+    small, large = preact("preact8", 10, x[0]), preact("preact56", 10, x[0])
+    n = 70_000  # x 25 MFLOP and 250 MFLOP
+    assert [sharded.repays(net, x, n, TWO) for net in (small, large)] == [False, True]
+    assert not sharded.repays(large, x, n // 100, TWO)
+    assert not sharded.repays(large, x, n, replace(TWO, threads=64))
+    assert not sharded.repays(large, x, n, replace(TWO, device="cuda"))
+    assert sharded.repays(large, x, 100 * n, replace(TWO, device="cuda"))
 
 
 @pytest.fixture
@@ -133,8 +176,10 @@ def test_shards_are_whole_batches_in_order_and_bounded() -> None:
 
 
 def test_what_is_no_array_of_numbers_is_for_one_process() -> None:
-    assert sharded.Recipe.of(NET, dataset(images(3)), 0, TWO) is not None
-    assert sharded.Recipe.of(NET, dataset(np.array(["some", "texts", "here"])), 0, TWO) is None
+    statistics = (torch.zeros(3), torch.ones(3))
+    assert sharded.Recipe.of(NET, dataset(images(3)), statistics, 0, TWO) is not None
+    texts = dataset(np.array(["some", "texts", "here"]))
+    assert sharded.Recipe.of(NET, texts, (None, None), 0, TWO) is None
 
 
 def test_a_gpu_for_each_process() -> None:

@@ -11,7 +11,7 @@ import svp
 from svp import cli
 from svp.data import load_dataset
 from svp.errors import DataError
-from svp.learners import classifier, make_learner
+from svp.learners import LEARNERS, classifier, make_learner
 from svp.report import passages
 from svp.report.facts import Example
 from svp.select import Selection
@@ -78,6 +78,23 @@ def test_from_a_csv_to_the_chosen_rows(tmp_path, capsys):
     cli.main(["apply", "run/selection.parquet", "--data", "mine.csv", "--out", "kept.csv"])
     ids = np.sort(Selection.load("run/selection.parquet").ids)
     assert read(Path("kept.csv"))[1:] == [read(Path("mine.csv"))[1 + i] for i in ids]
+
+
+@pytest.mark.parametrize("given", [[], ["--target.epochs", "3"]])
+def test_fasttext_alone_takes_its_own_epochs_and_rate(tmp_path, capsys, given):
+    """And two that are named alike are one model: nothing is trained twice."""
+    pytest.importorskip("numba")
+    write(tmp_path / "mine.csv", made(80))
+    models = ["--proxy.model", "fasttext", "--target.model", "fasttext", *given]
+    small = ["--proxy.options.buckets", "500", "--target.options.buckets", "500"]
+    cli.main(["coreset", "mine.csv", *models, *small, "--method", "margin", "--budget", "20", "--out", "run", "--json"])
+    metrics = json.loads(capsys.readouterr().out)
+    stored = svp.CoresetConfig.load(Path("run/config.toml"))
+    assert (stored.proxy.epochs, stored.proxy.lr) == (LEARNERS["fasttext"].defaults["epochs"], stored.target.lr)
+    assert stored.proxy.lr == LEARNERS["fasttext"].defaults["lr"]
+    assert (stored.proxy == stored.target) == (not given)
+    assert len(json.loads(Path("run/proxy/seed-0/model-0/history.json").read_text())) == stored.proxy.epochs
+    assert {arm["arm"] for arm in metrics["arms"]} == ({"proxy"} if given else {"proxy", "full"})
 
 
 def test_active_on_a_folder_with_a_test_file(tmp_path, capsys):

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from svp.config import TrainConfig
+from svp.data import load_dataset
 from svp.data.base import Dataset
 from svp.errors import SettingError
 from svp.learners import find, inference, loop, make_learner
-from svp.learners.characters import ALPHABET, LENGTH, N_CHARACTERS, _encode, characters_of, widths_of
+from svp.learners.characters import ALPHABET, HOW, LENGTH, N_CHARACTERS, _encode, characters_of, widths_of
 from svp.learners.compute import Compute
 from svp.learners.net import NetLearner
 from svp.learners.resnet import count_parameters
@@ -83,6 +84,21 @@ def slowly(text: str) -> list[int]:
 
 
 ANY = ALPHABET + "AZ\\@\n\0\x7f\x80éßİ日\uffff\U0001f600\U0010ffff"  # characters of one to four bytes
+
+
+def test_characters_are_kept_where_the_texts_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "usual"))
+    rows = "".join(f"{'ab'[i % 2]},text {i}\n" for i in range(20))
+    (tmp_path / "mine.csv").write_text(f"label,text\n{rows}")
+    data = load_dataset(tmp_path / "mine.csv", cache=tmp_path / "cache")
+    assert data.test is not None
+    for part in (data, data.without_labels(), data.test):
+        characters_of(part)
+    assert len(list((tmp_path / "cache").glob(f"{HOW}-*"))) == 2
+    assert not (tmp_path / "usual").exists()
+    characters_of(load_dataset(tmp_path / "mine.csv"))
+    assert len(list((tmp_path / "usual/svp/encoded").iterdir())) == 1
+    assert data.fingerprint == load_dataset(tmp_path / "mine.csv").fingerprint
 
 
 @given(st.lists(st.text(ANY, max_size=20), max_size=6))

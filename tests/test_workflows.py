@@ -585,6 +585,15 @@ def test_one_classifier_in_both_roles_is_one_model(data: Dataset, tmp_path: Path
     assert active(config, data, out=tmp_path / "active").metrics["same_model"]
 
 
+def test_several_seeds_are_for_proxies(data: Dataset, tmp_path: Path) -> None:
+    """Unless the target is the proxy, as it will be run: a classifier's epochs make no difference."""
+    with refused(SettingError, "target.seeds is for proxies; use seeds = 3"):
+        coreset(core(target={**TARGET, "seeds": 2}), data, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    own = {**LOGISTIC, "seeds": 2}
+    coreset(core(proxy=own, target=own, method="margin", compute={}), data, out=tmp_path / "one")
+
+
 def test_a_model_that_answers_in_no_numbers_is_no_result(data: Dataset, tmp_path: Path) -> None:
     """NaN has a largest entry too: it would be tested as if it had said the first class."""
     broken = {"model": "tests.own_models:Undecided"}

@@ -1,6 +1,7 @@
 """Settings are values: frozen, checked when made, unknown names refused, from and to TOML.
 
-Proxy and target are two values of one type, `TrainConfig`: "is this selection via proxy?" is `config.proxy != config.target`.
+Proxy and target are two values of one type, `TrainConfig`: "is this selection via proxy?" is `config.proxy != config.target`,
+asked once both are as they will be run (`svp.learners.settle`).
 """
 
 import hashlib
@@ -15,7 +16,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from svp.errors import DataError, SettingError, UnknownName
 
@@ -23,6 +33,8 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 # Settings that may differ when a run is taken up again: where the data lies (what it is stands in the fingerprint), who works.
 CHANGES_NOTHING = ("data", "cache", "compute.processes")
+# Files that count by their content, wherever they lie.
+BY_CONTENT = ("proxy.weights", "proxy.features.weights", "target.weights", "target.features.weights")
 
 
 def _keepable(value: Any) -> Any:
@@ -57,19 +69,21 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _complete_parts(cls, values: Any) -> Any:
-        """A part given in part keeps the rest of its default: proxy = {epochs = 3} is still the default proxy, for 3 epochs."""
+    def _complete_parts(cls, values: Any, make: ModelWrapValidatorHandler[Self]) -> Self:
+        """A part given in part keeps the rest of its default: proxy = {epochs = 3} is still the default proxy, for 3 epochs.
+
+        Its `model_fields_set` are those that were given: what is only filled in gives way to the defaults of a model.
+        """
         if not isinstance(values, dict):
-            return values
+            return make(values)
         defaults = {name: info.default for name, info in cls.model_fields.items() if isinstance(info.default, Config)}
-        parts = {
-            name: merge(default.model_dump(), values[name])
-            for name, default in defaults.items()
-            if isinstance(values.get(name), dict)
-        }
-        return {**values, **parts}
+        given = {name: values[name] for name in defaults if isinstance(values.get(name), dict)}
+        made = make({**values, **{name: merge(defaults[name].model_dump(), part) for name, part in given.items()}})
+        for name, part in given.items():
+            getattr(made, name).model_fields_set.intersection_update(part)
+        return made
 
     @field_validator("*")
     @classmethod
@@ -115,6 +129,10 @@ class Config(BaseModel):
         return _toml(self.model_dump(mode="json", exclude_none=True))
 
 
+Normalize = Annotated[
+    Literal["data", "imagenet"] | None,
+    Field(description="mean and deviation taken from images: of this data, or ImageNet's; default: as the weights say"),
+]
 PREVIOUS = "previous"  # FeaturesConfig.source: whatever the target of the round before makes of the inputs
 
 
@@ -128,6 +146,7 @@ class FeaturesConfig(Config):
     )
     test: str | None = Field(None, description="file of the embeddings of the test part")
     weights: Path | None = Field(None, description="weights of a net by name: a .safetensors file")
+    normalize: Normalize = None
     width: float | None = Field(None, gt=0, description="width of a net by name")
     options: dict[str, Any] = Field({}, description="arguments for a net by name, where it takes some")
 
@@ -148,6 +167,7 @@ class TrainConfig(Config):
     weights: Path | None = Field(
         None, description="initial weights of a net: a .safetensors file that fits it, but for the number of classes"
     )
+    normalize: Normalize = None
     features: FeaturesConfig = FeaturesConfig()
     epochs: Count = Field(40, description="passes over the training examples")
     min_steps: int = Field(0, ge=0, description="raise the epochs until there are at least this many steps")
@@ -228,7 +248,9 @@ class ComputeConfig(Config):
         description="compile the training step; auto: on a CPU with a compiler, where the training is long enough",
     )
     processes: Count = Field(
-        1, description="processes that score, each with `threads` threads, or a GPU of its own where device is cuda"
+        1,
+        description="processes that score, each with `threads` threads, or a GPU of its own where device is cuda; "
+        "they take seconds to start, and are left out where scoring would take less than about 20",
     )
 
 
@@ -279,12 +301,6 @@ class RunConfig(DataConfig):
     seeds: Count = Field(1, description="repeat everything with this many run seeds")
     margin: float = Field(1.0, gt=0, description="points of accuracy: a smaller loss than this counts as no worse")
     compute: ComputeConfig = ComputeConfig()
-
-    @model_validator(mode="after")
-    def _target_is_one(self) -> Self:
-        if self.target.seeds != 1 and self.target != self.proxy:
-            raise ValueError("target.seeds is for proxies; use seeds = 3 to repeat the run")
-        return self
 
     @property
     def run_seeds(self) -> range:

@@ -11,8 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from svp.config import BY_CONTENT
 from svp.data.base import Dataset
 from svp.files import Json
+
+# What stages run, and their results may depend on.
+PACKAGES = (
+    *("numpy", "scipy", "scikit-learn", "torch", "pillow", "pyarrow", "numba", "safetensors"),
+    *("timm", "torchvision"),  # where somebody has them
+)
 
 
 @cache
@@ -54,7 +61,7 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
 def environment(dataset: Dataset) -> Json:
     """What a result may depend on besides the settings: versions, machine, data."""
     packages = {}
-    for name in ("numpy", "scipy", "scikit-learn", "torch", "pillow"):
+    for name in PACKAGES:
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
@@ -80,6 +87,20 @@ def environment(dataset: Dataset) -> Json:
             "cores": os.cpu_count(),
         },
     }
+
+
+def contents(settings: Json) -> dict[str, str]:
+    """Digests of the files that flat settings name and that count by their content.
+
+    None of a file that cannot be read: whoever needs it says so. Cost: the files are read once.
+    """
+    digests = {}
+    for name in BY_CONTENT:
+        path = None if settings[name] is None else Path(settings[name]).expanduser()
+        if path is not None and path.is_file():
+            with path.open("rb") as file:
+                digests[name] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return digests
 
 
 def surroundings(environment: Json) -> Json:

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from svp.config import CHANGES_NOTHING, RunConfig, changes
+from svp.config import BY_CONTENT, CHANGES_NOTHING, RunConfig, changes
 from svp.data.base import Dataset, printable
 from svp.errors import DataError, RunChanged, StorageError
 from svp.files import ELSEWHERE, Json, make_folder, read_record, storage_errors, sweep, write_bytes, write_json
-from svp.provenance import code_digest, environment, surroundings
+from svp.provenance import code_digest, contents, environment, surroundings
 
 try:
     import fcntl
@@ -154,7 +154,8 @@ class Run:
     def _check_settings(self, config: RunConfig, dataset: Dataset, may_vary: Sequence[str]) -> None:
         path = self.folder / "environment.json"
         settings = config.flat()
-        now = {"format": FORMAT, **environment(dataset)}
+        files = contents(settings)
+        now = {"format": FORMAT, **environment(dataset), **({"contents": files} if files else {})}
         if not path.exists():
             leftovers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
             if leftovers:
@@ -166,8 +167,10 @@ class Run:
             raise RunChanged(
                 f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; {ELSEWHERE}"
             )
-        free = [*may_vary, *CHANGES_NOTHING]
-        changed = changes(_drop(before["settings"], free), _drop(settings, free))
+        free = [*may_vary, *CHANGES_NOTHING, *BY_CONTENT]
+        changed = changes(
+            {**_drop(before["settings"], free), **before.get("contents", {})}, {**_drop(settings, free), **files}
+        )
         if before["dataset"]["fingerprint"] != dataset.fingerprint:
             changed.append(f"the content of dataset {dataset.name} is another (fingerprint {dataset.fingerprint[:12]})")
         moved = changes(surroundings(before), surroundings(now))

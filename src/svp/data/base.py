@@ -76,6 +76,7 @@ class Dataset:
     augmentation  what training may do to these inputs unless it is told otherwise
     problems      what was left out when the source was read, with its reason (an example each, or files or rows of one kind), or
                   stands out: texts that come twice
+    cache         folder for what is made of texts; None: the usual one
     """
 
     name: str
@@ -87,6 +88,7 @@ class Dataset:
     test: "Dataset | None" = None
     augmentation: Augmentation = "none"
     problems: tuple[str, ...] = field(default=(), repr=False)
+    cache: Path | None = field(default=None, repr=False)
 
     @classmethod
     def from_arrays(
@@ -189,8 +191,8 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 of all that a result depends on: inputs, labels, classes, ids, keys, augmentation, and the test part.
 
-        The name, and what could not be read, are no part of it. Mapped images count with the digest that their source knows.
-        Time: one pass over the data, but for those, and for texts on disk.
+        The name, the cache, and what could not be read, are no part of it. Mapped images count with the digest that their
+        source knows. Time: one pass over the data, but for those, and for texts on disk.
         """
         digest = hashlib.sha256()
         for part in (self, self.test):
@@ -241,10 +243,9 @@ def _sums_of_floats(block: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray
 
 
 def _blocks(inputs: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Blocks of rows: 4,096 of them, fewer where bytes are many (images), so that a block stays under 32 MiB."""
-    n_rows = 4096
-    if inputs.dtype == np.uint8:
-        n_rows = max(1, min(n_rows, (1 << 25) // math.prod(inputs.shape[1:])))
+    """Blocks of rows: 4,096 of them, fewer of images: a block stays under 32 MiB, of floats as float64."""
+    n_bytes = math.prod(inputs.shape[1:]) * (1 if inputs.dtype == np.uint8 else 8)
+    n_rows = max(1, min(4096, (1 << 25) // n_bytes))
     for start in range(0, len(inputs), n_rows):
         yield inputs[start : start + n_rows]
 

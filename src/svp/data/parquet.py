@@ -185,9 +185,41 @@ def _files(source: Path, image: str, shards: list[Path], labels: list[NDArray[An
             )
         numbers += [known[name] for name in values.tolist()] if of_names else values.tolist()
         name, facts = shard.relative_to(source).as_posix() if shard != source else shard.name, shard.stat()
+        beside = _beside(shard, image)
         keys += [f"{name}:{row}" for row in range(len(values))]
-        stamps += [stamp(f"{name}:{image}", facts.st_size, facts.st_mtime_ns, row) for row in range(len(values))]
+        stamps += [
+            stamp(f"{name}:{image}", facts.st_size, facts.st_mtime_ns, row, *beside.get(row, ()))
+            for row in range(len(values))
+        ]
     return Files(np.arange(len(numbers)), np.array(numbers, np.int64), tuple(keys), tuple(stamps), {})
+
+
+def _beside(shard: Path, image: str) -> dict[int, tuple[int, int]]:
+    """By row, size and time of change of the file beside a shard that its path names, where not every row brings its bytes."""
+    import pyarrow as pa
+
+    try:
+        with _open(shard) as file:
+            kind = file.schema_arrow.field(image).type
+            if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0 or _all_given(file, f"{image}.bytes"):
+                return {}
+            images = file.read(columns=[f"{image}.path"]).column(image).combine_chunks()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{shard} cannot be read: {' '.join(str(error).split())}") from error
+    found = {}
+    for row, path in enumerate(images.field("path").to_pylist()):
+        if path and (shard.parent / path).is_file():
+            facts = (shard.parent / path).stat()
+            found[row] = facts.st_size, facts.st_mtime_ns
+    return found
+
+
+def _all_given(file: Any, leaf: str) -> bool:
+    """Whether the statistics of a file say that no row lacks a value in this column."""
+    groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+    facts = [column.statistics for column in columns if column.path_in_schema == leaf]
+    return all(of is not None and of.has_null_count and of.null_count == 0 for of in facts)
 
 
 # --- rows

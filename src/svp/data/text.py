@@ -253,9 +253,10 @@ class Part:
         keys = None if self.keys is None else tuple(self.keys[i] for i in np.flatnonzero(chosen))
         return replace(self, texts=self.texts.part(chosen), labels=self.labels[chosen], ids=self.ids[chosen], keys=keys)
 
-    def dataset(self, name: str, classes: dict[str, str]) -> Dataset:
+    def dataset(self, name: str, classes: dict[str, str], cache: str | os.PathLike[str] | None) -> Dataset:
         texts = cast(NDArray[Any], self.texts)  # to whoever reads it, it is such an array
-        return Dataset(name, texts, self.labels, tuple(classes.values()), self.ids, self.keys)
+        of = None if cache is None else Path(cache)
+        return Dataset(name, texts, self.labels, tuple(classes.values()), self.ids, self.keys, cache=of)
 
 
 def _dataset(
@@ -301,8 +302,8 @@ def _dataset(
         left_out = [f"{n_bad:,} {'row' if n_bad == 1 else 'rows'} left out: {some(bad)}"] if bad else []
         warnings.warn(f"{source}: {'; '.join([*left_out, *notes])}", SvpWarning, stacklevel=3)
     name = printable(source.resolve().stem if source.is_file() else source.resolve().name)
-    tested = test.dataset(f"{name} (test)", classes) if len(test.ids) else None
-    return replace(train.dataset(name, classes), test=tested, problems=(*bad, *notes))
+    tested = test.dataset(f"{name} (test)", classes, cache) if len(test.ids) else None
+    return replace(train.dataset(name, classes, cache), test=tested, problems=(*bad, *notes))
 
 
 def _classes(words: list[str], names: dict[str, str] | None) -> dict[str, str]:

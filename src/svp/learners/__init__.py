@@ -2,8 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 EVERY_SETTING = frozenset(TrainConfig.model_fields)
 OF_A_CLASSIFIER = frozenset({"model", "options", "features", "seeds"})
+# Conneau et al. 2017 as Coleman et al. 2020 trained it: the rate is halved every three epochs.
+OF_VDCNN = {
+    "epochs": 15,
+    "lr": 0.01,
+    "schedule": "piecewise",
+    "phases": ((3, 1), (3, 0.5), (3, 0.25), (3, 0.125), (3, 0.0625)),
+    "weight_decay": 1e-4,
+}
 Makes = Literal["net", "classifier", "learner"]
 
 
@@ -32,6 +40,7 @@ class Row:
              of (**options), a learner of (config, dataset, seed)
     names    some names, for lists and for guessing what was meant
     uses     the settings of TrainConfig that make a difference to it
+    defaults those of them that are its own where nobody sets them, as TrainConfig keeps them
     texts    whether it is for texts, not for numbers
     """
 
@@ -42,6 +51,7 @@ class Row:
     makes: Makes = "net"
     code: tuple[str, ...] = ()  # modules that its results depend on, beside that of the maker
     uses: frozenset[str] = EVERY_SETTING
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     texts: bool = False
 
     @property
@@ -134,6 +144,7 @@ LEARNERS: dict[str, Row] = {
         ("vdcnn9", "vdcnn17", "vdcnn29", "vdcnn49", "vdcnn29-conv", "vdcnn9-lite"),
         "texts: very deep convolutional net on characters, -conv, -maxpool or -kmaxpool, -lite, -shortcut; any width; option cut",
         code=("svp.learners.resnet",),
+        defaults=OF_VDCNN,
         texts=True,
     ),
     "fasttext": Row(
@@ -143,6 +154,7 @@ LEARNERS: dict[str, Row] = {
         "texts: average of word and bigram vectors, the cheapest proxy; options dim, ngrams, buckets, min_count",
         makes="learner",
         uses=OF_A_CLASSIFIER | {"epochs", "lr"},
+        defaults={"epochs": 5, "lr": 0.5},
         texts=True,
     ),
     "hashed-linear": Row(
@@ -161,13 +173,15 @@ LEARNERS: dict[str, Row] = {
 class Found:
     """What a model's name leads to: how to make it and what that makes, the modules of its own code, the settings it uses.
 
-    texts  whether it is for texts or for numbers; None where nobody has said so
+    defaults  its own defaults of some of these
+    texts     whether it is for texts or for numbers; None where nobody has said so
     """
 
     make: Callable[..., Any]
     makes: Makes
     code: tuple[str, ...]
     uses: frozenset[str]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     texts: bool | None = None
 
     @property
@@ -181,8 +195,8 @@ def find(config: TrainConfig) -> Found:
     if row is not None:
         if row.is_net:
             code = (row.maker.split(":")[0], *row.code)
-            return Found(partial(_named_net, row.maker, config), row.makes, code, row.uses, row.texts)
-        return Found(resolve(row.maker), row.makes, (), row.uses, row.texts)
+            return Found(partial(_named_net, row.maker, config), row.makes, code, row.uses, row.defaults, row.texts)
+        return Found(resolve(row.maker), row.makes, (), row.uses, row.defaults, row.texts)
     if ":" not in config.model:
         raise UnknownName("model", config.model, known_models(), hint="svp list models, or package.module:function")
     made = resolve(config.model)
@@ -201,20 +215,22 @@ def find(config: TrainConfig) -> Found:
 
 
 def settle(config: TrainConfig) -> TrainConfig:
-    """The same model with every setting that it does not use at its default: what makes no difference counts as none.
+    """The model as it will be run: what nobody set (`model_fields_set`) as its row says, and what it does not use at its default,
+    for what makes no difference counts as none.
 
-    Raises SettingError for such a setting with a value that somebody must have given: neither its default nor that of the proxy
-    or target of a run, which a setting keeps when only the model is named.
+    Raises SettingError for a setting that it does not use with a value that somebody must have given: neither its default nor
+    that of the proxy or target of a run, which a setting keeps when only the model is named.
     """
-    uses = find(config).uses
+    found = find(config)
     usual = [TrainConfig(), *(RunConfig.model_fields[role].default for role in ("proxy", "target"))]
-    unused = {name: getattr(usual[0], name) for name in EVERY_SETTING - uses}
+    unused = {name: getattr(usual[0], name) for name in EVERY_SETTING - found.uses}
     for name, default in sorted(unused.items()):
         if (value := getattr(config, name)) not in [getattr(known, name) for known in usual]:
             raise SettingError(
-                f"{config.model} {_uses_in_words(uses)}; {name} = {value} means nothing to it, leave it at {default}"
+                f"{config.model} {_uses_in_words(found.uses)}; {name} = {value} means nothing to it, leave it at {default}"
             )
-    return config.model_copy(update=unused)
+    own = {name: value for name, value in found.defaults.items() if name not in config.model_fields_set}
+    return config.model_copy(update={**own, **unused})
 
 
 def _uses_in_words(uses: frozenset[str]) -> str:

@@ -12,10 +12,10 @@ from svp.files import write_bytes
 from svp.learners.base import EpochRecord
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """All weights and running statistics, as safetensors."""
+def save_weights(model: nn.Module, path: Path, header: dict[str, str] | None = None) -> None:
+    """All weights and running statistics, as safetensors; header: what else the file says."""
     safetensors = require("safetensors.torch", "torch")
-    write_bytes(path, safetensors.save(_state(model)))
+    write_bytes(path, safetensors.save(_state(model), header))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -27,8 +27,10 @@ def repays(step: Step, model: nn.Module, batch: tuple[Tensor, Tensor], n_seen: i
     """Whether `n_seen` examples like those of `batch` are work enough to save the seconds that compiling takes.
 
     Estimated from products and layers alone, never timed, so that it is the same on every machine with so many threads.
-    Leaves the model in evaluation mode.
+    A model with a part that is `otherwise_compiled`, by more than rounding, never does. Leaves the model in evaluation mode.
     """
+    if any(getattr(part, "otherwise_compiled", False) for part in model.modules()):
+        return False
     model.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         step(model, *batch)

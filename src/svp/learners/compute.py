@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from svp.config import ComputeConfig
+from svp.data.base import available_memory
 from svp.errors import SettingError
 from svp.learners.compiled import has_compiler
 from svp.machine import n_cores
@@ -103,6 +104,12 @@ def decide(config: ComputeConfig) -> Compute:
     can_compile = torch.device(device).type == "cpu" and has_compiler()  # elsewhere when asked for
     compiling = "off" if config.compile == "auto" and not can_compile else config.compile
     return Compute(device, precision, config.channels_last, threads, compiling, config.processes)
+
+
+def free_memory(device: str) -> int | None:
+    """Bytes that tensors may still take there; None where that cannot be known."""
+    where = torch.device(device)
+    return torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else available_memory()
 
 
 def require_device(device: str) -> None:

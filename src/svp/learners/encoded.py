@@ -56,7 +56,7 @@ def encoded(dataset: Dataset, how: str, encode: Encode, dtype: type[np.generic])
     Time: a pass over the texts to encode them; later none of texts on disk, and one of texts in memory, to know them again.
     Memory: a block of texts, and 8 bytes a text. Raises StorageError where the cache cannot be written.
     """
-    parent = cache_folder(None, "encoded")
+    parent = cache_folder(dataset.cache, "encoded")
     folder = parent / f"{how}-{digest_of(dataset.inputs).hex()[:24]}"
     if not folder.is_dir():
         building = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -67,7 +67,7 @@ def encoded(dataset: Dataset, how: str, encode: Encode, dtype: type[np.generic])
         except OSError as error:
             raise StorageError(
                 f"the cache of encoded texts {parent} cannot be written: {error.strerror or error}; "
-                "name another place with the environment variable XDG_CACHE_HOME"
+                "name another place with cache (--cache), or with the environment variable XDG_CACHE_HOME"
             ) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)

@@ -135,7 +135,7 @@ class Model:
 class FastTextLearner:
     """`fasttext` as a `Learner`. Files: model.safetensors, history.json, signals/; while training, checkpoint.safetensors.
 
-    Uses of its settings: epochs (the paper's 5), lr (0.05: the rate that it begins with), options (`Size`), seeds.
+    Uses of its settings: epochs, lr (the rate that it begins with), options (`Size`), seeds.
     """
 
     gives = frozenset({"signals", "embeddings"})

@@ -56,9 +56,10 @@ def from_timm(name: str, num_classes: int, example: Tensor, *, width: float = 1.
     arguments = {"in_chans": example.shape[0], **options}
     try:
         net = TimmNet(timm.create_model(name.partition(":")[2], num_classes=num_classes, **arguments))
+        seen = timm.data.resolve_model_data_config(net.net) if options.get("pretrained") else {}
     except Exception as error:  # whatever another library may raise
         raise _refused(name, options, error) from error
-    return _said(net, name, "pretrained", options)
+    return _said(net, name, "pretrained", options, seen) if seen else net
 
 
 def from_torchvision(name: str, num_classes: int, example: Tensor, *, width: float = 1.0, **options: Any) -> nn.Module:
@@ -68,11 +69,14 @@ def from_torchvision(name: str, num_classes: int, example: Tensor, *, width: flo
     what it refuses.
     """
     models = _library("torchvision.models", name, width)
-    pretrained = options.get("weights") is not None
+    pretrained, seen = options.get("weights") is not None, {}
     try:
         # With weights the net must have their classes at first.
         arguments = options if pretrained else {"num_classes": num_classes, **options}
         net: nn.Module = models.get_model(name.partition(":")[2], **arguments)
+        if pretrained:
+            weights = models.get_model_weights(name.partition(":")[2])[str(options["weights"]).rpartition(".")[2]]
+            seen = vars(weights.transforms())
     except Exception as error:  # whatever another library may raise
         raise _refused(name, options, error) from error
     linear = [path for path, module in net.named_modules() if isinstance(module, nn.Linear)]
@@ -87,13 +91,15 @@ def from_torchvision(name: str, num_classes: int, example: Tensor, *, width: flo
         parent, _, child = last.rpartition(".")
         n_features = cast(nn.Linear, net.get_submodule(last)).in_features
         setattr(net.get_submodule(parent), child, nn.Linear(n_features, num_classes))
-    return _said(TorchvisionNet(net, last), name, "weights", options)
+    made = TorchvisionNet(net, last)
+    return _said(made, name, "weights", options, seen) if pretrained else made
 
 
-def _said(net: nn.Module, name: str, option: str, options: dict[str, Any]) -> nn.Module:
-    """The net, saying so if its initial weights were learned elsewhere."""
-    if options.get(option):
-        net.initial_weights = f"{name} {option}={options[option]}"  # type: ignore[assignment]
+def _said(net: nn.Module, name: str, option: str, options: dict[str, Any], seen: dict[str, Any]) -> nn.Module:
+    """The net, saying that its weights were learned elsewhere, and from images of which mean and deviation."""
+    net.initial_weights = f"{name} {option}={options[option]}"  # type: ignore[assignment]
+    if seen.keys() >= {"mean", "std"}:
+        net.input_statistics = seen["mean"], seen["std"]  # type: ignore[assignment]
     return net
 
 

@@ -107,7 +107,7 @@ class _Plan:
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Rows, inputs and labels of each step, of nearly equal size: a short last one would upset the batch statistics."""
-        drawn = draw(self.examples.ids, self.seed, epoch).to(self.examples.labels.device)
+        drawn = draw(self.examples.ids, self.seed, epoch, self.augmentation).to(self.examples.labels.device)
         for rows in self.rows(epoch):
             images = augment(self.examples.inputs[rows], drawn[rows], self.augmentation)
             yield rows, prepare(images, self.examples, self.compute), self.examples.labels[rows]

@@ -1,6 +1,7 @@
 """The learner around a torch net: makes it, feeds the loop, keeps its files."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,17 +14,22 @@ from torch import Tensor, nn
 
 from svp.chance import shuffled, spawn_seed
 from svp.config import TrainConfig
-from svp.data.base import Augmentation, Dataset, available_memory
+from svp.data.base import Augmentation, Dataset
 from svp.errors import DataError, MissingInput, SettingError, TrainingError, one_line
 from svp.files import read_json, write_json
 from svp.learners import checkpoints, inference, loop, sharded, weights
 from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.learners.characters import LENGTH, N_CHARACTERS, characters_of, widths_of
-from svp.learners.compute import Compute
+from svp.learners.compute import Compute, free_memory
 from svp.learners.encoded import Encoded
 from svp.signals import Signals
 
 MakeNet = Callable[[int, Tensor], nn.Module]
+_MOVED_BYTES = 32 << 20  # to a device at a time
+IMAGENET = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # mean and deviation of its channels from 0 to 1, as torchvision has them
 
 
 class NetLearner:
@@ -50,9 +56,7 @@ class NetLearner:
             *code,
         )
         self._config, self._seed = config, seed
-        self._recipe = sharded.Recipe.of(config, dataset, seed, compute) if compute.processes > 1 else None
         self._augmentation = _augmentation(config, dataset)
-        self._statistics = _statistics(dataset)
         self._example = example = _example(dataset)
         with compute.active():
             torch.manual_seed(spawn_seed(seed, "init"))
@@ -61,9 +65,13 @@ class NetLearner:
             self.initial_weights: str | None = getattr(model, "initial_weights", None)
             if config.weights is not None:
                 self.initial_weights = weights.take(config.model, model, config.weights)
+            self._statistics = _statistics(config, dataset, getattr(model, "input_statistics", None))
             self._compute = compute = compute.safe_for(model)
             self._model = compute.place(model)
             _check_outputs(config.model, self._model, example, len(dataset.classes), compute)
+        self._recipe = None
+        if compute.processes > 1:
+            self._recipe = sharded.Recipe.of(config, dataset, self._statistics, seed, compute)
         # Held-out examples are shown in no epoch: a score made of epochs would say nothing of them.
         can = {"signals": not config.validation, "embeddings": inference.split(self._model) is not None}
         self.gives = frozenset(name for name, given in can.items() if given)
@@ -109,7 +117,7 @@ class NetLearner:
                 checkpoint=checkpoint,
                 progress=progress,
             )
-        checkpoints.save_weights(self._model, folder / "model.safetensors")
+        checkpoints.save_weights(self._model, folder / "model.safetensors", _header(dataset, self._statistics))
         write_json(folder / "history.json", records)
         checkpoints.remove(checkpoint)
         return records
@@ -122,13 +130,18 @@ class NetLearner:
             )
         if not len(ids):
             return Outputs(np.zeros((0, len(dataset.classes)), np.float32), None)
-        if self._recipe is not None and len(ids) > inference.SCORING_BATCH:
+        if self._recipe is not None and len(ids) > inference.SCORING_BATCH and self._repays(len(ids)):
             rows = dataset.positions(ids)
             return sharded.predict(self._model, self._recipe, dataset.inputs, rows, embeddings=embeddings)
         with self._compute.active():
             return inference.predict(
                 self._model, self._examples(dataset, ids, None), self._compute, embeddings=embeddings
             )
+
+    def _repays(self, n: int) -> bool:
+        """Whether scoring so many is worth the start of processes."""
+        with self._compute.active():
+            return sharded.repays(self._model, _two_examples(self._example, self._compute), n, self._compute)
 
     def load(self, folder: Path) -> None:
         checkpoints.load_weights(self._model, folder / "model.safetensors")
@@ -146,9 +159,9 @@ class NetLearner:
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Rows of an array on disk, in place of a tensor that would not fit: `inputs[rows]` reads them, to the device of the model.
+    """Rows of an array, in place of a tensor that would not fit: `inputs[rows]` reads them, to the device of the model.
 
-    array      (n, ...) mapped
+    array      (n, ...) mapped, or for a GPU in memory
     positions  (m,) which row of it each row of these is
     """
 
@@ -191,14 +204,28 @@ class Characters:
 
 
 def _inputs(dataset: Dataset, ids: NDArray[np.int64], device: str) -> inference.Inputs:
-    """The inputs of these examples, in memory on the device; of mapped images that would take more than half of the free memory,
-    what reads them from disk a batch at a time.
+    """The inputs of these examples, in memory on the device; of those that would take more than half of what is free there, what
+    reads them a batch at a time from where they are: from disk, or for a GPU from the memory of the host, too.
     """
-    positions, free = dataset.positions(ids), available_memory()
+    positions, free = dataset.positions(ids), free_memory(device)
     n_bytes = len(ids) * dataset.inputs[:1].nbytes
-    if isinstance(dataset.inputs, np.memmap) and free is not None and n_bytes > free / 2:
+    elsewhere = isinstance(dataset.inputs, np.memmap) or torch.device(device).type == "cuda"
+    if elsewhere and free is not None and n_bytes > free / 2:
         return OnDisk(dataset.inputs, positions, device)
-    return torch.from_numpy(np.ascontiguousarray(dataset.inputs[positions])).to(device)
+    return _moved(dataset.inputs, positions, device)
+
+
+def _moved(inputs: NDArray[Any], positions: NDArray[np.int64], device: str) -> Tensor:
+    """These rows as a tensor on the device. Memory: the tensor there, and elsewhere than on the CPU a block of it here."""
+    if torch.device(device).type == "cpu":
+        return torch.from_numpy(np.ascontiguousarray(inputs[positions]))
+    kind = torch.from_numpy(np.empty(0, inputs.dtype)).dtype
+    moved = torch.empty((len(positions), *inputs.shape[1:]), dtype=kind, device=device)
+    n_rows = max(1, _MOVED_BYTES // max(1, inputs[:1].nbytes))
+    for start in range(0, len(positions), n_rows):
+        rows = inputs[positions[start : start + n_rows]]
+        moved[start : start + n_rows] = torch.from_numpy(np.ascontiguousarray(rows))
+    return moved
 
 
 def _example(dataset: Dataset) -> Tensor:
@@ -255,10 +282,36 @@ def _augmentation(config: TrainConfig, dataset: Dataset) -> Augmentation:
     return kind
 
 
-def _statistics(dataset: Dataset) -> tuple[Tensor | None, Tensor | None]:
-    """(c,) mean and deviation of the last axis over the whole training part; none of texts."""
+def _statistics(
+    config: TrainConfig, dataset: Dataset, learned: tuple[Sequence[float], Sequence[float]] | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """(c,) mean and deviation of the last axis that are taken from the inputs; none of texts.
+
+    learned  those of the inputs that the net learned its initial weights from, where it says so; they are taken where nothing
+             else is set, and the channels are as many. Else those of the whole training part
+    """
     if dataset.is_text:
         return None, None
-    mean, deviation = dataset.statistics
+    n_channels = dataset.inputs.shape[-1]
+    if config.normalize == "imagenet" and (n_channels != 3 or dataset.inputs.ndim != 4):
+        raise SettingError(
+            f"normalize = imagenet is for images of 3 channels; the examples of {dataset.name} have {n_channels}"
+        )
+    known = {"imagenet": IMAGENET, "data": None, None: learned}[config.normalize]
+    if known is not None and len(known[0]) == n_channels:
+        mean, deviation = (_scale(dataset) * np.asarray(values, np.float64) for values in known)
+    else:
+        mean, deviation = dataset.statistics
     deviation = np.where(deviation < 1e-6, 1.0, deviation)  # a constant channel carries nothing; do not divide by it
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(deviation.astype(np.float32))
+
+
+def _scale(dataset: Dataset) -> float:
+    """What 1 stands for: statistics that are passed on are those of bytes divided by 255, and of floats as they are."""
+    return 255.0 if dataset.inputs.dtype == np.uint8 else 1.0
+
+
+def _header(dataset: Dataset, statistics: tuple[Tensor | None, Tensor | None]) -> dict[str, str]:
+    """What a file of weights says of the inputs that they learned from."""
+    known = [(values.double() / _scale(dataset)).tolist() for values in statistics if values is not None]
+    return {weights.STATISTICS: json.dumps(known)} if known else {}

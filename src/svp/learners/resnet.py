@@ -138,6 +138,7 @@ class PostBlock(nn.Module):
             self.add_module(f"bn{i}", nn.BatchNorm2d(conv.out_channels))
         self.downsample = downsample
         self.survival = survival
+        self.otherwise_compiled = survival < 1  # see below: read by svp.learners.compiled
         self._n_convolutions = len(convolutions)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ model from its settings, as a resumed run does, and reads its weights from a fil
 
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -14,8 +14,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from svp import engine
 from svp.config import TrainConfig
@@ -24,6 +26,8 @@ from svp.learners import checkpoints, inference, make_learner
 from svp.learners.base import Outputs
 from svp.learners.compute import Compute, require_device
 
+START_SECONDS = 10.0  # that processes take to begin, on the safe side: to import torch and make the net
+_FLOPS, _FLOPS_A_THREAD = {"cuda": 1e13}, 1e11  # a second: of a GPU, of a thread of a CPU
 _SHARDS = 4  # for each process, so that none waits long for a slower one
 _SHARD_BYTES = 32 << 20  # of inputs, at most (one batch at least): a shard is all that is held twice
 
@@ -38,14 +42,20 @@ class Recipe:
     compute: Compute
 
     @classmethod
-    def of(cls, config: TrainConfig, dataset: Dataset, seed: int, compute: Compute) -> Self | None:
-        """None for inputs that are no array of numbers: these are scored by one process."""
+    def of(
+        cls, config: TrainConfig, dataset: Dataset, statistics: Sequence[Tensor | None], seed: int, compute: Compute
+    ) -> Self | None:
+        """None for inputs that are no array of numbers: these are scored by one process.
+
+        statistics  mean and deviation of the inputs, as the net takes them
+        """
         if not isinstance(dataset.inputs, np.ndarray) or dataset.inputs.dtype.kind not in "uif":
             return None
         rows = np.empty((0, *dataset.inputs.shape[1:]), dataset.inputs.dtype)
         like = replace(dataset, inputs=rows, labels=None, ids=dataset.ids[:0], keys=None, test=None, problems=())
-        vars(like)["statistics"] = dataset.statistics  # those of all rows, where the property keeps them
-        return cls(config.model_copy(update={"weights": None}), like, seed, compute)
+        # Where the property keeps those of all rows.
+        vars(like)["statistics"] = tuple(np.asarray(values, np.float64) for values in statistics)
+        return cls(config.model_copy(update={"weights": None, "normalize": "data"}), like, seed, compute)
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,19 @@ class _Task:
     weights: Path
     file: MappedFile | None
     embeddings: bool
+
+
+def repays(model: nn.Module, x: Tensor, n: int, compute: Compute) -> bool:
+    """Whether scoring n examples like those of x is work enough to save the seconds that processes take to start.
+
+    Estimated from products alone, never timed. Leaves the model in evaluation mode.
+    """
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        inference.forward(model, x, compute)
+    speed = _FLOPS.get(torch.device(compute.device).type, _FLOPS_A_THREAD * compute.threads)
+    seconds = counter.get_total_flops() / len(x) * n / speed
+    return bool(seconds * (1 - 1 / compute.processes) > START_SECONDS)
 
 
 def predict(

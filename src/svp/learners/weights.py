@@ -1,7 +1,13 @@
-"""Initial weights from a file: safetensors alone, since PyTorch's own files are pickles, which can run code when read."""
+"""Initial weights from a file: safetensors alone, since PyTorch's own files are pickles, which can run code when read.
+
+A file that svp wrote says in its header which mean and deviation were taken from the inputs, of bytes after division by 255: a
+net that begins with these weights is shown its inputs in the same way.
+"""
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +18,19 @@ from svp.learners.libraries import TimmNet, TorchvisionNet
 # First part of the names of what comes after the features, where the number of classes may be another.
 HEADS = ("head", "heads", "fc", "classifier")
 SHOWN = 3  # names in an error
+STATISTICS = "svp.statistics"  # entry of the header: JSON of two lists
 
 
 def take(name: str, net: nn.Module, path: Path) -> str:
     """Put the weights of a safetensors file into `net`; returns the digest of the file, as sha256:...
 
+    What the file says of the inputs that they learned from becomes `net.input_statistics`.
+
     Tensors of the head that the file lacks, or has in another size, stay as they were drawn; everything else must be there, and
     fit. Names are those of the net itself; of a net of timm or torchvision, those of that library.
     Raises DataError, which names the file and the first few tensors that do not fit, or are not finite. `name`: of the model.
     """
-    given, digest = _read(path)
+    given, header, digest = _read(path)
     own = (net.net if isinstance(net, TimmNet | TorchvisionNet) else net).state_dict()
     fits = {key for key in own.keys() & given.keys() if own[key].shape == given[key].shape}
     unlike = {
@@ -46,10 +55,13 @@ def take(name: str, net: nn.Module, path: Path) -> str:
         )
     for key, tensor in cast.items():  # the tensors of a state are those of the net
         own[key].copy_(tensor)
+    if STATISTICS in header:
+        net.input_statistics = json.loads(header[STATISTICS])
     return digest
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], str]:
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Its tensors, the metadata in its header, its digest."""
     try:
         data = path.expanduser().read_bytes()
     except OSError as error:
@@ -61,7 +73,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
             f"{path} is no safetensors file ({error}). A .pt or .pth file is a pickle, which can run code when read; convert it "
             "once: safetensors.torch.save_file(torch.load('x.pth', weights_only=True), 'x.safetensors')"
         ) from None
-    return tensors, f"sha256:{hashlib.sha256(data).hexdigest()}"
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    return tensors, header, f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def _may_differ(key: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from svp.config import CHANGES_NOTHING, RunConfig
 from svp.data import DATASETS, load
 from svp.data.base import Dataset
-from svp.errors import DataError, StorageError
+from svp.errors import DataError, SettingError, StorageError
 from svp.files import Json
 from svp.learners import settle
 from svp.provenance import environment, surroundings
@@ -22,13 +22,16 @@ C = TypeVar("C", bound=RunConfig)
 
 
 def settled(config: C, *roles: str) -> C:
-    """The same settings, where those that a model does not use make no difference; roles: "proxy" and "target", if trained here.
+    """The settings as they will be run; roles: "proxy" and "target", if trained here.
 
     A proxy that its method does not ask is left as it is: it need not even exist.
     """
     asked = find_method(config.method)[1].asks_model
     models = {role: settle(getattr(config, role)) for role in roles if role != "proxy" or asked}
-    return config.model_copy(update=models)
+    config = config.model_copy(update=models)
+    if config.target.seeds != 1 and config.target != config.proxy:
+        raise SettingError("target.seeds is for proxies; use seeds = 3 to repeat the run")
+    return config
 
 
 def loaded(config: RunConfig, show: Show) -> tuple[Dataset, float]:

@@ -146,8 +146,10 @@ class FromFile:
     @classmethod
     def of(cls, config: FeaturesConfig, dataset: Dataset) -> "FromFile":
         """Raises DataError where rows are missing, or were made of another dataset; numbers are looked at block by block."""
-        if config.width is not None or config.weights is not None or config.options:
-            raise SettingError(f"{config.source} is a file; features.weights, width and options are for nets by name")
+        if {config.width, config.weights, config.normalize} != {None} or config.options:
+            raise SettingError(
+                f"{config.source} is a file; features.weights, normalize, width and options are for nets by name"
+            )
         words: dict[Part, str] = {"embeddings": str(config.source)}
         if config.test is not None:
             words["test"] = config.test
@@ -276,7 +278,8 @@ def source_of(
     learner = learner_of(model)
     check_learned(model.model, learner)
     # Of its settings these alone make a difference to what it gives.
-    net = {name: value for name, value in model.flat().items() if name.startswith(("model", "width", "options"))}
+    own = ("model", "width", "options", "normalize")
+    net = {name: value for name, value in model.flat().items() if name.startswith(own) and value is not None}
     made_from = {**net, "initial_weights": learner.initial_weights, **computed()}
     return FromNet(learner, model.model, made_from, {**facts, "initial_weights": learner.initial_weights})
 
@@ -286,7 +289,13 @@ def encoder(config: FeaturesConfig, dataset: Dataset) -> tuple[TrainConfig, Json
     name = str(config.source)
     if Path(name).is_dir():
         return _trained(Path(name), config, dataset)
-    model = TrainConfig(model=name, width=config.width or 1.0, options=config.options, weights=config.weights)
+    model = TrainConfig(
+        model=name,
+        width=config.width or 1.0,
+        options=config.options,
+        weights=config.weights,
+        normalize=config.normalize,
+    )
     if not find(model).is_net:
         raise SettingError(f"{name} is no net, and gives no embeddings; name a net (svp list models) with its weights")
     return model, {"kind": "net", "source": name}
@@ -302,8 +311,10 @@ def _trained(folder: Path, config: FeaturesConfig, dataset: Dataset) -> tuple[Tr
         )
     if "features" in made_from:
         raise SettingError(f"{folder} was trained on frozen features itself; name the stage of those (its source)")
-    if config.weights is not None or config.width is not None or config.options:
-        raise SettingError(f"{folder} says itself what net it holds; leave out features.weights, width and options")
+    if {config.width, config.weights, config.normalize} != {None} or config.options:
+        raise SettingError(
+            f"{folder} says itself what net it holds; leave out features.weights, normalize, width and options"
+        )
     trained = {name.removeprefix("train."): value for name, value in made_from.items() if name.startswith("train.")}
     options: Json = {}
     for name, value in trained.items():

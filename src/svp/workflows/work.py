@@ -124,8 +124,8 @@ class Work:
         learner = self.learner(config, seed, dataset)
         settings = {key: value for key, value in config.flat().items() if key != "seeds" and value is not None}
         made_from = {
-            # Of features it counts what they are, not where they lie.
-            **{f"train.{key}": value for key, value in settings.items() if not key.startswith("features.")},
+            # Of weights and features it counts what they are, not where they lie.
+            **{f"train.{key}": v for key, v in settings.items() if not key.startswith(("features.", "weights"))},
             **({} if learner.initial_weights is None else {"initial_weights": learner.initial_weights}),
             **({} if features is None else {"features": features.origin}),
             "dataset": self.dataset.fingerprint,
