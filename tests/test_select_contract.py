@@ -17,7 +17,7 @@ from svp.errors import BudgetError, DataError, MissingInput, SettingError, Unkno
 from svp.select import METHODS, SAMPLERS, Cover, Rank, Shape, find_method, inputs, score, select
 from svp.select.docstrings import said
 
-fixed = settings(deadline=None, derandomize=True, max_examples=25)
+fixed = settings(deadline=None, derandomize=True, max_examples=10)  # for each of two dozen methods
 every_method = pytest.mark.parametrize("method", METHODS)
 every_ranking = pytest.mark.parametrize("method", [name for name, row in METHODS.items() if isinstance(row, Rank)])
 every_per_example = pytest.mark.parametrize(
