@@ -57,7 +57,9 @@ def examples(n: int = 45) -> inference.Examples:
     return inference.Examples(images, torch.from_numpy(labels), np.arange(n), flat.mean(0), flat.std(0))
 
 
-def fit(folder: Path, compute: Compute, net: nn.Module, stop_after: int | None = None, n: int = 45) -> dict[str, Tensor]:
+def fit(
+    folder: Path, compute: Compute, net: nn.Module, stop_after: int | None = None, n: int = 45
+) -> dict[str, Tensor]:
     """Weights after training, stopped and begun again with a new net after so many epochs."""
     given = examples(n)
     signals = Signals.create(folder / "signals", CONFIG.epochs, len(given.ids))
@@ -93,7 +95,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[Callable[..., Any]]:
 
 
 @pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler on this machine")
-def test_a_compiled_training_is_the_plain_one_but_for_rounding(tmp_path: Path) -> None:
+def test_a_compiled_training_is_the_plain_one_but_for_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp_cache_precompile_headers", False)  # repays with many kernels
     n = 3 * CONFIG.batch_size  # no smaller last batch, which would be compiled for itself
     plain, compiled = (fit(tmp_path / compute.compile, compute, Small(), n=n) for compute in (OFF, ON))
     for name, value in plain.items():

@@ -93,7 +93,11 @@ def _imports(path: Path, at_import: bool) -> Iterator[str]:
             assert base is not None
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and name_of(node.func) == "import_module" and isinstance(node.args[0], ast.Constant):
+        elif (
+            isinstance(node, ast.Call)
+            and name_of(node.func) == "import_module"
+            and isinstance(node.args[0], ast.Constant)
+        ):
             yield node.args[0].value
 
 
