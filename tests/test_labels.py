@@ -466,7 +466,7 @@ def killed(path: Path, at: int, within: bool, say: Callable[[str], None]) -> Non
 
     def connect_within(*args: Any, **more: Any) -> sqlite3.Connection:
         db = connect(*args, **more)
-        db.set_progress_handler(tick, 150)  # every 150 instructions of SQLite's machine
+        db.set_progress_handler(tick, 60)  # every 60 instructions of SQLite's machine
         return db
 
     if within:

@@ -281,7 +281,7 @@ def test_a_compiled_net_of_stochastic_depth_is_one_piece_and_draws_as_a_plain_on
     compiled: Any = torch.compile(plain, backend="eager", fullgraph=True)  # an error where it would fall to pieces
     x, gradients = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)), []
     for run in (plain, compiled):
-        torch.manual_seed(1)
+        torch.manual_seed(2)
         plain.zero_grad()
         run(x).square().sum().backward()
         gradients.append([p.grad.clone() for p in plain.parameters() if p.grad is not None])
