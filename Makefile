@@ -12,7 +12,7 @@ test: .venv/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The wheel without extras: what works without torch works, and what does not says what to install.
 bare: .venv/.test
@@ -26,9 +26,10 @@ bare: .venv/.test
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,report]'
 	touch $@
 
-.venv/.test: .venv/.demo
+.venv/.test: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,text,report,dev]'
-	touch $@
+	touch .venv/.demo $@
 
 clean:
 	rm -rf .venv build dist runs/demo-* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -38,11 +38,11 @@ def tiny() -> svp.Dataset:
     return svp.Dataset.from_arrays(x[~held], y[~held], test=(x[held], y[held]), name="tiny")
 
 
-NET = {"model": "preact8", "width": 0.25, "batch_size": 32}
+NET = {"model": "tests.own_models:MLP", "batch_size": 32, "options": {"dropout": 0.2}}  # that draws, too
 COMMON = {
     "dataset": "tiny",
     "proxy": {**NET, "epochs": 3},
-    "target": {**NET, "width": 0.5, "epochs": 2, "augment": "crop"},
+    "target": {**NET, "options": {"hidden": 16}, "epochs": 2, "augment": "crop"},
     "compute": {"device": "cpu", "precision": "fp32", "threads": 1},
 }
 RUNS: dict[str, Callable[[svp.Dataset, Path], Any]] = {

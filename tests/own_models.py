@@ -74,9 +74,9 @@ class MLP(nn.Module):
 class Headed(nn.Module):
     """For rows, with features and head."""
 
-    def __init__(self, num_classes: int, example: Tensor) -> None:
+    def __init__(self, num_classes: int, example: Tensor, hidden: int = 5) -> None:
         super().__init__()
-        self.body, self.head = nn.Linear(example.numel(), 5), nn.Linear(5, num_classes)
+        self.body, self.head = nn.Linear(example.numel(), hidden), nn.Linear(hidden, num_classes)
 
     def features(self, x: Tensor) -> Tensor:
         return self.body(x.flatten(1)).relu()

@@ -75,11 +75,11 @@ def test_blocks_threads_and_row_order_change_nothing(
     kind: str, given_already: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(1)
-    probs, points = made(kind, 90, 4, 6, rng)
-    order = rng.permutation(90)
+    probs, points = made(kind, 50, 4, 6, rng)
+    order = rng.permutation(50)
 
     def run(probs: Any = probs, points: Any = points, ids: Any = None) -> tuple[Any, ...]:
-        chosen = select("badge", 60, probs=probs, embeddings=points, ids=ids, already=np.arange(given_already), seed=2)
+        chosen = select("badge", 25, probs=probs, embeddings=points, ids=ids, already=np.arange(given_already), seed=2)
         assert chosen.nearest is not None
         return chosen.ids.tolist(), chosen.gains[1:].tolist(), chosen.nearest.tolist()
 
@@ -87,7 +87,7 @@ def test_blocks_threads_and_row_order_change_nothing(
     with threadpool_limits(1):
         assert run() == first
     assert run(np.asfortranarray(probs), np.asfortranarray(points)) == first
-    for size in (1, 2, 7, 1000):
+    for size in (1, 7, 1000):
         for name in SMALL:
             monkeypatch.setattr(badge, name, size)
         assert run(probs[order], points[order], order) == first
@@ -112,7 +112,7 @@ def test_bounds_are_above_and_not_far(kind: str, c: int, d: int) -> None:
 def test_a_draw_has_chances_in_proportion_to_the_squared_distance() -> None:
     # Errors (-1/2, 1/2), so a gradient is e / sqrt(2) long: distances 1, 2 and 3 to the one that is chosen.
     points, probs = np.array([[0.0], [1], [2], [3]]), np.full((4, 2), 0.5)
-    seeds, counts = 1000, np.zeros(4)
+    seeds, counts = 400, np.zeros(4)
     for seed in range(seeds):
         counts[select("badge", 1, probs=probs, embeddings=points, already=[0], seed=seed).ids] += 1
     expected = seeds * np.array([1, 4, 9]) / 14

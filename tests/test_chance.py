@@ -10,10 +10,11 @@ from scipy import stats
 
 from svp.chance import generator, hash_ids, shuffled, spawn_seed, uniform
 from svp.errors import SettingError
+from tests.characters import CONTROL, PLAIN
 
 TRY = settings(derandomize=True, deadline=None, max_examples=30)
 SEEDS = st.integers(0, 2**63 - 1)
-PATHS = st.lists(st.integers(0, 2**32) | st.text(max_size=5), max_size=3).map(tuple)
+PATHS = st.lists(st.integers(0, 2**32) | st.text(PLAIN + CONTROL, max_size=5), max_size=3).map(tuple)
 IDS = st.lists(st.integers(0, 2**63 - 1), unique=True, max_size=60).map(lambda ids: np.array(ids, np.int64))
 MASK = 2**64 - 1
 

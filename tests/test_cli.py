@@ -22,6 +22,7 @@ FAST = ["--proxy.model", "logistic", "--target.model", "logistic", "--method", "
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("svp.report.page._library", lambda: "")  # the charts' code, which takes seconds to put together
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from svp.config import ActiveConfig, Config, CoresetConfig, RunConfig, TrainConfig, changes, merge
 from svp.errors import DataError, SettingError, SvpError, UnknownName
+from tests.characters import CONTROL, PLAIN
 
 TRY = settings(derandomize=True, deadline=None, max_examples=80)
 
@@ -25,7 +26,7 @@ def refusal(kind: type[SvpError], cls: type[Config], **values: Any) -> str:
 
 # --- to a file and back ---------------------------------------------------------------------------------------------------
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+TEXT = st.text(PLAIN + CONTROL, max_size=12)
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
 OPTIONS = st.dictionaries(
     TEXT,

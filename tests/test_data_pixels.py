@@ -287,7 +287,8 @@ def fail_for(name: str):
     return failing
 
 
-def test_broken_files_of_every_kind(tmp_path, cache):
+def test_broken_files_of_every_kind(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(pixels, "n_cores", lambda: 2)
     root = photos(tmp_path / "set", n=40)  # enough for worker processes
     ant = root / "ant"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)

@@ -93,7 +93,7 @@ def test_many_rows_that_never_differ_are_evidence() -> None:
 @pytest.mark.parametrize(("n_test", "loss"), [(40, 3.0), (100, 3.0), (200, 1.0), (400, 1.0)])
 def test_a_loss_that_few_rows_show_is_seldom_taken_for_none(n_test: int, loss: float) -> None:
     """Every seed loses the same rows, `loss` in a hundred, which few draws of test rows hold: seeds that agree prove nothing."""
-    rng, said, draws = np.random.default_rng(3), 0, 2000
+    rng, said, draws = np.random.default_rng(3), 0, 600
     for _ in range(draws):
         lost = rng.random(n_test) < loss / 100
         reference = np.ones((3, n_test), bool)
@@ -104,7 +104,7 @@ def test_a_loss_that_few_rows_show_is_seldom_taken_for_none(n_test: int, loss: f
 
 @pytest.mark.parametrize(("n_test", "loss"), [(40, 3.0), (200, 1.0)])
 def test_so_is_a_loss_among_rows_won_and_lost(n_test: int, loss: float) -> None:
-    rng, said, draws = np.random.default_rng(4), 0, 2000
+    rng, said, draws = np.random.default_rng(4), 0, 600
     for _ in range(draws):
         fate = rng.random(n_test)
         won, lost = fate < 0.02, fate > 1 - 0.02 - loss / 100

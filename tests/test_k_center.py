@@ -17,7 +17,7 @@ from svp.errors import SettingError
 from svp.select import geometry, k_center, select
 from tests import reference
 
-fixed = settings(deadline=None, derandomize=True, max_examples=150)
+fixed = settings(deadline=None, derandomize=True, max_examples=100)
 
 
 def made(kind: str, n: int, d: int, rng: np.random.Generator) -> NDArray[Any]:
@@ -118,11 +118,11 @@ def test_blocks_threads_and_row_order_change_nothing(
     kind: str, start: int, given_already: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(3)
-    points = made(kind, 90, 6, rng)
-    order = rng.permutation(90)
+    points = made(kind, 50, 6, rng)
+    order = rng.permutation(50)
 
     def run(points: NDArray[Any] = points, ids: Any = None) -> tuple[Any, ...]:
-        chosen = select("k_center", 40, embeddings=points, ids=ids, start=start, already=np.arange(given_already))
+        chosen = select("k_center", 20, embeddings=points, ids=ids, start=start, already=np.arange(given_already))
         assert chosen.nearest is not None
         return chosen.ids.tolist(), chosen.gains[1:].tolist(), chosen.nearest.tolist()
 

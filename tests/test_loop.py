@@ -536,8 +536,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
-@pytest.mark.parametrize("make", [make_net, Dropping])
+@pytest.mark.parametrize(("make", "momentum"), [(make_net, 0.9), (Dropping, 0.0)])
 def test_resuming_from_any_epoch_is_the_same_training(
     tmp_path: Path, make: Callable[[], nn.Module], momentum: float
 ) -> None:

@@ -28,6 +28,13 @@ from tests import models_page
 CPU = Compute("cpu", "fp32", channels_last=False, threads=1)
 ROOT = Path(__file__).parents[1]
 SIZES = {  # 10 classes, images of 32 pixels: from the papers' code
+    "preact8": 77_850,
+    "preact14": 175_066,
+    "preact20": 272_282,
+    "preact56": 855_578,
+    "preact110": 1_730_522,
+    "preact164": 1_703_258,
+    "preact164-basic": 2_605_466,
     "resnet20": 272_474,
     "resnet32": 466_906,
     "resnet44": 661_338,
@@ -188,6 +195,8 @@ def test_depths_that_cannot_be_built_name_the_nearest(name: str, words: list[str
         ("resnet-20", "resnet20"),
         ("patchnt", "patchnet"),
         ("resnext29-8x64", "resnext29-8-64"),
+        ("peact20", "preact20"),
+        ("logistics", "logistic"),
     ],
 )
 def test_unknown_names_name_the_nearest(name: str, near: str) -> None:
@@ -277,11 +286,11 @@ def test_a_block_is_left_out_kept_or_at_rest_counted_by_its_chance() -> None:
 
 
 def test_a_compiled_net_of_stochastic_depth_is_one_piece_and_draws_as_a_plain_one() -> None:
-    plain = net("stochastic14", width=0.25)
+    plain = net("stochastic8", width=0.25)
     compiled: Any = torch.compile(plain, backend="eager", fullgraph=True)  # an error where it would fall to pieces
     x, gradients = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)), []
     for run in (plain, compiled):
-        torch.manual_seed(1)
+        torch.manual_seed(2)
         plain.zero_grad()
         run(x).square().sum().backward()
         gradients.append([p.grad.clone() for p in plain.parameters() if p.grad is not None])

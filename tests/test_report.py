@@ -7,7 +7,6 @@ import sys
 from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -416,14 +415,3 @@ def test_without_the_extra_one_line_says_what_to_install(folders, data, monkeypa
 def test_a_folder_without_a_finished_run_is_named(tmp_path):
     with pytest.raises(DataError, match="is this a run folder"):
         report.write(tmp_path)
-
-
-def test_only_the_command_line_knows_the_report():
-    source = Path(svp.__file__).parent
-    importers = [
-        path.relative_to(source).as_posix()
-        for path in source.rglob("*.py")
-        if path.parent.name != "report"
-        and re.search(r"^\s*(from|import) svp\.report|from svp import .*report", path.read_text(), re.M)
-    ]
-    assert set(importers) <= {"cli.py", "commands.py"}

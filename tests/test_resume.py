@@ -96,14 +96,14 @@ def left(out: Path) -> dict[str, Any]:
 
 
 POINTS = [
-    *[("coreset", "before a rename", at) for at in (0.0, 0.1, 0.3, 0.45, 1.0)],
-    *[("coreset", "after a rename", at) for at in (0.05, 0.2, 0.37, 0.7)],
+    *[("coreset", "before a rename", at) for at in (0.0, 0.1, 0.45, 1.0)],
+    *[("coreset", "after a rename", at) for at in (0.05, 0.37, 0.7)],
     *[("coreset", "before an epoch", at) for at in (0.0, 0.5)],
     *[("coreset", "after an epoch", at) for at in (0.2, 1.0)],
     *[("active", "before a rename", at) for at in (0.0, 0.3, 0.65)],
     *[("active", "after a rename", at) for at in (0.15, 0.45, 1.0)],
     *[("active", "before a commit", at) for at in (0.0, 0.15, 0.7)],
-    *[("active", "after a commit", at) for at in (0.0, 0.3, 0.55, 1.0)],
+    *[("active", "after a commit", at) for at in (0.0, 0.55, 1.0)],
     *[("active", "before an epoch", at) for at in (0.3, 1.0)],
     *[("active", "after an epoch", at) for at in (0.0, 0.6)],
 ]

@@ -22,6 +22,7 @@ from svp.data.base import Dataset
 from svp.errors import DataError, RunChanged, StorageError, SvpError
 from svp.files import digest, read_array, read_json, write_array, write_bytes, write_json
 from svp.runs import Run, Stage
+from tests.characters import CONTROL, PLAIN
 
 CODE = ("svp.chance",)
 
@@ -182,8 +183,8 @@ def test_a_file_in_place_of_a_folder(tmp_path: Path, data: Dataset) -> None:
         | st.booleans()
         | st.integers()
         | st.floats(allow_nan=False, allow_infinity=False)
-        | st.text(st.characters(exclude_categories=["Cs"])),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
+        | st.text(PLAIN + CONTROL),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(PLAIN + CONTROL, max_size=3), inner),
         max_leaves=8,
     )
 )

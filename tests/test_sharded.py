@@ -195,19 +195,31 @@ def test_the_number_of_processes_is_no_part_of_what_a_result_depends_on() -> Non
     assert "processes" not in decided.facts()
 
 
-def test_two_processes_choose_the_same_and_a_run_may_go_on_with_another_number(tmp_path: Path) -> None:
+OWN = TrainConfig(model="tests.own_models:MLP", epochs=1, options={"hidden": 4})
+
+
+def rows() -> Dataset:
+    x = np.random.default_rng(0).normal(size=(N, 5)).astype(np.float32)
+    return Dataset.from_arrays(x, np.arange(N) % 3, test=(x[:9], np.arange(9) % 3), name="rows")
+
+
+def test_two_processes_say_what_one_says(tmp_path: Path) -> None:
     """Real processes, with a net of one's own."""
-    rows = np.random.default_rng(0).normal(size=(N, 5)).astype(np.float32)
-    data = Dataset.from_arrays(rows, np.arange(N) % 3, test=(rows[:9], np.arange(9) % 3), name="rows")
-    own = TrainConfig(model="tests.own_models:MLP", epochs=1, options={"hidden": 4})
+    one, two = (predicted(rows(), compute, tmp_path / str(compute.processes), OWN) for compute in (ONE, TWO))
+    assert np.array_equal(one.probs, two.probs)
+
+
+def test_a_run_may_go_on_with_another_number_of_processes(tmp_path: Path, sent: list[Any]) -> None:
+    data = rows()
 
     def chosen(processes: int, out: Path) -> Any:
         compute = ComputeConfig(device="cpu", precision="fp32", threads=1, compile="off", processes=processes)
-        settings = {"dataset": "rows", "method": "entropy", "proxy": own, "target": own, "budget": 30}
+        settings = {"dataset": "rows", "method": "entropy", "proxy": OWN, "target": OWN, "budget": 30}
         run = coreset(CoresetConfig(**settings, compute=compute), data, out=out)
         return run.selection.ids.tolist(), np.load(run.folder / "selection/seed-0/probs-0.npy").tobytes()
 
     two = chosen(2, tmp_path / "two")
+    assert sent
     assert two == chosen(1, tmp_path / "one")
     assert two == chosen(1, tmp_path / "two")
 

@@ -45,8 +45,9 @@ from svp.workflows.work import Work
 from tests import own_models
 
 RECORDED = Path(__file__).parent / "recorded" / "digits.json"
-NET = {"model": "preact8", "width": 0.25, "epochs": 2, "batch_size": 16}
-PROXY, TARGET = NET, {**NET, "width": 0.5}
+HEADED = "tests.own_models:Headed"  # a net like others, that takes no time
+NET = {"model": HEADED, "options": {"hidden": 16}, "epochs": 2, "batch_size": 16}
+PROXY, TARGET = NET, {**NET, "options": {"hidden": 24}}
 COMPUTE = {"device": "cpu", "precision": "fp32", "threads": 1}
 LOGISTIC = {"model": "logistic", "options": {"max_iter": 2000}}
 OWN = "tests.test_workflows:"
@@ -224,7 +225,7 @@ def test_arms_of_a_seed_are_paired(data: Dataset, tmp_path: Path, trained: list[
         targets = trained[4 * seed + 1 : 4 * seed + 4]
         for name, value in targets[0].start.items():
             assert all(torch.equal(value, other.start[name]) for other in targets)
-    assert not torch.equal(trained[1].start["stem.weight"], trained[5].start["stem.weight"])
+    assert not torch.equal(trained[1].start["body.weight"], trained[5].start["body.weight"])
     # Who chooses has nothing to do with what chance chooses.
     other = coreset(
         core(control=["random"], method="entropy", proxy={**PROXY, "epochs": 1}), data, out=tmp_path / "other"
@@ -390,7 +391,7 @@ def test_an_earlier_selection_goes_to_another_target(data: Dataset, tmp_path: Pa
     first = coreset(core(), data, out=tmp_path / "first")
     path = first.folder / "selection.parquet"
     trained.clear()
-    wide = {**NET, "width": 0.75}
+    wide = {**NET, "options": {"hidden": 32}}
     run = coreset(core(selection=path, target=wide, budget=None, control=["random"]), data, out=tmp_path / "second")
     assert [t.n for t in trained] == [24, 24]
     assert set(arms(run)) == {("selection", "epochs", 0, 24), ("random", "epochs", 0, 24)}
@@ -562,7 +563,7 @@ def test_a_method_that_the_proxy_cannot_serve_says_so(data: Dataset, tmp_path: P
         coreset(core(proxy=LOGISTIC, method="forgetting"), data, out=tmp_path / "a")
     with refused(MissingInput, "k_center needs embeddings, which logistic does not give"):
         coreset(core(proxy=LOGISTIC, method="k_center"), data, out=tmp_path / "b")
-    with refused(MissingInput, "which preact8 with validation = 0.1 does not give"):
+    with refused(MissingInput, f"which {HEADED} with validation = 0.1 does not give"):
         coreset(core(proxy={**PROXY, "validation": 0.1}, method="forgetting"), data, out=tmp_path / "c")
     with refused(MissingInput, "k_center needs embeddings, which logistic does not give"):
         active(act(proxy=LOGISTIC, method="k_center"), data, out=tmp_path / "c")
@@ -858,7 +859,7 @@ def test_datasets_that_cannot_be_used_are_refused(data: Dataset, tmp_path: Path)
                 "data_map": "signals (p_true)",
             }.items()
         ],
-        ({"method": "given"}, MissingInput, ["given needs scores, which preact8 does not give"]),
+        ({"method": "given"}, MissingInput, [f"given needs scores, which {HEADED} does not give"]),
         ({"method": "cluster_margin", "proxy": LOGISTIC}, MissingInput, ["needs embeddings, which logistic does not"]),
         ({"method": "cluster_margin", "options": {"largest": 7}}, SettingError, ["largest=7", "budget is 8"]),
     ],
@@ -1061,7 +1062,7 @@ def test_active_learning_by_other_means(
     asked = questions(run)
     assert [len(batch) for batch in asked] == [12, 8, 8]
     assert len(set(flat(asked))) == 28
-    n_proxies = proxy.get("seeds", 1) if proxy["model"] == "preact8" and method != "random" else 0
+    n_proxies = proxy.get("seeds", 1) if proxy["model"] == HEADED and method != "random" else 0
     assert [t.n for t in trained] == [12] * n_proxies + [20] * n_proxies
     if method == "k_center":  # what is labelled counts as covered
         stage = round_folder(run.folder / "sessions/proxy-seed-0", 1) / "selection"
