@@ -18,6 +18,7 @@ The command line prints the message on one line and exits with status 1; a SvpWa
 
 import difflib
 import importlib
+import textwrap
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -84,6 +85,11 @@ def one_line(error: BaseException) -> str:
     """What went wrong in code that is not ours: "ValueError: its message", on one line."""
     reason = " ".join(str(error).split())
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
+def shortened(message: object) -> str:
+    """What somebody else's code says, on one line of at most 100 characters."""
+    return textwrap.shorten(str(message), 100, placeholder=" ...")
 
 
 def require(module: str, extra: str) -> ModuleType:
