@@ -40,6 +40,7 @@ MAY = {
     "columns": {"errors", "mapped", "tables"},  # files to arrays
     "forms": {"errors", "data", "columns", "mapped", "tables"},  # a data set on disk, and a part of it
     "subset": {"errors", "files", "data", "select", "columns", "forms"},
+    "exchange": {"errors", "files", "tables"},  # questions and answers in files
     "evaluate": {"errors"},
     "audit": {"chance", "evaluate"},
     "separation": {"chance"},
@@ -47,11 +48,33 @@ MAY = {
     "adviser": {"errors", "select", "rules"},
     "words": set(),
     "workflows": SIDEWAYS
-    | {"data", "learners", "signals", "select", "labels", "evaluate", "audit", "separation", "columns"},
+    | {
+        "data",
+        "learners",
+        "signals",
+        "select",
+        "labels",
+        "evaluate",
+        "audit",
+        "separation",
+        "columns",
+        "exchange",
+        "tables",
+    },
     "report": SIDEWAYS
     | {"data", "select", "evaluate", "words"},  # run folders and the data they were made from; no model, no workflow
 }
-COMMAND_LINE = {"cli", "commands", "array_commands", "array_files", "measured", "advise_command", "demo", "__main__"}
+COMMAND_LINE = {
+    "cli",
+    "commands",
+    "array_commands",
+    "array_files",
+    "measured",
+    "advise_command",
+    "session_commands",
+    "demo",
+    "__main__",
+}
 
 
 def part_of(path: Path) -> str:

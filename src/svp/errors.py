@@ -10,7 +10,8 @@
     ├── TrainingError        training cannot go on (diverged, no examples of a class)
     ├── LabelError           an answer that does not fit its question, or contradicts an earlier one
     ├── RunChanged           a run folder was made with another configuration, dataset or code
-    ├── StorageError         the folder cannot be written (full, read-only, in use by another process)
+    ├── StorageError         the folder cannot be written (full, read-only)
+    │   └── FolderInUse      another process works in it
     └── WorkerError          a process that worked for this one died, or raised what has no name here
 
 The command line prints the message on one line and exits with status 1; a SvpWarning it prints likewise, and goes on.
@@ -75,6 +76,10 @@ class RunChanged(SvpError):
 
 class StorageError(SvpError):
     """A folder cannot be written: full, read-only, or in use by another process."""
+
+
+class FolderInUse(StorageError):
+    """Another process works in this folder."""
 
 
 class WorkerError(SvpError):

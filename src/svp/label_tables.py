@@ -117,10 +117,15 @@ EARLIER = f"SELECT round, {_ANSWERED} FROM asked JOIN questions ON event = quest
 
 SAID = "SELECT kind, label FROM answers WHERE id = ? AND who = ? ORDER BY answer DESC LIMIT 1"
 
+STATES = "SELECT id, state FROM (SELECT id, state, max(entry) FROM states GROUP BY id)"
+
+# Who cannot be looked at cannot be labelled.
+_HERE = f"id NOT IN (SELECT id FROM ({STATES}) WHERE state <> 'here')"
+
 OPEN = f"""
 SELECT round, origin, id, score, at FROM asked JOIN questions ON questions.event = question JOIN events USING (event)
-WHERE question = (SELECT question FROM asked WHERE NOT {_ANSWERED} ORDER BY question LIMIT 1) AND NOT {_ANSWERED_SINCE}
-ORDER BY rank"""
+WHERE question = (SELECT question FROM asked WHERE NOT {_ANSWERED} AND {_HERE} ORDER BY question LIMIT 1)
+AND NOT {_ANSWERED_SINCE} AND {_HERE} ORDER BY rank"""
 
 LAST_TELL = """
 SELECT event, at FROM events WHERE verb = 'tell' AND event NOT IN (SELECT undone FROM undos)
@@ -172,8 +177,6 @@ counts AS (
 SELECT round, asked, answered, origin, began.at, CASE WHEN asked = answered THEN ended.at END
 FROM counts JOIN questions ON questions.event = question JOIN events AS began ON began.event = question
 LEFT JOIN events AS ended ON ended.event = last ORDER BY question"""
-
-STATES = "SELECT id, state FROM (SELECT id, state, max(entry) FROM states GROUP BY id) ORDER BY id"
 
 EXAMPLES = f"""
 SELECT examples.id, key, print, coalesce(state, 'here') FROM examples LEFT JOIN ({STATES}) AS now ON now.id = examples.id

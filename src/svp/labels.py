@@ -186,6 +186,10 @@ class LabelStore(SealedFile):
         """(id, key, fingerprint when first seen, state) of all that were ever numbered, by id; state: here, gone, changed."""
         return self._read(EXAMPLES)
 
+    def n_examples(self) -> int:
+        """How many examples were ever numbered; 0 in a session that is none of people."""
+        return int(self._read("SELECT count(*) FROM examples")[0][0])
+
     def keys(self, ids: Iterable[int]) -> dict[int, str]:
         """The key of each numbered example."""
         with_key = "SELECT key FROM examples WHERE id = ?"
