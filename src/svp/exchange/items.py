@@ -82,9 +82,9 @@ def time_of(value: Any) -> str | None:
 
 
 def opened(path: Path) -> str:
-    """The text of a file. Raises DataError where there is none, or it is no UTF-8."""
+    """The text of a file, line ends as they are. Raises DataError where there is none, or it is no UTF-8."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not in UTF-8; save it as UTF-8 (in a spreadsheet: CSV UTF-8)") from None
     except OSError as error:

@@ -25,7 +25,7 @@ def write(path: Path, asked: Sequence[Asked], classes: Sequence[str]) -> None:
 
 def read(path: Path) -> list[Told]:
     found = []
-    for number, line in enumerate(opened(path).splitlines(), 1):
+    for number, line in enumerate(opened(path).split("\n"), 1):
         if not line.strip():
             continue
         where = f"{path.name}, line {number}"

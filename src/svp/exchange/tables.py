@@ -58,7 +58,7 @@ def read_csv(path: Path) -> list[Told]:
 
 def read_jsonl(path: Path) -> list[Told]:
     rows = []
-    for number, line in enumerate(opened(path).splitlines(), 1):
+    for number, line in enumerate(opened(path).split("\n"), 1):
         if line.strip():
             try:
                 row = json.loads(line)
@@ -84,7 +84,7 @@ def read_parquet(path: Path) -> list[Told]:
 def csv_of(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], delimiter: str = ",") -> bytes:
     """A table as CSV that no spreadsheet runs."""
     out = io.StringIO(newline="")
-    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n")
     writer.writerow(columns)
     for row in rows:
         values = [row.get(name) for name in columns]

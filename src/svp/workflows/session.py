@@ -179,11 +179,12 @@ class Session:
     def train(self) -> bool:
         """Train the proxy on the labels so far, and score the pool, so that the next `ask` need not. Killed, it goes on.
 
-        Returns whether there was something to train: labels of two classes, and a method that asks a model.
+        Returns whether there was something to train for: labels of two classes, a method that asks a model, a pool.
         """
         with self._held():
             ids, labels = self._labels()
-            if len(np.unique(labels)) < 2 or not find_method(self.config.method)[1].asks_model:
+            asks_model = find_method(self.config.method)[1].asks_model
+            if len(np.unique(labels)) < 2 or not asks_model or not len(self._unasked()):
                 return False
             if self._ranks:
                 self._ranked(ids, labels)
@@ -214,12 +215,13 @@ class Session:
         if (open_question := self._store.open_question()) is not None:
             return open_question
         ids, labels = self._labels()
-        pool = np.setdiff1d(self.dataset.ids, self._store.asked(), assume_unique=True)
-        ties = self._ties()
+        pool, ties = self._unasked(), self._ties()
         budget = self._budget(n, pool, len(ids), may_be_none=bool(ties))
         round_ = len(self._store.rounds())
         gains = None
-        if len(np.unique(labels)) < 2:
+        if not budget:
+            chosen, origin = pool[:0], "people are divided"
+        elif len(np.unique(labels)) < 2:
             chosen, origin = self._start(budget, pool, labels, round_)
         elif self._ranks and isinstance(self.config, SessionConfig):
             ranked = self._ranked(ids, labels)
@@ -340,10 +342,11 @@ class Session:
 
     def _ranked(self, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> Ranked:
         """Stage: scores of all that was not asked, by the proxy trained on these labels."""
-        pool = np.setdiff1d(self.dataset.ids, self._store.asked(), assume_unique=True)
-        if not len(pool):
-            raise BudgetError("nothing is left to be scored; svp session finish trains the target")
-        return self._chosen(ids, labels, pool, 1, "selection")
+        return self._chosen(ids, labels, self._unasked(), 1, "selection")
+
+    def _unasked(self) -> NDArray[np.int64]:
+        """Ids of what is here and was never asked, ascending."""
+        return np.setdiff1d(self.dataset.ids, self._store.asked(), assume_unique=True)
 
     def _best(
         self, ranked: Ranked, pool: NDArray[np.int64], budget: int
