@@ -25,6 +25,7 @@ from svp.workflows.pool import distinct, vectors_of
 from svp.workflows.session import Session
 
 FAST = ["--proxy.model", "logistic", "--target.model", "logistic", "--quiet"]
+NET = ["preact8", "--proxy.width", "0.25", "--proxy.epochs", "1", "--proxy.batch-size", "8", "--proxy.min-steps", "9"]
 SHADES = {"dark": 40, "mid": 120, "light": 200}
 
 
@@ -108,8 +109,8 @@ def sorted_photos() -> Path:
     ("proxy", "method"),
     [
         (["logistic"], "margin"),
-        (["preact8", "--proxy.width", "0.25", "--proxy.epochs", "1", "--compute.threads", "1"], "entropy"),
-        (["preact8", "--proxy.width", "0.25", "--proxy.epochs", "1", "--compute.threads", "1"], "k_center"),
+        (NET, "entropy"),
+        (NET, "k_center"),
     ],
 )
 def test_driven_through_files_it_asks_for_what_the_simulation_asks_for(
@@ -118,7 +119,7 @@ def test_driven_through_files_it_asks_for_what_the_simulation_asks_for(
     root = sorted_photos()
     settings = ["--proxy.model", *proxy, "--target.model", "logistic", "--method", method, "--image-size", "8"]
     if proxy[0] != "logistic":
-        settings += ["--compute.precision", "fp32"]
+        settings += ["--compute.precision", "fp32", "--compute.threads", "1"]
     cli.main(["active", str(root), *settings, "--labelled", "9", "15", "19", "--out", "a", "--quiet"])
     capsys.readouterr()
     expected = questions(Path("a/sessions/proxy-seed-0/labels.sqlite"))

@@ -379,6 +379,9 @@ class SessionConfig(RunConfig):
 
     workflow: ClassVar[str] = "session"
 
+    # Of a few hundred labels an epoch is a handful of steps.
+    proxy: TrainConfig = TrainConfig(model="preact8", epochs=15, batch_size=32, min_steps=400)
+    target: TrainConfig = TrainConfig(model="preact20", epochs=40, batch_size=32, min_steps=1200)
     on_error: Literal["refuse", "skip"] = Field(
         "skip", description="what an unreadable example leads to; what is left out is reported"
     )

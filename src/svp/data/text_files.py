@@ -50,13 +50,11 @@ class Columns:
 
     def block(self, rows: NDArray[np.int64], values: list[Any]) -> "Block":
         """Rows with the values of the named columns; where no column is one of labels, all have the same."""
+        if self.label:
+            return Block(rows, values[0], values[1:])
         import pyarrow as pa
 
-        return Block(
-            rows,
-            *(values[:1] if self.label else [pa.array(["-"] * len(rows), pa.string())]),
-            values[bool(self.label) :],
-        )
+        return Block(rows, pa.array(["-"] * len(rows), pa.string()), values)
 
     @property
     def wanted(self) -> list[str]:

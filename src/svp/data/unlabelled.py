@@ -4,8 +4,10 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from svp.config import DataConfig
 from svp.data import decode, load_dataset, text_cache
@@ -96,12 +98,5 @@ def _texts(source: Path, config: DataConfig, classes: tuple[str, ...], progress:
     ids = np.concatenate([start + row for start, row in zip(starts[:-1], rows, strict=True)])
     keys = tuple(f"{name}:{row}" for name, of in zip(names, rows, strict=True) for row in of.tolist())
     name = printable(source.resolve().stem if source.is_file() else source.resolve().name)
-    return Dataset(
-        name,
-        texts,
-        None,
-        classes,
-        ids,
-        keys if len(files) > 1 else None,
-        problems=tuple(problems),  # type: ignore[arg-type]
-    )
+    inputs = cast(NDArray[Any], texts)  # to whoever reads it, it is such an array
+    return Dataset(name, inputs, None, classes, ids, keys if len(files) > 1 else None, problems=tuple(problems))

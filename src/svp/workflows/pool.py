@@ -104,7 +104,8 @@ def vectors_of(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         rows = inputs.reshape(len(inputs), -1).astype(np.float32)
         rows = rows - rows.mean(axis=0)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    unit: NDArray[np.float32] = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return unit
 
 
 def _small(grey: NDArray[np.float32]) -> NDArray[np.float32]:
