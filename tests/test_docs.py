@@ -231,3 +231,11 @@ def test_every_command_has_help_and_an_example(name: str, capsys: pytest.Capture
     printed = " ".join(capsys.readouterr().out.split())
     for words in cli.COMMANDS[name]:
         assert words in printed
+
+
+@pytest.mark.parametrize("name", cli.SESSION)
+def test_every_command_of_a_session_has_help_and_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["session", name, "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    for words in cli.SESSION[name]:
+        assert words in printed

@@ -296,6 +296,24 @@ def test_a_question_about_a_file_that_went_keeps_nobody_waiting(
     assert not set(second["ids"]) & set(first["ids"])
 
 
+def test_rows_appended_to_a_table_join(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("t.csv").write_text("text\ngood one\nbad one\ngood two\nbad two\n")
+    words = ["--proxy.model", "hashed-linear", "--target.model", "hashed-linear"]
+    run(capsys, "new", "s", "--data", "t.csv", "--classes", "good,bad", *words)
+    run(capsys, "ask", "s", "-n", "2")
+    Path("t.csv").write_text("text\ngood one\nbad ONE\ngood two\nbad two\nbad three\n")
+    with Session.open("s") as session:
+        assert session.dataset.ids.tolist() == [0, 2, 3, 4]
+        assert dict(session.noticed) == {"new in the data": ("4",), "changed, left out": ("1",), "gone, left out": ()}
+        assert session.dataset.inputs[:].tolist() == ["good one", "good two", "bad two", "bad three"]
+
+
+@pytest.mark.parametrize("name", ["Skip", "none"])
+def test_no_class_is_called_like_an_answer(photos: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    assert "is an answer already" in fails(capsys, "classes", "add", "s", name)
+
+
 # --- while a proxy is trained ---------------------------------------------------------------------------------------------
 
 

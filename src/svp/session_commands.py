@@ -316,8 +316,6 @@ def add(folder: Path, /, *names: str, said: Said = Said()) -> None:
     names
         of the new classes
     """
-    if taken := [name for name in names if name in WORDS]:
-        raise SettingError(f"{taken[0]!r} is an answer already ({', '.join(WORDS)}); give the class another name")
     with _opened(folder, said) as session:
         classes = session.add_classes(names)
     _say(said, {"classes": list(classes)}, f"The classes are now {', '.join(classes)}")
@@ -339,16 +337,7 @@ def _opened(folder: Path, said: Said) -> Iterator[Session]:
 
 def _of_the_pool(session: Session) -> list[str]:
     """What came, went or changed among the files."""
-    joined = session.joined
-    return [
-        f"{len(keys):,} {word}: {_some(keys)}"
-        for word, keys in (
-            ("new in the data", joined.added),
-            ("changed, left out", joined.changed),
-            ("gone, left out", joined.gone),
-        )
-        if keys
-    ]
+    return [f"{len(keys):,} {what}: {_some(keys)}" for what, keys in session.noticed.items() if keys]
 
 
 def _of_the_choice(batch: Batch, before: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ when it was first seen, is left out until it is back as it was; its answers are 
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +19,10 @@ _SIDE = 16  # pixels to which images are brought before they are compared
 _WORDS = 1 << 12  # columns into which pieces of texts are hashed
 
 
-@dataclass(frozen=True)
-class Joined:
-    """The pool of today: the examples that are here as they were first seen, by their numbers.
-
-    added, changed, gone  keys of what is new since somebody last looked, and of all that is left out now
-    """
-
-    dataset: Dataset
-    added: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    gone: tuple[str, ...] = ()
-
-
-def join(raw: Dataset, store: LabelStore) -> Joined:
+def join(raw: Dataset, store: LabelStore) -> tuple[Dataset, dict[str, tuple[str, ...]]]:
     """Give what was read the numbers that the store knows, and the store what is new.
 
+    Returns what is here as it was first seen, and the keys that are "new in the data", "changed, left out" and "gone, left out".
     Time: a pass over the inputs. Memory: where examples were added, changed or removed, images are copied into memory.
     """
     keys = tuple(map(str, raw.ids)) if raw.keys is None else raw.keys
@@ -42,7 +30,7 @@ def join(raw: Dataset, store: LabelStore) -> Joined:
     known = {key: (id_, seen, state) for id_, key, seen, state in store.examples()}
     if not known:
         store.number(raw.ids, keys, prints)
-        return Joined(raw)
+        return raw, {}
     here = dict(zip(keys, prints, strict=True))
     now = {
         id_: "gone" if key not in here else "here" if here[key] == seen else "changed"
@@ -55,7 +43,9 @@ def join(raw: Dataset, store: LabelStore) -> Joined:
     numbers |= {key: id_ for key, (id_, _, _) in known.items() if now[id_] == "here"}
     ids = np.array([numbers.get(key, -1) for key in keys], np.int64)
     of = {word: tuple(key for key, (id_, _, _) in known.items() if now[id_] == word) for word in ("changed", "gone")}
-    return Joined(_ordered(raw, keys, ids), tuple(key for key, _ in new), of["changed"], of["gone"])
+    noticed = {"new in the data": tuple(key for key, _ in new)}
+    noticed |= {f"{word}, left out": named for word, named in of.items()}
+    return _ordered(raw, keys, ids), noticed
 
 
 def _ordered(raw: Dataset, keys: tuple[str, ...], ids: NDArray[np.int64]) -> Dataset:

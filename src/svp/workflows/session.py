@@ -13,23 +13,22 @@ from numpy.typing import NDArray
 from svp.config import PREVIOUS, RunConfig, SessionConfig, read_toml
 from svp.data import load, unlabelled
 from svp.data.base import Dataset
-from svp.errors import BudgetError, DataError, FolderInUse, LabelError, SettingError, StorageError
-from svp.evaluate import agreement_of
-from svp.files import Json, digest, read_array
-from svp.labels import WORDS, Answer, Batch, Kind, LabelStore, Round, Rule, Undone
-from svp.learners import check_device, settle, trial
-from svp.runs import DONE, PARTS, Run, check_files
-from svp.select import Cover, Rank, Selection, find_method, resolve_budget, select
+from svp.errors import BudgetError, DataError, FolderInUse, LabelError, SettingError
+from svp.files import digest
+from svp.labels import Answer, Batch, Kind, LabelStore, Round, Rule, Undone
+from svp.learners import settle
+from svp.runs import DONE, PARTS, Run
+from svp.select import Cover, Selection, find_method, resolve_budget, select
 from svp.workflows import files
 from svp.workflows.begin import settled
 from svp.workflows.check import check_arguments, check_needs, refuse_options
-from svp.workflows.features import Features, stand_in
+from svp.workflows.features import Features
 from svp.workflows.outcomes import Fitted, Ranked, Show, silent
-from svp.workflows.pool import Joined, distinct, join, vectors_of
+from svp.workflows.people import best, facts_of, guesses, last_scores, prepared, ranks, refuse_words
+from svp.workflows.pool import join
 from svp.workflows.work import Work, model_seed
 
 STORE = "labels.sqlite"
-_SPARE = 5  # times as many as are wanted are looked at for near-duplicates
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Session:
         self, folder: Path, config: RunConfig, store: LabelStore, show: Show, *, accept_code_change: bool
     ) -> None:
         self.config, self.folder = config, folder
-        self.joined = Joined(Dataset("none", np.zeros((0, 1), np.float32), None, (), np.zeros(0, np.int64)))
+        self.noticed: Mapping[str, tuple[str, ...]] = {}  # keys that are new in the data, or left out, and why
         self._store, self._show, self._accept = store, show, accept_code_change
         self._made: Work | None = None
 
@@ -82,7 +81,7 @@ class Session:
         check_arguments("a session", kind, config, dataset)
         folder, config = Path(folder), settled(config, "proxy")
         if isinstance(config, SessionConfig):
-            config, dataset = _with_people(folder, config, dataset, show)
+            config, dataset = prepared(folder, config, dataset, show)
         dataset = (load(config, show) if dataset is None else dataset).without_labels()
         check_needs(config, dataset, trained_on_all=False)
         refuse_options(config, len(dataset))
@@ -171,6 +170,7 @@ class Session:
 
     def add_classes(self, names: Sequence[str]) -> tuple[str, ...]:
         """Classes that nobody thought of before; returns all. Proxies trained from now on know them."""
+        refuse_words(names)
         added = self._store.add_classes(names)
         if self._made is not None:
             self._take(self._made.run, self.dataset)
@@ -186,7 +186,7 @@ class Session:
             asks_model = find_method(self.config.method)[1].asks_model
             if len(np.unique(labels)) < 2 or not asks_model or not len(self._unasked()):
                 return False
-            if self._ranks:
+            if ranks(self.config):
                 self._ranked(ids, labels)
             else:
                 self._fit(len(self._store.rounds()), ids, labels, self.config.proxy.seeds)
@@ -223,16 +223,19 @@ class Session:
             chosen, origin = pool[:0], "people are divided"
         elif len(np.unique(labels)) < 2:
             chosen, origin = self._start(budget, pool, labels, round_)
-        elif self._ranks and isinstance(self.config, SessionConfig):
+        elif ranks(self.config) and isinstance(self.config, SessionConfig):
             ranked = self._ranked(ids, labels)
-            chosen, gains = self._best(ranked, pool, budget)
+            chosen, gains = best(self.config, ranked, pool, budget, self.dataset if self.config.diverse else None)
             origin = self.config.method
         else:
-            selection = self._choose(ids, labels, pool, budget)
+            selection = self._chosen(ids, labels, pool, budget).selection
             chosen, gains, origin = selection.ids, selection.gains, self.config.method
-        if len(self._store.rounds()) > round_:  # somebody asked while this was trained
-            return self._ask(n)
-        return self._store.ask(chosen, round=round_, scores=gains, origin=origin, again=ties)
+        try:
+            return self._store.ask(chosen, round=round_, scores=gains, origin=origin, again=ties)
+        except LabelError:
+            if len(self._store.rounds()) == round_:
+                raise
+            return self._ask(n)  # somebody asked while this was trained
 
     def _budget(self, n: int | str, pool: NDArray[np.int64], n_labelled: int, *, may_be_none: bool) -> int:
         if may_be_none and not len(pool):
@@ -276,29 +279,18 @@ class Session:
             return None
         return self._work.features(self.config.proxy)
 
-    def _choose(
-        self,
-        ids: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        pool: NDArray[np.int64],
-        budget: int,
-        name: str = "selection",
-    ) -> Selection:
-        """Stage: what the configured method takes from the pool, by the proxy trained on these labels."""
-        return self._chosen(ids, labels, pool, budget, name).selection
-
     def _chosen(
-        self, ids: NDArray[np.int64], labels: NDArray[np.int64], pool: NDArray[np.int64], budget: int, name: str
+        self, ids: NDArray[np.int64], labels: NDArray[np.int64], pool: NDArray[np.int64], budget: int
     ) -> Ranked:
+        """Stage: what the configured method takes from the pool, by the proxy trained on these labels."""
         refuse_options(self.config, len(pool), budget)
         round_ = len(self._store.rounds())
         _, row = find_method(self.config.method)
         covers = isinstance(row, Cover)
-        folder = self._round_folder(round_, ids, labels)
-        if isinstance(self.config, SessionConfig) and covers:
-            name = f"{name}-{budget}"  # people may ask for another number when they were interrupted
+        # People may ask for another number when they were interrupted.
+        own = f"-{budget}" if isinstance(self.config, SessionConfig) and not ranks(self.config) else ""
         return self._work.choose(
-            f"{folder}/{name}",
+            f"{self._round_folder(round_, ids, labels)}/selection{own}",
             self._fit(round_, ids, labels, self.config.proxy.seeds) if row.asks_model else [],
             np.union1d(pool, ids) if covers else pool,
             None,
@@ -334,79 +326,39 @@ class Session:
 
     # --- with people -------------------------------------------------------------------------------------------------------
 
-    @property
-    def _ranks(self) -> bool:
-        """Are the highest scores all there is to the choice?"""
-        row = find_method(self.config.method)[1]
-        return isinstance(row, Rank) and row.sampler is None
-
     def _ranked(self, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> Ranked:
         """Stage: scores of all that was not asked, by the proxy trained on these labels."""
-        return self._chosen(ids, labels, self._unasked(), 1, "selection")
+        return self._chosen(ids, labels, self._unasked(), 1)
 
     def _unasked(self) -> NDArray[np.int64]:
         """Ids of what is here and was never asked, ascending."""
         return np.setdiff1d(self.dataset.ids, self._store.asked(), assume_unique=True)
 
-    def _best(
-        self, ranked: Ranked, pool: NDArray[np.int64], budget: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The `budget` best of the pool by their scores, without near-duplicates where that is wanted."""
-        here = np.isin(ranked.ids, pool)
-        ids, scores = np.asarray(ranked.ids)[here], np.asarray(ranked.scores)[here]
-        diverse = isinstance(self.config, SessionConfig) and self.config.diverse and self._made is not None
-        spare = min(len(ids), _SPARE * budget if diverse else budget)
-        best = select(self.config.method, spare, scores=scores, ids=ids, seed=self.config.seed)
-        if not diverse or not budget:
-            return best.ids[:budget], best.gains[:budget]
-        positions = distinct(vectors_of(self.dataset, best.ids), budget)
-        return best.ids[positions], best.gains[positions]
-
     def _ask_meanwhile(self, n: int | str) -> Batch | None:
         """An answer without a training and without holding the folder; None where there are no scores to answer from."""
         if (open_question := self._store.open_question()) is not None:
             return open_question
-        if (last := self.last_scores()) is None:
+        last = last_scores(self.folder) if ranks(self.config) else None
+        if last is None:
             return None
-        ranked, round_ = last
+        ranked, round_ = Ranked.read(last[0]), len(self._store.rounds())
         asked = self._store.asked()
         pool = np.setdiff1d(np.asarray(ranked.ids), np.union1d(asked, list(self._store.left_out())), assume_unique=True)
         ties = self._ties()
         budget = self._budget(n, pool, len(self._labels()[0]), may_be_none=bool(ties))
-        chosen, gains = self._best(ranked, pool, budget)
-        origin = f"{self.config.method}, by the scores of round {round_}"
+        diverse = isinstance(self.config, SessionConfig) and self.config.diverse and self.is_read
+        chosen, gains = best(self.config, ranked, pool, budget, self.dataset if diverse else None)
+        origin = f"{self.config.method}, by the scores of round {last[1]}"
         try:
-            return self._store.ask(chosen, round=len(self._store.rounds()), scores=gains, origin=origin, again=ties)
-        except LabelError:  # somebody asked at the same moment
-            if (open_question := self._store.open_question()) is not None:
-                return open_question
-            raise
-
-    def last_scores(self) -> tuple[Ranked, int] | None:
-        """The scores that were finished last, and of which round; None where there are none, or the method is no ranking."""
-        done = sorted(self.folder.glob(f"rounds/*/selection/{DONE}"), key=lambda mark: mark.stat().st_mtime_ns)
-        if not done or not self._ranks:
-            return None
-        stage = done[-1].parent
-        check_files(stage)
-        return Ranked.read(stage), int(stage.parent.name[:3])
+            return self._store.ask(chosen, round=round_, scores=gains, origin=origin, again=ties)
+        except LabelError:
+            if len(self._store.rounds()) == round_:
+                raise
+            return self._ask_meanwhile(n)  # somebody asked at the same moment
 
     def guesses(self, ids: NDArray[np.int64]) -> dict[int, tuple[int, float]]:
-        """What the last finished proxy takes these examples for, with its probability; of those alone that it has scored."""
-        if (last := self.last_scores()) is None:
-            return {}
-        ranked, round_ = last
-        found = sorted(
-            self.folder.glob(f"rounds/{round_:03d}-*/selection/probs-0.npy"), key=lambda f: f.stat().st_mtime_ns
-        )
-        if not found:
-            return {}
-        probs, scored = read_array(found[-1]), np.asarray(ranked.ids)
-        if len(probs) != len(scored):
-            return {}
-        known = ids[np.isin(ids, scored)]
-        rows = probs[np.searchsorted(scored, known)]
-        return {int(i): (int(row.argmax()), float(row.max())) for i, row in zip(known, rows, strict=True)}
+        """What the last finished proxy takes examples for, with its probability; of those alone that it has scored."""
+        return guesses(self.folder, ids) if ranks(self.config) else {}
 
     def _ties(self) -> list[int]:
         """On which examples people are divided, as many saying one thing as another."""
@@ -463,8 +415,7 @@ class Session:
         """Work on this data from now on: with people, on what of it is as it was first seen, with all classes."""
         if isinstance(self.config, SessionConfig):
             if self._made is None:
-                self.joined = join(dataset, self._store)
-                dataset = self.joined.dataset
+                dataset, self.noticed = join(dataset, self._store)
             dataset = replace(dataset, classes=self._store.classes)
         self._made = Work(run, dataset, self.config.compute, self._show)
 
@@ -590,27 +541,7 @@ class Session:
             "rounds": [
                 {"round": r.round, "asked": r.asked, "answered": r.answered, "origin": r.origin} for r in rounds
             ],
-            **(self._of_people() if isinstance(self.config, SessionConfig) else {}),
-        }
-
-    def _of_people(self) -> Json:
-        said = self._store.said()
-        standings = self._store.standings(self._rule)
-        left_out = self._store.left_out()
-        keys = self._store.keys(left_out)
-        votes = [(a.id, a.who, -1 if a.label is None else a.label) for a in said if a.kind in ("label", "none")]
-        people = sorted({a.who for a in said})
-        return {
-            "people": {
-                who: {kind: sum(a.who == who and a.kind == kind for a in said) for kind in ("label", *WORDS)}
-                for who in people
-            },
-            "agreement": agreement_of(votes),
-            "ties": sum(s.kind == "tie" for s in standings),
-            "none": sum(s.kind == "none" for s in standings),
-            "undecided": sum(s.kind == "open" for s in standings),
-            "gone": [keys[i] for i, state in left_out.items() if state == "gone"],
-            "changed": [keys[i] for i, state in left_out.items() if state == "changed"],
+            **(facts_of(self._store, self._rule) if isinstance(self.config, SessionConfig) else {}),
         }
 
     def _questions(self) -> Iterator[Batch]:
@@ -650,29 +581,3 @@ class Session:
         folder = self._round_folder(asked + 1, ids, labels)
         target = self._work.train(f"{folder}/target", self.config.target, ids, labels, self.config.seed)
         return self._work.features_of(f"{folder}/features", target)
-
-
-def _with_people(
-    folder: Path, config: SessionConfig, dataset: Dataset | None, show: Show
-) -> tuple[SessionConfig, Dataset]:
-    """The settings with the classes written out, and the data; refuses what could not end well before anything is made."""
-    if dataset is None:
-        if Path(config.dataset).is_dir() and folder.resolve().is_relative_to(Path(config.dataset).resolve()):
-            raise StorageError(
-                f"{folder} lies inside the data ({config.dataset}); choose another folder for the session"
-            )
-        dataset = unlabelled.load(config, config.classes, show)
-    classes = config.classes or dataset.classes
-    if len(classes) < 2:
-        raise SettingError(
-            "say what can be answered, two classes at least: --classes cat,dog (classes = ['cat', 'dog'])"
-        )
-    if taken := [name for name in classes if name in WORDS]:
-        raise SettingError(f"{taken[0]!r} is an answer already ({', '.join(WORDS)}); give the class another name")
-    config = config.model_copy(update={"classes": classes})
-    dataset = replace(dataset.without_labels(), classes=classes)
-    check_device(config.compute.device, [config.proxy, config.target])
-    if config.target.features.source == PREVIOUS:
-        raise SettingError(f"target.features {PREVIOUS!r} is for proxies: the target is what they are made by")
-    trial(config.target, stand_in(config.target, dataset, config.target, tested=False))
-    return config, dataset
