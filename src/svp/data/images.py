@@ -125,8 +125,8 @@ def listing(root: Path) -> tuple[str, ...]:
     return tuple(os.fsdecode(key) for key in found)
 
 
-def unsorted(root: Path) -> tuple[Files, list[str]]:
-    """All images in a folder and below it, as of one class, and the paths of files that are none by their suffix."""
+def unsorted(root: Path) -> tuple[Files, dict[str, list[str]]]:
+    """All images in a folder and below it, as of one class, and the paths of files that are none, by the reason."""
     found, strangers = [], []
     for entry in _visible(root):
         key = _key(root, entry)
@@ -141,7 +141,7 @@ def unsorted(root: Path) -> tuple[Files, list[str]]:
         tuple(os.fsdecode(key) for key, _, _ in found),
         tuple(stamp for _, stamp, _ in found),
         {i: reason for i, (_, _, reason) in enumerate(found) if reason},
-    ), strangers
+    ), _by_reason(strangers, [])
 
 
 def _parts(root: Path) -> tuple[Path, Path | None]:

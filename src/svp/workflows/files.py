@@ -27,7 +27,7 @@ _HISTORY = "svp-session-history"  # the first line of a history says so, and wit
 
 def write_question(session: "Session", batch: Batch, path: Path, format: str | None) -> None:
     """SettingError for a place among the photos, where it would be read as a part of them."""
-    root = Path(session.config.dataset)
+    root = Path(session.config.dataset).expanduser()
     if root.is_dir() and path.resolve().is_relative_to(root.resolve()):
         raise SettingError(f"{path} lies inside the data ({root}), and would be part of it; give a place outside")
     write(path, _items(session, batch), session.classes, format)
@@ -128,7 +128,7 @@ def _lines(path: Path) -> Iterator[Any]:
 def _items(session: "Session", batch: Batch) -> list[Asked]:
     ids = batch.ids.tolist()
     known, texts, guesses = _keys(session, ids), _texts(session, ids), session.guesses(batch.ids)
-    root = Path(session.config.dataset)
+    root = Path(session.config.dataset).expanduser()
     scores = [None] * len(ids) if batch.scores is None else batch.scores.tolist()
     items = []
     for id_, score in zip(ids, scores, strict=True):

@@ -16,7 +16,7 @@ from svp.files import Json, read_array
 from svp.labels import WORDS, LabelStore, Rule
 from svp.learners import check_device, trial
 from svp.runs import DONE, check_files
-from svp.select import Rank, find_method, select
+from svp.select import select
 from svp.workflows.features import stand_in
 from svp.workflows.outcomes import Ranked, Show
 from svp.workflows.pool import distinct, vectors_of
@@ -27,7 +27,8 @@ _SPARE = 5  # times as many as are wanted are looked at for near-duplicates
 def prepared(folder: Path, config: SessionConfig, dataset: Dataset | None, show: Show) -> tuple[SessionConfig, Dataset]:
     """The settings with the classes written out, and the data; refuses what could not end well before anything is made."""
     if dataset is None:
-        if Path(config.dataset).is_dir() and folder.resolve().is_relative_to(Path(config.dataset).resolve()):
+        root = Path(config.dataset).expanduser()
+        if root.is_dir() and folder.resolve().is_relative_to(root.resolve()):
             raise StorageError(
                 f"{folder} lies inside the data ({config.dataset}); choose another folder for the session"
             )
@@ -51,12 +52,6 @@ def refuse_words(names: Sequence[str]) -> None:
     """SettingError for a class that is called like another answer."""
     if taken := [name for name in names if name.casefold() in WORDS]:
         raise SettingError(f"{taken[0]!r} is an answer already ({', '.join(WORDS)}); give the class another name")
-
-
-def ranks(config: RunConfig) -> bool:
-    """Are the highest scores all there is to the method's choice?"""
-    row = find_method(config.method)[1]
-    return isinstance(row, Rank) and row.sampler is None
 
 
 def best(

@@ -23,8 +23,8 @@ from svp.workflows import files
 from svp.workflows.begin import settled
 from svp.workflows.check import check_arguments, check_needs, refuse_options
 from svp.workflows.features import Features
-from svp.workflows.outcomes import Fitted, Ranked, Show, silent
-from svp.workflows.people import best, facts_of, guesses, last_scores, prepared, ranks, refuse_words
+from svp.workflows.outcomes import Fitted, Ranked, Show, kind_of, silent
+from svp.workflows.people import best, facts_of, guesses, last_scores, prepared, refuse_words
 from svp.workflows.pool import join
 from svp.workflows.work import Work, model_seed
 
@@ -186,7 +186,7 @@ class Session:
             asks_model = find_method(self.config.method)[1].asks_model
             if len(np.unique(labels)) < 2 or not asks_model or not len(self._unasked()):
                 return False
-            if ranks(self.config):
+            if self._ranks:
                 self._ranked(ids, labels)
             else:
                 self._fit(len(self._store.rounds()), ids, labels, self.config.proxy.seeds)
@@ -223,7 +223,7 @@ class Session:
             chosen, origin = pool[:0], "people are divided"
         elif len(np.unique(labels)) < 2:
             chosen, origin = self._start(budget, pool, labels, round_)
-        elif ranks(self.config) and isinstance(self.config, SessionConfig):
+        elif self._ranks and isinstance(self.config, SessionConfig):
             ranked = self._ranked(ids, labels)
             chosen, gains = best(self.config, ranked, pool, budget, self.dataset if self.config.diverse else None)
             origin = self.config.method
@@ -288,7 +288,7 @@ class Session:
         _, row = find_method(self.config.method)
         covers = isinstance(row, Cover)
         # People may ask for another number when they were interrupted.
-        own = f"-{budget}" if isinstance(self.config, SessionConfig) and not ranks(self.config) else ""
+        own = f"-{budget}" if isinstance(self.config, SessionConfig) and not self._ranks else ""
         return self._work.choose(
             f"{self._round_folder(round_, ids, labels)}/selection{own}",
             self._fit(round_, ids, labels, self.config.proxy.seeds) if row.asks_model else [],
@@ -326,6 +326,11 @@ class Session:
 
     # --- with people -------------------------------------------------------------------------------------------------------
 
+    @property
+    def _ranks(self) -> bool:
+        """Are the highest scores all there is to the choice?"""
+        return kind_of(self.config.method) == "rank"
+
     def _ranked(self, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> Ranked:
         """Stage: scores of all that was not asked, by the proxy trained on these labels."""
         return self._chosen(ids, labels, self._unasked(), 1)
@@ -338,7 +343,7 @@ class Session:
         """An answer without a training and without holding the folder; None where there are no scores to answer from."""
         if (open_question := self._store.open_question()) is not None:
             return open_question
-        last = last_scores(self.folder) if ranks(self.config) else None
+        last = last_scores(self.folder) if self._ranks else None
         if last is None:
             return None
         ranked, round_ = Ranked.read(last[0]), len(self._store.rounds())
@@ -358,7 +363,7 @@ class Session:
 
     def guesses(self, ids: NDArray[np.int64]) -> dict[int, tuple[int, float]]:
         """What the last finished proxy takes examples for, with its probability; of those alone that it has scored."""
-        return guesses(self.folder, ids) if ranks(self.config) else {}
+        return guesses(self.folder, ids) if self._ranks else {}
 
     def _ties(self) -> list[int]:
         """On which examples people are divided, as many saying one thing as another."""
