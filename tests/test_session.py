@@ -314,6 +314,16 @@ def test_no_class_is_called_like_an_answer(photos: Path, name: str, capsys: pyte
     assert "is an answer already" in fails(capsys, "classes", "add", "s", name)
 
 
+def test_what_stands_in_the_configuration_is_what_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    """A model's own defaults hold for the target as for the proxy, also when the session is opened again."""
+    Path("t.csv").write_text("text\ngood one\nbad one\n")
+    model = ["--proxy.model", "fasttext", "--target.model", "fasttext"]
+    run(capsys, "new", "s", "--data", "t.csv", "--classes", "good,bad", *model)
+    with Session.open("s") as session:
+        assert session.config.target == session.config.proxy
+        assert session.config.target.epochs == 5
+
+
 # --- while a proxy is trained ---------------------------------------------------------------------------------------------
 
 

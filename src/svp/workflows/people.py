@@ -14,7 +14,7 @@ from svp.errors import SettingError, StorageError
 from svp.evaluate import agreement_of
 from svp.files import Json, read_array
 from svp.labels import WORDS, LabelStore, Rule
-from svp.learners import check_device, trial
+from svp.learners import check_device, settle, trial
 from svp.runs import DONE, check_files
 from svp.select import select
 from svp.workflows.features import stand_in
@@ -39,7 +39,7 @@ def prepared(folder: Path, config: SessionConfig, dataset: Dataset | None, show:
             "say what can be answered, two classes at least: --classes cat,dog (classes = ['cat', 'dog'])"
         )
     refuse_words(classes)
-    config = config.model_copy(update={"classes": classes})
+    config = config.model_copy(update={"classes": classes, "target": settle(config.target)})
     dataset = replace(dataset.without_labels(), classes=classes)
     check_device(config.compute.device, [config.proxy, config.target])
     if config.target.features.source == PREVIOUS:

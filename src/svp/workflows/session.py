@@ -16,7 +16,6 @@ from svp.data.base import Dataset
 from svp.errors import BudgetError, DataError, FolderInUse, LabelError, SettingError
 from svp.files import digest
 from svp.labels import Answer, Batch, Kind, LabelStore, Round, Rule, Undone
-from svp.learners import settle
 from svp.runs import DONE, PARTS, Run
 from svp.select import Cover, Selection, find_method, resolve_budget, select
 from svp.workflows import files
@@ -205,7 +204,7 @@ class Session:
                     f"{len(np.unique(labels))} of {len(self.classes)} classes have labels; the target needs two at least"
                 )
             name = f"final/{self._digest(ids, labels)[:8]}/target"
-            fitted = self._work.train(name, settle(self.config.target), ids, labels, self.config.seed)
+            fitted = self._work.train(name, self.config.target, ids, labels, self.config.seed)
             files.write_labelled(self, self.folder / "labelled.csv")
             rest = np.setdiff1d(self.dataset.ids, ids, assume_unique=True)
             files.write_predicted(self, self.folder / "predicted.csv", fitted, rest)
