@@ -1,5 +1,7 @@
 """The documents are true: every Python example runs, and every command of the README does what it says, on a small slice."""
 
+import csv
+import io
 import re
 import shlex
 from pathlib import Path
@@ -100,6 +102,50 @@ def test_arrays_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert len(list(Path("left").rglob("*.png"))) == 18
 
 
+def people(out: Path) -> None:
+    """They answer what was asked: by the names of the photos, which say what they show."""
+    if out.is_dir():
+        for photo in [path for path in out.iterdir() if path.is_file()]:
+            photo.rename(out / ("cat" if "cat" in photo.name else "dog") / photo.name)
+        return
+    rows = list(csv.DictReader(io.StringIO(out.read_bytes().decode("utf-8-sig"), newline="")))
+    with out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, "label": "cat" if "cat" in row["key"] else "dog"} for row in rows)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/sessions.md"])
+def test_sessions_run(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From unlabelled photos to a model by the page alone, with small nets; people answer between the commands."""
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    Path("photos").mkdir()
+    for i in range(60):
+        shade = 150 if i % 2 else 0
+        Image.fromarray((rng.integers(0, 90, (8, 8, 3)) + shade).astype(np.uint8)).save(
+            Path("photos") / f"{'cat' if i % 2 else 'dog'}{i}.png"
+        )
+    small = "--image-size 8 --compute.threads 1 --compute.precision fp32"
+    for role in ("proxy", "target"):
+        small += f" --{role}.model preact8 --{role}.width 0.25 --{role}.epochs 1 --{role}.min-steps 40"
+    commands = [line for block in blocks(ROOT / page, "sh") for line in block.splitlines() if "svp session" in line]
+    assert len(commands) >= 6
+    for command in commands:
+        words = shlex.split(re.sub("-n 100", "-n 12", command))[1:]
+        cli.main([*words, *(small.split() if "new" in words else []), "--quiet"])
+        if "--out" in words:
+            people(Path(words[-1]))
+    assert "The target is trained on 24 labels" in capsys.readouterr().out
+    assert len(Path("pets/labelled.csv").read_text().splitlines()) == 25
+    assert len(Path("pets/predicted.csv").read_text().splitlines()) == 37
+    for block in blocks(ROOT / page, "python") if page != "README.md" else ():
+        exec(compile(block, page, "exec"), {})
+
+
 def sections(kind: str) -> dict[str, str]:
     """By name, the text of each section of the page about methods that is made of a row of `kind`."""
     parts = methods_page.PAGE.read_text(encoding="utf-8").split("\n### ")[1:]
@@ -136,7 +182,10 @@ def test_methods_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 COMMANDS = [
-    line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines() if line.startswith("svp ")
+    line
+    for block in blocks(ROOT / "README.md", "sh")
+    for line in block.splitlines()
+    if line.startswith("svp ") and not line.startswith("svp session ")
 ]
 
 
@@ -181,4 +230,12 @@ def test_every_command_has_help_and_an_example(name: str, capsys: pytest.Capture
     cli.main([name, "--help"])
     printed = " ".join(capsys.readouterr().out.split())
     for words in cli.COMMANDS[name]:
+        assert words in printed
+
+
+@pytest.mark.parametrize("name", cli.SESSION)
+def test_every_command_of_a_session_has_help_and_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["session", name, "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    for words in cli.SESSION[name]:
         assert words in printed

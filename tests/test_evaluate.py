@@ -8,6 +8,7 @@ from scipy import stats
 
 from svp.evaluate import (
     Difference,
+    agreement_of,
     better,
     difference,
     macro_f1,
@@ -225,3 +226,17 @@ def test_macro_f1_is_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
 def test_the_majority_is_that_of_the_training_part() -> None:
     assert majority_rate(np.array([2, 2, 0, 1]), np.array([0, 0, 2, 0, 1])) == 0.2
     assert majority_rate(np.array([1, 0, 0, 1]), np.array([0, 1, 1])) == pytest.approx(1 / 3)
+
+
+def test_agreement_is_krippendorffs_alpha() -> None:
+    """His example of four observers and twelve units, in which the nominal alpha is 0.743 (2011, section C)."""
+    seen = ["123321412...", "1233224125.3", ".3332342251.", "12332441251."]
+    votes = [
+        (unit, str(who), int(value)) for who, row in enumerate(seen) for unit, value in enumerate(row) if value != "."
+    ]
+    found = agreement_of(votes)
+    assert found["examples"] == 11
+    assert found["alpha"] == pytest.approx(0.743, abs=5e-4)
+    assert agreement_of([]) == {"examples": 0, "observed": None, "alpha": None}
+    assert agreement_of([(0, "a", 1), (0, "b", 1)]) == {"examples": 1, "observed": 1.0, "alpha": None}
+    assert agreement_of([(0, "a", 1), (0, "b", 1), (1, "a", 2), (1, "b", 2)])["alpha"] == 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from svp.adviser import Advice, advise
-    from svp.config import ActiveConfig, CoresetConfig, RunConfig, TrainConfig
+    from svp.config import ActiveConfig, CoresetConfig, RunConfig, SessionConfig, TrainConfig
     from svp.data import load_dataset
     from svp.data.base import Dataset
     from svp.errors import SvpError
@@ -33,6 +33,7 @@ _WHERE = {
     "RunConfig": "svp.config",
     "Selection": "svp.select",
     "Session": "svp.workflows.session",
+    "SessionConfig": "svp.config",
     "SvpError": "svp.errors",
     "TrainConfig": "svp.config",
     "active": "svp.workflows.active",
@@ -55,6 +56,7 @@ __all__ = [
     "RunConfig",
     "Selection",
     "Session",
+    "SessionConfig",
     "SvpError",
     "TrainConfig",
     "active",

@@ -21,6 +21,10 @@ COMMANDS = {
         "Choose what to label, round by round: the proxy asks, known labels answer in place of people",
         "svp active photos --labelled 100 200 400 --method margin --control random target",
     ),
+    "session": (
+        "Label with people: it asks for those that teach most, is told by files, retrains, and asks again",
+        "svp session new cats --data photos --classes cat,dog",
+    ),
     "select": (
         "Choose from arrays in files, without a dataset or a training",
         "svp select margin --probs probs.npy --budget 10% --out picks.parquet",
@@ -41,6 +45,29 @@ COMMANDS = {
     "list": ("Show what is known: methods, models, datasets, recipes", "svp list methods"),
 }
 
+# The parts of `svp session`, likewise.
+SESSION = {
+    "new": (
+        "Begin a session on a folder of photos or a table of texts",
+        "svp session new cats --data photos --classes cat,dog --method margin",
+    ),
+    "ask": (
+        "Ask for labels: a table to fill in, a folder to sort, or the tasks of a labelling tool",
+        "svp session ask cats -n 200 --out batch.csv",
+    ),
+    "tell": ("Read answers back, a part of them or all", "svp session tell cats batch.csv --who ann"),
+    "status": ("Say how far it is: labels, people, agreement, what is open", "svp session status cats"),
+    "train": ("Train the proxy now, so that the next question is there at once", "svp session train cats"),
+    "undo": ("Take back the last tell", "svp session undo cats --who ann"),
+    "export": ("Write the labelled set, or the whole history", "svp session export cats --out labelled.csv"),
+    "restore": ("Make a session of an exported history", "svp session restore cats history.jsonl"),
+    "finish": (
+        "Train the target on the labels, and write labels and predictions for everything",
+        "svp session finish cats",
+    ),
+}
+_ADD = ("Add classes that nobody thought of before", "svp session classes add cats fox owl")
+
 # Where a command is, if not among the others.
 MODULES = {**dict.fromkeys(("select", "score", "apply"), "array_commands"), "advise": "advise_command"}
 
@@ -58,9 +85,25 @@ def _app() -> "App":
         result_action="return_value",
     )
     for name, (summary, example) in COMMANDS.items():
+        if name == "session":
+            app.command(_session(summary, example))
+            continue
         function = "list_" if name == "list" else name
         module = MODULES.get(name, "commands")
         app.command(f"svp.{module}:{function}", name=name, help=summary, help_epilogue=f"Example: {example}")
+    return app
+
+
+def _session(summary: str, example: str) -> "App":
+    """`svp session`, a command of commands."""
+    from cyclopts import App
+
+    app = App(name="session", help=summary, help_epilogue=f"Example: {example}", help_format="plaintext")
+    for name, (about, of_it) in SESSION.items():
+        app.command(f"svp.session_commands:{name}", name=name, help=about, help_epilogue=f"Example: {of_it}")
+    classes = App(name="classes", help=_ADD[0], help_epilogue=f"Example: {_ADD[1]}", help_format="plaintext")
+    classes.command("svp.session_commands:add", name="add", help=_ADD[0], help_epilogue=f"Example: {_ADD[1]}")
+    app.command(classes)
     return app
 
 

@@ -5,7 +5,7 @@ import sys
 import time
 import tomllib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -34,10 +34,12 @@ SPELLED: dict[Any, Any] = {
 }
 
 
-def flags_of(config: type[Config], defaults: Config | None = None) -> type[BaseModel]:
+def flags_of(config: type[Config], defaults: Config | None = None, without: Collection[str] = ()) -> type[BaseModel]:
     """The settings of `config` as flags that may all be left out; help shows the defaults, which stay with `config`."""
     fields: dict[str, Any] = {}
     for name, info in config.model_fields.items():
+        if name in without:
+            continue
         default = getattr(defaults, name) if defaults is not None else info.default
         kind: Any = info.annotation
         if isinstance(kind, type) and issubclass(kind, Config):

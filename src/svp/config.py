@@ -374,6 +374,48 @@ class ActiveConfig(RunConfig):
         return self
 
 
+class SessionConfig(RunConfig):
+    """A labelling effort with people."""
+
+    workflow: ClassVar[str] = "session"
+
+    # Of a few hundred labels an epoch is a handful of steps.
+    proxy: TrainConfig = TrainConfig(model="preact8", epochs=15, batch_size=32, min_steps=400)
+    target: TrainConfig = TrainConfig(model="preact20", epochs=40, batch_size=32, min_steps=1200)
+    on_error: Literal["refuse", "skip"] = Field(
+        "skip", description="what an unreadable example leads to; what is left out is reported"
+    )
+    classes: tuple[str, ...] = Field((), description="what can be answered, such as cat dog; more can be added later")
+    start: Literal["auto", "random", "typiclust", "k_center"] = Field(
+        "auto",
+        description="how the first examples are chosen, before two classes have labels; auto: typiclust where the proxy sees "
+        "frozen features, else random",
+    )
+    diverse: bool = Field(
+        True, description="skip near-duplicates within a question, where the method takes the highest scores"
+    )
+    rule: Literal["majority", "latest"] = Field(
+        "majority",
+        description="the label of several people's answers: of the most (ties are asked again), or the latest",
+    )
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _classes_by_commas(cls, classes: Any) -> Any:
+        """cat,dog is what most people write."""
+        words = [classes] if isinstance(classes, str) else classes
+        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+            return classes
+        return [part.strip() for word in words for part in word.split(",") if part.strip()]
+
+    @field_validator("seeds")
+    @classmethod
+    def _one_seed(cls, seeds: int) -> int:
+        if seeds != 1:
+            raise ValueError("people label once; give 1")
+        return seeds
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file, or a DataError that says what is wrong with it."""
     try:

@@ -10,7 +10,8 @@
     ├── TrainingError        training cannot go on (diverged, no examples of a class)
     ├── LabelError           an answer that does not fit its question, or contradicts an earlier one
     ├── RunChanged           a run folder was made with another configuration, dataset or code
-    ├── StorageError         the folder cannot be written (full, read-only, in use by another process)
+    ├── StorageError         the folder cannot be written (full, read-only)
+    │   └── FolderInUse      another process works in it
     └── WorkerError          a process that worked for this one died, or raised what has no name here
 
 The command line prints the message on one line and exits with status 1; a SvpWarning it prints likewise, and goes on.
@@ -18,6 +19,7 @@ The command line prints the message on one line and exits with status 1; a SvpWa
 
 import difflib
 import importlib
+import textwrap
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -76,6 +78,10 @@ class StorageError(SvpError):
     """A folder cannot be written: full, read-only, or in use by another process."""
 
 
+class FolderInUse(StorageError):
+    """Another process works in this folder."""
+
+
 class WorkerError(SvpError):
     """A process that worked for this one died, or raised what has no name here."""
 
@@ -84,6 +90,11 @@ def one_line(error: BaseException) -> str:
     """What went wrong in code that is not ours: "ValueError: its message", on one line."""
     reason = " ".join(str(error).split())
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
+def shortened(message: object) -> str:
+    """What somebody else's code says, on one line of at most 100 characters."""
+    return textwrap.shorten(str(message), 100, placeholder=" ...")
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -1,5 +1,6 @@
 """What was reached, and what the numbers can carry: differences between arms that share seeds and test rows."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -110,3 +111,25 @@ def majority_rate(train_labels: NDArray[np.int64], test_labels: NDArray[np.int64
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and standard deviation (None for a single value)."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def agreement_of(votes: Sequence[tuple[int, str, int]]) -> dict[str, float | int | None]:
+    """How far people agree: (example, who, what) each, one vote a person and example.
+
+    examples  on how many examples two people or more have voted
+    observed  share of the pairs of votes on one example that are the same, each example counting by its number of people
+    alpha     Krippendorff's alpha for names (2011, "Computing Krippendorff's alpha-reliability"): 1 where all agree, 0 where they
+              do as chance would; None where there is nothing to compare, or everybody always said the same
+    """
+    by_example: dict[int, Counter[int]] = {}
+    for example, _, what in votes:
+        by_example.setdefault(example, Counter())[what] += 1
+    shared = [said for said in by_example.values() if said.total() > 1]
+    if not shared:
+        return {"examples": 0, "observed": None, "alpha": None}
+    total: Counter[int] = sum(shared, Counter())
+    n = total.total()
+    same = sum(sum(k * (k - 1) for k in said.values()) / (said.total() - 1) for said in shared)
+    by_chance = sum(k * (k - 1) for k in total.values()) / (n - 1)
+    alpha = None if by_chance == n else 1 - (n - same) / (n - by_chance)
+    return {"examples": len(shared), "observed": same / n, "alpha": alpha}

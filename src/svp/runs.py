@@ -12,14 +12,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from svp.config import BY_CONTENT, CHANGES_NOTHING, RunConfig, changes
 from svp.data.base import Dataset, printable
-from svp.errors import DataError, RunChanged, StorageError
+from svp.errors import DataError, FolderInUse, RunChanged, StorageError
 from svp.files import ELSEWHERE, Json, make_folder, read_record, storage_errors, sweep, write_bytes, write_json
 from svp.provenance import code_digest, contents, environment, surroundings
 
@@ -124,9 +125,11 @@ class Run:
         may_vary: Sequence[str] = (),
         reuse: Sequence[Path] = (),
         accept_code_change: bool = False,
+        may_grow: bool = False,
     ) -> Self:
         """Make a run folder, or take up an interrupted one.
 
+        may_grow  the dataset may be another than it was: whoever calls looks after its examples one by one
         may_vary  settings that say which of the arms are wanted now (such as "control"): what is there stays, what is not is made
         reuse     other run folders: stages made from exactly the same things are linked from there, not run again
         Raises RunChanged with every setting that differs, StorageError if the folder is in use or cannot be written. A folder in
@@ -143,7 +146,7 @@ class Run:
         make_folder(folder)
         run._take_lock()
         try:
-            run._check_settings(config, dataset, may_vary)
+            run._check_settings(config, dataset, may_vary, may_grow)
             sweep(folder)
         except BaseException:
             run.close()
@@ -151,13 +154,17 @@ class Run:
         write_bytes(folder / "config.toml", config.to_toml().encode())
         return run
 
-    def _check_settings(self, config: RunConfig, dataset: Dataset, may_vary: Sequence[str]) -> None:
+    def _check_settings(self, config: RunConfig, dataset: Dataset, may_vary: Sequence[str], may_grow: bool) -> None:
         path = self.folder / "environment.json"
         settings = config.flat()
         files = contents(settings)
         now = {"format": FORMAT, **environment(dataset), **({"contents": files} if files else {})}
         if not path.exists():
             leftovers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
+            if may_grow:  # what a session is restored from
+                leftovers = [
+                    name for name in leftovers if name != "config.toml" and not name.startswith("labels.sqlite")
+                ]
             if leftovers:
                 raise StorageError(f"{self.folder} holds other files ({', '.join(sorted(leftovers)[:3])}); {ELSEWHERE}")
             write_json(path, {**now, "settings": settings})
@@ -171,7 +178,7 @@ class Run:
         changed = changes(
             {**_drop(before["settings"], free), **before.get("contents", {})}, {**_drop(settings, free), **files}
         )
-        if before["dataset"]["fingerprint"] != dataset.fingerprint:
+        if not may_grow and before["dataset"]["fingerprint"] != dataset.fingerprint:
             changed.append(f"the content of dataset {dataset.name} is another (fingerprint {dataset.fingerprint[:12]})")
         moved = changes(surroundings(before), surroundings(now))
         if (changed or (moved and not self._accept_code_change)) and not self._holds_work():
@@ -215,7 +222,7 @@ class Run:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.close()
-            raise StorageError(f"{self.folder} is in use by another process; wait for it, or {ELSEWHERE}") from None
+            raise FolderInUse(f"{self.folder} is in use by another process; wait for it, or {ELSEWHERE}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -228,6 +235,18 @@ class Run:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Work in this folder alone, for as long as that takes. Raises FolderInUse where another process does."""
+        if self._lock is not None:
+            yield
+            return
+        self._take_lock()
+        try:
+            yield
+        finally:
+            self.close()
 
     @property
     def environment(self) -> Json:

@@ -125,6 +125,25 @@ def listing(root: Path) -> tuple[str, ...]:
     return tuple(os.fsdecode(key) for key in found)
 
 
+def unsorted(root: Path) -> tuple[Files, dict[str, list[str]]]:
+    """All images in a folder and below it, as of one class, and the paths of files that are none, by the reason."""
+    found, strangers = [], []
+    for entry in _visible(root):
+        key = _key(root, entry)
+        if _is_image(entry.name):
+            found.append((os.fsencode(key), *_state(key, entry)))
+        elif entry.name.lower() not in _LITTER:
+            strangers.append(key)
+    found.sort()
+    return Files(
+        np.arange(len(found)),
+        np.zeros(len(found), np.int64),
+        tuple(os.fsdecode(key) for key, _, _ in found),
+        tuple(stamp for _, stamp, _ in found),
+        {i: reason for i, (_, _, reason) in enumerate(found) if reason},
+    ), _by_reason(strangers, [])
+
+
 def _parts(root: Path) -> tuple[Path, Path | None]:
     """The folders of the training and of the test part: folders in `train/` make it a part, not a class."""
     parts = {name: _spelled(root, name) for name in ("train", *TEST_FOLDERS)}

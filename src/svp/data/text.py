@@ -78,7 +78,7 @@ def load(
             f"encoding (--encoding) is {encoding!r}, which Python does not know; give utf-8, latin-1, cp1252, utf-16 ..."
         ) from None
     texts = (text_column,) if isinstance(text_column, str) else tuple(text_column)
-    train, tests = divided(source, (_kind_of(source),))
+    train, tests = divided(source, (kind_of(source),))
     columns, names = _columns(train[0], texts, label_column, encoding)
     tests = [part for part in tests if columns.label in _names(part[0], columns)]
     return _dataset(
@@ -158,7 +158,7 @@ def _holds_texts(file: Path, given: dict[str, Any]) -> bool:
 # --- columns -------------------------------------------------------------------------------------------------------------
 
 
-def _kind_of(source: Path) -> str:
+def kind_of(source: Path) -> str:
     """The suffix that the files of a source share."""
     files = [file for file in source.rglob("*") if file.is_file()] if source.is_dir() else [source]
     kinds = sorted({file.suffix.lower() for file in files} & set(SUFFIXES))
@@ -189,6 +189,16 @@ def _columns(
     if label in texts:
         raise SettingError(f"{file}: column {label!r} is named for labels and for texts; name another")
     return Columns(label, texts, encoding=encoding), _named(file, label)
+
+
+def columns_of_texts(file: Path, texts: tuple[str, ...], encoding: str) -> Columns:
+    """The columns of texts alone; a file of one column needs no name for it."""
+    names = names_of(file, encoding)
+    if not texts and len(names) == 1:
+        texts = (names[0],)
+    return Columns(
+        "", tuple(_column(file, names, text, TEXTS, "texts", set()) for text in texts or (None,)), encoding=encoding
+    )
 
 
 def _column(file: Path, names: list[str], given: str | None, usual: Sequence[str], what: str, others: set[str]) -> str:

@@ -31,7 +31,7 @@ NO_STRING = "whose text or label is neither text nor a number"
 class Columns:
     """How the rows of a file are read.
 
-    label, texts      names of columns; numbers from 1 where the file has no header
+    label, texts      names of columns; numbers from 1 where the file has no header. No label: rows need none
     header            whether the first row of a .csv or .tsv names them
     encoding          of .csv, .tsv and .jsonl
     newline_as_words  the two characters \\n stand for a line break
@@ -44,9 +44,22 @@ class Columns:
     newline_as_words: bool = False
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return (self.label, *self.texts) if self.label else self.texts
+
+    def block(self, rows: NDArray[np.int64], values: list[Any]) -> "Block":
+        """Rows with the values of the named columns; where no column is one of labels, all have the same."""
+        if self.label:
+            return Block(rows, values[0], values[1:])
+        import pyarrow as pa
+
+        return Block(rows, pa.array(["-"] * len(rows), pa.string()), values)
+
+    @property
     def wanted(self) -> list[str]:
-        """The label's column, then those of the texts, as pyarrow calls them."""
-        names = (self.label, *self.texts)
+        """The label's column, if there is one, then those of the texts, as pyarrow calls them."""
+        names = self.named
         return [name if self.header else f"f{int(name) - 1}" for name in names]
 
 
@@ -215,8 +228,7 @@ def _csv_blocks(
             # What was skipped is known for this block and further, because parsing is ahead of what is given.
             rows = _numbered(row, batch.num_rows, [number for number, _ in skipped if number >= row])
             row = int(rows[-1]) + 1 if len(rows) else row
-            label, *texts = (batch.column(name) for name in columns.wanted)
-            yield Block(rows, label, texts)
+            yield columns.block(rows, [batch.column(name) for name in columns.wanted])
             progress(opened.tell() / size)
     for reason in dict.fromkeys(reason for _, reason in skipped):
         problems.add(reason, [number for number, why in skipped if why == reason])
@@ -291,12 +303,13 @@ def _jsonl_blocks(
     values: list[list[str | None]] = []
 
     def block() -> Block:
-        label, *texts = (pa.array(column, pa.string()) for column in zip(*values, strict=True))
-        return Block(np.array(rows, np.int64), label, texts)
+        return columns.block(
+            np.array(rows, np.int64), [pa.array(column, pa.string()) for column in zip(*values, strict=True)]
+        )
 
     given = 0
     for row, (line, n_read) in enumerate(_lines(file, columns.encoding)):
-        found = _fields(line, (columns.label, *columns.texts))
+        found = _fields(line, columns.named)
         if isinstance(found, str):
             problems.add(found, [row])
         else:
@@ -375,9 +388,9 @@ def _parquet_blocks(
     row = 0
     with pq.ParquetFile(file) as opened:
         n = max(1, opened.metadata.num_rows)
-        for batch in opened.iter_batches(_BLOCK_ROWS, columns=[columns.label, *columns.texts]):
-            label, *texts = (_column(file, batch, name) for name in (columns.label, *columns.texts))
-            yield Block(np.arange(row, row + batch.num_rows), label, texts)
+        for batch in opened.iter_batches(_BLOCK_ROWS, columns=list(columns.named)):
+            values = [_column(file, batch, name) for name in columns.named]
+            yield columns.block(np.arange(row, row + batch.num_rows), values)
             row += batch.num_rows
             progress(row / n)
 

@@ -1,0 +1,102 @@
+"""Examples that nobody has labelled: photos in a folder, however they lie there, and texts in tables without labels."""
+
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.config import DataConfig
+from svp.data import decode, load_dataset, text_cache
+from svp.data.base import Dataset, Progress, printable
+from svp.data.cache import silent
+from svp.data.images import unsorted
+from svp.data.photos import dataset_of, some
+from svp.data.shards import divided
+from svp.data.text import columns_of_texts, is_source, kind_of
+from svp.data.texts import Texts
+from svp.errors import DataError, SettingError, SvpWarning
+
+IMAGE_SIZE = 64  # as `images.load` has it
+
+
+def load(config: DataConfig, classes: tuple[str, ...], progress: Progress | None = None) -> Dataset:
+    """The examples that a configuration names, without labels, which are to be some of `classes`.
+
+    A folder of photos: all images in it and below it; keys are their paths. A table of texts, or a folder of such tables: all
+    rows; keys are row numbers, of several files FILE:ROW. Anything else as `svp.load_dataset` reads it, its labels hidden.
+    Errors and costs are those of `svp.load_dataset`.
+    """
+    path = Path(config.dataset).expanduser()
+    given = {"text_column": config.text_column} if config.text_column else {}
+    if path.exists() and is_source(path, given):
+        return _texts(path, config, classes, progress or silent)
+    if path.is_dir() and not any(path.glob("*.parquet")):
+        return _photos(path, config, classes, progress)
+    data = load_dataset(
+        config.dataset,
+        root=config.data,
+        image_size=config.image_size,
+        short_side=config.short_side,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        on_error=config.on_error,
+        cache=config.cache,
+        progress=progress,
+    )
+    return replace(data.without_labels(), classes=classes or data.classes)
+
+
+def _photos(root: Path, config: DataConfig, classes: tuple[str, ...], progress: Progress | None) -> Dataset:
+    if config.text_column or config.image_column or config.data:
+        raise SettingError(f"{root} is a folder of photos; it has no columns, and no other folder of data")
+    files, strangers = unsorted(root)
+    if not len(files.ids):
+        raise DataError(f"{root} has no photos in it; give the folder that holds them")
+
+    def paths(positions: list[int]) -> list[decode.Item]:
+        return [os.path.join(root, files.keys[i]) for i in positions]
+
+    data = dataset_of(
+        root,
+        (files, files.where(np.zeros(len(files.ids), bool))),
+        ("photos",),
+        paths,
+        image_size=config.image_size or IMAGE_SIZE,
+        short_side=config.short_side,
+        on_error=config.on_error,
+        cache=config.cache,
+        progress=progress,
+        strangers=strangers,
+    )
+    return replace(data, labels=None, classes=classes)
+
+
+def _texts(source: Path, config: DataConfig, classes: tuple[str, ...], progress: Progress) -> Dataset:
+    if config.image_size or config.image_column or config.data:
+        raise SettingError(f"{source} holds texts; image_size, image_column and data mean nothing here")
+    files, _ = divided(source, (kind_of(source),))
+    columns = columns_of_texts(files[0], config.text_column, config.encoding)
+    found = text_cache.read(source, files, columns, cache=config.cache, progress=progress)
+    texts = Texts([one.arrow for one in found])
+    names = [printable(file.relative_to(source).as_posix() if file != source else file.name) for file in files]
+    problems = [line for name, one in zip(names, found, strict=True) for line in one.problems.lines(name)]
+    if problems and config.on_error == "refuse":
+        raise DataError(
+            f"{source}: rows cannot be used: {some(problems)}; repair or remove them, or leave them out with on_error='skip' "
+            "(--on-error skip)"
+        )
+    if not len(texts):
+        raise DataError(f"{source}: no row can be used: {some(problems) or 'there is none'}")
+    if problems:
+        warnings.warn(f"{source}: rows left out: {some(problems)}", SvpWarning, stacklevel=3)
+    rows = [Texts([one.arrow]).column("row") for one in found]
+    starts = np.cumsum([0, *(one.n_rows for one in found)])
+    ids = np.concatenate([start + row for start, row in zip(starts[:-1], rows, strict=True)])
+    keys = tuple(f"{name}:{row}" for name, of in zip(names, rows, strict=True) for row in of.tolist())
+    name = printable(source.resolve().stem if source.is_file() else source.resolve().name)
+    inputs = cast(NDArray[Any], texts)  # to whoever reads it, it is such an array
+    return Dataset(name, inputs, None, classes, ids, keys if len(files) > 1 else None, problems=tuple(problems))

@@ -1,0 +1,183 @@
+"""The label store in SQL: tables, kinds of events, and the questions that `labels.py` puts to them."""
+
+from svp.sealed import Verb, only_grows
+
+_TABLES = """
+CREATE TABLE classes (
+    number   INTEGER PRIMARY KEY,
+    name     TEXT NOT NULL UNIQUE,
+    event    INTEGER NOT NULL REFERENCES events DEFERRABLE INITIALLY DEFERRED
+);
+CREATE TABLE questions (
+    event    INTEGER PRIMARY KEY REFERENCES events DEFERRABLE INITIALLY DEFERRED,
+    round    INTEGER NOT NULL,
+    origin   TEXT NOT NULL
+);
+CREATE TABLE asked (
+    question INTEGER NOT NULL REFERENCES questions,
+    rank     INTEGER NOT NULL,
+    id       INTEGER NOT NULL,
+    score    REAL,
+    PRIMARY KEY (question, rank),
+    UNIQUE (id, question)
+) WITHOUT ROWID;
+CREATE TABLE answers (
+    answer   INTEGER PRIMARY KEY,
+    event    INTEGER NOT NULL REFERENCES events DEFERRABLE INITIALLY DEFERRED,
+    question INTEGER NOT NULL,
+    id       INTEGER NOT NULL,
+    who      TEXT NOT NULL,
+    kind     TEXT NOT NULL,
+    label    INTEGER REFERENCES classes,
+    at       TEXT NOT NULL,
+    CHECK ((kind = 'label') = (label IS NOT NULL)),
+    FOREIGN KEY (id, question) REFERENCES asked (id, question)
+);
+CREATE INDEX answers_by_event ON answers (event);
+""" + only_grows("classes", "questions", "asked", "answers")
+
+_OF_PEOPLE = """
+CREATE INDEX answers_by_person ON answers (id, who, answer);
+CREATE TABLE undos (
+    event    INTEGER PRIMARY KEY REFERENCES events DEFERRABLE INITIALLY DEFERRED,
+    undone   INTEGER NOT NULL UNIQUE REFERENCES events
+);
+CREATE TABLE examples (
+    id       INTEGER PRIMARY KEY,
+    key      TEXT NOT NULL UNIQUE,
+    print    TEXT NOT NULL,
+    event    INTEGER NOT NULL REFERENCES events DEFERRABLE INITIALLY DEFERRED
+);
+CREATE INDEX examples_by_event ON examples (event);
+CREATE TABLE states (
+    entry    INTEGER PRIMARY KEY,
+    id       INTEGER NOT NULL REFERENCES examples,
+    state    TEXT NOT NULL,
+    event    INTEGER NOT NULL REFERENCES events DEFERRABLE INITIALLY DEFERRED
+);
+CREATE INDEX states_by_event ON states (event);
+""" + only_grows("undos", "examples", "states")
+
+_CLASSES = Verb(
+    ("number", "name"),
+    "SELECT number, name FROM classes WHERE event = ?1 ORDER BY number",
+    ("INSERT INTO classes VALUES (:number, :name, :event)",),
+)
+ANSWER = ("question", "id", "who", "kind", "label", "at")
+
+
+SCHEMA = {1: _TABLES, 2: _OF_PEOPLE}  # by the format that they came with
+
+VERBS = {
+    "create": _CLASSES,
+    "classes": _CLASSES,
+    "ask": Verb(
+        ("round", "origin", "id", "score"),
+        "SELECT round, origin, id, score FROM questions JOIN asked ON question = event WHERE event = ?1 ORDER BY rank",
+        (
+            "INSERT OR IGNORE INTO questions VALUES (:event, :round, :origin)",
+            "INSERT INTO asked VALUES (:event, :rank, :id, :score)",
+        ),
+    ),
+    "tell": Verb(
+        ANSWER,
+        f"SELECT {', '.join(ANSWER)} FROM answers WHERE event = ?1 ORDER BY answer",
+        ("INSERT INTO answers VALUES (NULL, :event, :question, :id, :who, :kind, :label, :at)",),
+    ),
+    "undo": Verb(
+        ("undone", *ANSWER),
+        f"""SELECT undone, {", ".join(ANSWER)} FROM undos LEFT JOIN answers ON answers.event = ?1
+            WHERE undos.event = ?1 ORDER BY answer""",
+        (
+            "INSERT OR IGNORE INTO undos VALUES (:event, :undone)",
+            """INSERT INTO answers SELECT NULL, :event, :question, :id, :who, :kind, :label, :at
+               WHERE :id IS NOT NULL""",
+        ),
+    ),
+    "pool": Verb(
+        ("state", "id", "key", "print"),
+        """SELECT 'new' AS state, id, key, print FROM examples WHERE event = ?1
+           UNION ALL SELECT state, id, NULL, NULL FROM states WHERE event = ?1 ORDER BY id, state""",
+        (
+            "INSERT INTO examples SELECT :id, :key, :print, :event WHERE :state = 'new'",
+            "INSERT INTO states SELECT NULL, :id, :state, :event WHERE :state <> 'new'",
+        ),
+    ),
+}
+
+# --- questions ----------------------------------------------------------------------------------------------------
+
+# An answer row that still holds: of that person about that example none came later, and it was not withdrawn.
+_HOLDS = """EXISTS (SELECT 1 FROM answers AS a WHERE a.id = asked.id AND a.kind <> 'withdrawn' {since} AND NOT EXISTS (
+    SELECT 1 FROM answers AS b WHERE b.id = a.id AND b.who = a.who AND b.answer > a.answer))"""
+_ANSWERED = _HOLDS.format(since="")
+_ANSWERED_SINCE = _HOLDS.format(since="AND a.event > asked.question")
+
+EARLIER = f"SELECT round, {_ANSWERED} FROM asked JOIN questions ON event = question WHERE id = ? LIMIT 1"
+
+SAID = "SELECT kind, label FROM answers WHERE id = ? AND who = ? ORDER BY answer DESC LIMIT 1"
+
+STATES = "SELECT id, state FROM (SELECT id, state, max(entry) FROM states GROUP BY id)"
+
+# Who cannot be looked at cannot be labelled.
+_HERE = f"id NOT IN (SELECT id FROM ({STATES}) WHERE state <> 'here')"
+
+OPEN = f"""
+SELECT round, origin, id, score, at FROM asked JOIN questions ON questions.event = question JOIN events USING (event)
+WHERE question = (SELECT question FROM asked WHERE NOT {_ANSWERED} AND {_HERE} ORDER BY question LIMIT 1)
+AND NOT {_ANSWERED_SINCE} AND {_HERE} ORDER BY rank"""
+
+LAST_TELL = """
+SELECT event, at FROM events WHERE verb = 'tell' AND event NOT IN (SELECT undone FROM undos)
+AND (:who IS NULL OR EXISTS (SELECT 1 FROM answers WHERE answers.event = events.event AND who = :who))
+ORDER BY event DESC LIMIT 1"""
+
+# The answers of a tell that hold: of that person about that example no later tell holds, and within it this row is the last.
+TOLD = """
+SELECT question, id, who FROM answers AS a WHERE event = ? AND NOT EXISTS (
+    SELECT 1 FROM answers AS b JOIN events USING (event) WHERE b.id = a.id AND b.who = a.who AND b.answer > a.answer
+    AND verb = 'tell' AND b.event NOT IN (SELECT undone FROM undos)) ORDER BY answer"""
+
+# What a person said before an event, as far as it was not taken back.
+SAID_BEFORE = """
+SELECT kind, label FROM answers JOIN events USING (event) WHERE id = ? AND who = ? AND event < ?
+AND verb = 'tell' AND event NOT IN (SELECT undone FROM undos) ORDER BY answer DESC LIMIT 1"""
+
+# Each person's answer about each example: SQLite takes the other columns from the row of the maximum.
+ALL_SAID = """
+SELECT * FROM (SELECT id, who, kind, label, at, max(answer) AS answer FROM answers GROUP BY id, who)
+WHERE kind <> 'withdrawn' ORDER BY id, answer"""
+
+# What each rule takes the label of the most of.
+WEIGHT = {"majority": "count(*)", "latest": "max(answer)"}
+
+STANDINGS = f"""
+WITH said AS (
+    SELECT id, CASE WHEN kind IN ('skip', 'unsure') THEN 'open' ELSE kind END AS kind, label, answer FROM ({ALL_SAID})),
+votes AS (
+    SELECT id, kind, label, CASE kind WHEN 'open' THEN 0 ELSE {{weight}} END AS weight,
+        CASE kind WHEN 'open' THEN 0 ELSE count(*) END AS people
+    FROM said GROUP BY id, kind, label),
+ranked AS (
+    SELECT id, kind, label, weight, max(weight) OVER here AS best, sum(people) OVER here AS people
+    FROM votes WINDOW here AS (PARTITION BY id))
+SELECT id, CASE WHEN count(*) > 1 THEN 'tie' ELSE kind END, CASE WHEN count(*) = 1 THEN label END, people
+FROM ranked WHERE weight = best GROUP BY id ORDER BY id"""
+
+UP_TO = "SELECT DISTINCT id FROM asked JOIN questions ON event = question WHERE round <= ?"
+
+ROUNDS = f"""
+WITH firsts AS (
+    SELECT question, CASE WHEN {_ANSWERED_SINCE} THEN (
+        SELECT min(event) FROM answers
+        WHERE answers.id = asked.id AND answers.event > asked.question AND kind <> 'withdrawn') END AS first
+    FROM asked),
+counts AS (
+    SELECT question, count(*) AS asked, count(first) AS answered, max(first) AS last FROM firsts GROUP BY question)
+SELECT round, asked, answered, origin, began.at, CASE WHEN asked = answered THEN ended.at END
+FROM counts JOIN questions ON questions.event = question JOIN events AS began ON began.event = question
+LEFT JOIN events AS ended ON ended.event = last ORDER BY question"""
+
+EXAMPLES = f"""
+SELECT examples.id, key, print, coalesce(state, 'here') FROM examples LEFT JOIN ({STATES}) AS now ON now.id = examples.id
+ORDER BY examples.id"""

@@ -1,0 +1,317 @@
+"""A file of events that only grows: one SQLite database, each change a transaction, all changes sealed.
+
+Nothing is updated or deleted (triggers refuse it). A change that has returned is on the disk; one that was interrupted has left
+nothing. Several processes may use one file at once.
+
+An event's seal is the SHA-256 of the seal before it and of the event's own rows, as JSON. `open` checks the whole chain, so a
+file whose contents have changed is refused, also where SQLite itself sees nothing wrong. The file is in WAL mode: while it is
+open the newest changes are in `NAME-wal` beside it, and a copy needs both; the last process to close it folds them into one.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from svp.errors import DataError, StorageError, shortened
+
+BUSY_SECONDS = 30.0  # how long one process waits for another's transaction, of milliseconds
+
+_EVENTS = """
+CREATE TABLE events (
+    event    INTEGER PRIMARY KEY,
+    verb     TEXT NOT NULL,
+    at       TEXT NOT NULL,
+    seal     TEXT NOT NULL
+);
+"""
+
+_NEXT_STEP = {
+    sqlite3.SQLITE_FULL: "is on a full disk; free some space and repeat the command (what was stored before is intact)",
+    sqlite3.SQLITE_BUSY: "is in use by another process; repeat the command when that one has finished",
+    sqlite3.SQLITE_READONLY: "cannot be written; allow writing to the file and its folder, or copy them elsewhere",
+    sqlite3.SQLITE_PERM: "cannot be written; allow writing to the file and its folder, or copy them elsewhere",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened; check that it is a file, and that its folder may be written",
+    sqlite3.SQLITE_IOERR: "cannot be read or written; check the disk and repeat the command",
+    sqlite3.SQLITE_CORRUPT: "is damaged; put back a copy of it",
+    sqlite3.SQLITE_NOTADB: "is damaged or is not a label store; put back a copy of it, or name another file",
+}
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One kind of event: the columns of its rows, how they are read and how they are written.
+
+    select   of the rows of event ?1, in order: what its seal covers
+    inserts  run in turn for each row; they know the columns by name, and :event and :rank (the row's number)
+    """
+
+    columns: tuple[str, ...]
+    select: str
+    inserts: tuple[str, ...]
+
+
+class SealedFile:
+    """What all such files share. One object belongs to one thread.
+
+    WHAT         what messages call it
+    APPLICATION  number in the file's header
+    FORMAT       raised when an older svp could no longer read what is written
+    SCHEMA       tables by the format that they came with
+    VERBS        kinds of events
+    All methods raise StorageError where the file cannot be read or written.
+    """
+
+    WHAT: ClassVar[str]
+    APPLICATION: ClassVar[int]
+    FORMAT: ClassVar[int]
+    SCHEMA: ClassVar[Mapping[int, str]]
+    VERBS: ClassVar[Mapping[str, Verb]]
+
+    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+        self.path = path
+        self._open_db: sqlite3.Connection | None = db
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._open_db is None:
+            raise StorageError(f"{self.path} is closed; open it again")
+        return self._open_db
+
+    @classmethod
+    def _make(cls, path: Path, events: Iterable[Mapping[str, Any]]) -> Self:
+        """A new file with these first events; it appears complete or not at all.
+
+        events  verb and rows (by the names of its columns); with at and seal, as `events` gives them, these must come out again
+        """
+        try:
+            with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+                draft = Path(folder) / path.name
+                # Not yet in WAL mode: there the file is whole only once `close` has folded the log into it, and on a full
+                # disk `close` fails without a word.
+                with _named(path), closing(_connect(draft, "rwc")) as db:
+                    db.executescript(_EVENTS + "".join(cls.SCHEMA.values()) + only_grows("events"))
+                    db.execute(f"PRAGMA application_id = {cls.APPLICATION}")
+                    db.execute(f"PRAGMA user_version = {cls.FORMAT}")
+                    for event in events:
+                        cls(path, db)._put_again(event)
+                _place(draft, path)
+        except FileExistsError as error:
+            raise StorageError(f"{path} exists; open it, or give another name to a new {cls.WHAT}") from error
+        except OSError as error:
+            reason = error.strerror or error
+            raise StorageError(f"{path} cannot be created ({reason}); check its folder and the space left") from error
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """An existing file, checked as a whole: about 5 microseconds a row.
+
+        Raises StorageError for a file that is missing, damaged, of another kind, or of a newer format.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise StorageError(f"There is no {cls.WHAT} at {path}; create it first, or check the name")
+        with _named(path):
+            db = _connect(path, "rw")
+            try:
+                store = cls(path, db)
+                store._check()
+                db.execute("PRAGMA journal_mode = WAL")
+                store._bring_up_to_date()
+            except BaseException:
+                db.close()
+                raise
+        return store
+
+    def close(self) -> None:
+        """Close the file. Nothing depends on it being called: what was acknowledged is stored."""
+        if self._open_db is not None:
+            self._open_db.close()
+        self._open_db = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Everything that the file holds, event by event: event, verb, at, rows (by the names of their columns), seal."""
+        for event, verb, at, seal in self._read("SELECT event, verb, at, seal FROM events ORDER BY event"):
+            kind = self.VERBS[verb]
+            rows = [dict(zip(kind.columns, row, strict=True)) for row in self._read(kind.select, event)]
+            yield {"event": event, "verb": verb, "at": at, "rows": rows, "seal": seal}
+
+    @contextmanager
+    def _event(self, verb: str, at: str | None = None) -> Iterator[tuple[int, str]]:
+        """One transaction: gives the number and time of a new event, and seals it once the block has stored its rows.
+
+        A block that raises leaves nothing behind; one that stores no rows makes no event.
+        """
+        db, at = self._db, at or utc_now()
+        with _named(self.path):
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                last, seal = db.execute(_LAST).fetchone() or (0, "")
+                event = last + 1
+                yield event, at
+                if rows := db.execute(self.VERBS[verb].select, (event,)).fetchall():
+                    seal = _seal(seal, event, verb, at, rows)
+                    db.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (event, verb, at, seal))
+                db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # after a full disk SQLite may have rolled back by itself
+                    db.execute("ROLLBACK")
+                raise
+
+    def _put(self, verb: str, event: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write the rows of an event, within its transaction."""
+        named = [{**row, "event": event, "rank": rank} for rank, row in enumerate(rows)]
+        for insert in self.VERBS[verb].inserts:
+            self._db.executemany(insert, named)
+
+    def _put_again(self, given: Mapping[str, Any]) -> None:
+        """An event as `events` gave it, or a new one. DataError where it is not as it was."""
+        try:
+            with self._event(given["verb"], given.get("at")) as (event, _):
+                self._put(given["verb"], event, given["rows"])
+            (made,) = self._db.execute("SELECT seal FROM events ORDER BY event DESC LIMIT 1").fetchone()
+            whole = given.get("seal", made) == made
+        except (KeyError, TypeError, AttributeError, sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            whole = False
+        if not whole:
+            number = given.get("event") if isinstance(given, Mapping) else None
+            raise DataError(
+                f"the history is damaged: its event {number} is not as it was written; put back a copy of it"
+            )
+
+    def _read(self, sql: str, *values: Any) -> list[Any]:
+        with _named(self.path):
+            return self._db.execute(sql, values).fetchall()
+
+    def _check(self) -> None:
+        """Refuse a file that is not ours, newer than this code, or not as it was written."""
+        db = self._db
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        version = self._version()
+        if application != self.APPLICATION:
+            raise StorageError(f"{self.path} is not a {self.WHAT}; name another file, or put back a copy of it")
+        if version > self.FORMAT:
+            raise StorageError(
+                f"{self.path} was written by a newer svp (format {version}, this one reads {self.FORMAT}); "
+                f"upgrade with: pip install -U selection-via-proxy"
+            )
+        (verdict,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+        seal = ""
+        for event, verb, at, sealed in db.execute("SELECT event, verb, at, seal FROM events ORDER BY event").fetchall():
+            rows = db.execute(self.VERBS[verb].select, (event,)).fetchall() if verb in self.VERBS else []
+            seal = _seal(seal, event, verb, at, rows)
+            if sealed != seal:
+                verdict = f"change {event} is not as it was written"
+                break
+        if verdict != "ok" or not seal:
+            reason = shortened(verdict) if verdict != "ok" else "it is empty"
+            raise StorageError(f"{self.path} is damaged ({reason}); put back a copy of it")
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    def _bring_up_to_date(self) -> None:
+        """Give an older file the tables that came since; what it holds stays as it is."""
+        if self._version() == self.FORMAT:
+            return
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for number in range(self._version() + 1, self.FORMAT + 1):  # none where another process was first
+                for statement in _statements(self.SCHEMA[number]):
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {self.FORMAT}")
+            db.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+
+
+_LAST = "SELECT event, seal FROM events ORDER BY event DESC LIMIT 1"
+
+
+def only_grows(*tables: str) -> str:
+    """Triggers that refuse any other change of these tables."""
+    return "".join(
+        f"CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table} BEGIN SELECT RAISE(ABORT, '{table} only grows'); END;\n"
+        for table in tables
+        for verb in ("update", "delete")
+    )
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script, one by one: `executescript` would end the transaction."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def utc_now() -> str:
+    """The time of a change: `2026-11-21T10:30:00.123+00:00`."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection without hidden transactions; `mode` is rw (the file exists) or rwc (create it)."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    db = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Put what SQLite says of a file in one line with the next step; errors in how we use SQLite stay as they are."""
+    try:
+        yield
+    except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+        raise
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: SQLite quotes a damaged name in its message
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without the extended part
+        step = _NEXT_STEP.get(code, "cannot be used; if repeating the command does not help, put back a copy of it")
+        raise StorageError(f"{path} {step} ({shortened(error)})") from error
+
+
+def _seal(before: str, event: int, verb: str, at: str, rows: list[Any]) -> str:
+    return hashlib.sha256(json.dumps([before, event, verb, at, rows], default=repr).encode()).hexdigest()
+
+
+def _place(draft: Path, path: Path) -> None:
+    """Give a finished file its name, never over another file, so that it stays after a power cut."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: there, two creators at the same instant are not told apart
+        if path.exists():
+            raise FileExistsError(path) from None
+        os.rename(draft, path)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,355 @@
+"""`svp session`: labelling with people. Each command calls one method of `svp.Session` and says what came of it."""
+
+import getpass
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from svp.commands import Common, configure, flags_of, progress
+from svp.config import SessionConfig
+from svp.errors import SettingError
+from svp.labels import WORDS, Batch
+from svp.workflows.session import Session
+
+# What means nothing here, and what `--data` says.
+SessionFlags = flags_of(
+    SessionConfig, without=("dataset", "data", "seeds", "margin", "test_share", "image_column", "label_column")
+)
+Flag = Annotated[bool, Parameter(negative=())]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Said:
+    """Flags of all these commands.
+
+    Parameters
+    ----------
+    json
+        print what came of it as JSON
+    quiet
+        show no progress
+    """
+
+    json: Flag = False
+    quiet: Flag = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Trains(Said):
+    """Flags of those that may train.
+
+    Parameters
+    ----------
+    accept_code_change
+        go on although the code of svp, or the machine, has changed since; both are recorded
+    """
+
+    accept_code_change: Flag = False
+
+
+def new(
+    folder: Path,
+    /,
+    *,
+    data: str,
+    settings: Annotated[SessionFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+    recipe: str | None = None,
+    said: Trains = Trains(),
+) -> None:
+    """Call `svp.Session.create`.
+
+    Parameters
+    ----------
+    folder
+        where the session will lie: questions, answers and models
+    data
+        a folder of photos (in any folders below), a table of texts (.csv, .tsv, .jsonl, .parquet), a .npz file, or a name from
+        `svp list datasets`
+    recipe
+        a TOML file with settings; flags override it
+    """
+    config = configure(SessionConfig, data, settings, Common(recipe=recipe))
+    with progress(Common(quiet=said.quiet)) as show:
+        session = Session.create(folder, config, accept_code_change=said.accept_code_change, show=show)
+    with session:
+        n, classes = len(session.dataset), list(session.classes)
+    _say(
+        said,
+        {"folder": str(folder), "n": n, "classes": classes},
+        f"{folder}: {n:,} examples, to be told apart as {', '.join(classes)}",
+        f"Next: svp session ask {folder} -n {min(200, n)} --out batch.csv",
+    )
+
+
+def ask(
+    folder: Path,
+    /,
+    *,
+    n: Annotated[str, Parameter(name=("-n", "--n"))] = "100",
+    out: Path | None = None,
+    format: str | None = None,
+    now: Flag = False,
+    said: Trains = Trains(),
+) -> None:
+    """Call `svp.Session.ask`: what is left of the open question, else a new one. It is stored before it is printed.
+
+    Parameters
+    ----------
+    folder
+        of the session
+    n
+        how many: a number or a share (5%)
+    out
+        where to write it: NAME.csv, .jsonl, .parquet, .json (Label Studio), or a folder to sort in; without it, ids and keys are
+        printed
+    format
+        csv, jsonl, parquet, folder, label-studio or prodigy; default: by the name of out
+    now
+        train nothing first: choose by the last finished scores
+    """
+    with _opened(folder, said) as session:
+        before = [r["origin"] for r in session.status()["rounds"]]
+        batch = session.ask(int(n) if n.isdecimal() else n, now=now)
+        if out is not None:
+            session.write(batch, out, format)
+        keys = session.store.keys(batch.ids.tolist())
+        notes = [*_of_the_pool(session), *_of_the_choice(batch, before)]
+        classes = session.classes
+    facts = {
+        "round": batch.round,
+        "origin": batch.origin,
+        "ids": batch.ids.tolist(),
+        "keys": [keys[i] for i in batch.ids.tolist()],
+        "out": None if out is None else str(out),
+        "notes": notes,
+    }
+    if out is None:
+        lines = [f"{i}\t{keys[i]}" for i in batch.ids.tolist()]
+    else:
+        to_do = "move each file into its class folder" if out.is_dir() else "fill in the labels"
+        lines = [
+            f"{len(batch):,} asked (round {batch.round}, {batch.origin}): {out}",
+            f"Now {to_do} ({', '.join([*classes[:20], *WORDS])}); then: svp session tell {folder} {out}",
+        ]
+    _say(said, facts, *notes, *lines)
+
+
+def tell(
+    folder: Path,
+    answers: Path,
+    /,
+    *,
+    who: str | None = None,
+    format: str | None = None,
+    replace: Flag = False,
+    said: Said = Said(),
+) -> None:
+    """Call `svp.Session.tell_file`. Rows without a label are not answered yet; what was told before changes nothing.
+
+    Parameters
+    ----------
+    folder
+        of the session
+    answers
+        the table with its labels, the sorted folder, or what a labelling tool exported
+    who
+        answered, where the file does not say; default: the name you are logged in by
+    format
+        csv, jsonl, parquet, folder, label-studio or prodigy; default: by the name of the file
+    replace
+        where somebody says something else than before, take it; the old answer stays in the history
+    """
+    with _opened(folder, said) as session:
+        new, given = session.tell_file(answers, who=who or getpass.getuser(), format=format, replace=replace)
+        status = session.status()
+    facts = {"new": new, "given": given, "labelled": status["labelled"], "open": status["open"], "ties": status["ties"]}
+    lines = [
+        f"Stored {new:,} new of {given:,} answers; {status['labelled']:,} examples have a label, "
+        f"{status['open']:,} are still asked"
+    ]
+    if status["ties"]:
+        lines.append(f"On {status['ties']:,} people are divided: they are asked again")
+    _say(said, facts, *lines)
+
+
+def status(folder: Path, /, *, said: Said = Said()) -> None:
+    """Call `svp.Session.status`.
+
+    Parameters
+    ----------
+    folder
+        of the session
+    """
+    with _opened(folder, said) as session:
+        facts = session.status()
+    agreement = facts["agreement"]
+    alpha = "" if agreement["alpha"] is None else f", Krippendorff's alpha {agreement['alpha']:.2f}"
+    lines = [
+        f"{facts['labelled']:,} labelled, {facts['unlabelled']:,} not; {facts['open']:,} are asked and not answered",
+        "Classes: " + ", ".join(f"{name} {n:,}" for name, n in facts["per_class"].items()),
+        *(
+            f"{who}: " + ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if n)
+            for who, counts in facts["people"].items()
+        ),
+    ]
+    if agreement["examples"]:
+        lines.append(f"Several people on {agreement['examples']:,}: {agreement['observed']:.0%} the same{alpha}")
+    for name, words in (
+        ("ties", "people are divided on"),
+        ("none", "of none of the classes:"),
+        ("undecided", "skipped or unsure:"),
+    ):
+        if facts[name]:
+            lines.append(f"{words[0].upper()}{words[1:]} {facts[name]:,}")
+    lines += [f"Left out, {word}: {_some(facts[word])}" for word in ("gone", "changed") if facts[word]]
+    lines += [f"Round {r['round']}: {r['answered']:,} of {r['asked']:,} ({r['origin']})" for r in facts["rounds"]]
+    _say(said, facts, *lines)
+
+
+def train(folder: Path, /, *, said: Trains = Trains()) -> None:
+    """Call `svp.Session.train`. While it runs, `ask` answers from the scores before; killed, it goes on where it was.
+
+    Parameters
+    ----------
+    folder
+        of the session
+    """
+    with _opened(folder, said) as session:
+        trained = session.train()
+        labelled = session.status()["labelled"]
+    line = f"The proxy is trained on {labelled:,} labels" if trained else "There is nothing to train yet"
+    _say(said, {"trained": trained, "labelled": labelled}, line)
+
+
+def undo(folder: Path, /, *, who: str | None = None, said: Said = Said()) -> None:
+    """Call `svp.Session.undo`. The history keeps what is taken back.
+
+    Parameters
+    ----------
+    folder
+        of the session
+    who
+        the last tell of this person, not of anybody
+    """
+    with _opened(folder, said) as session:
+        undone = session.undo(who)
+    people = ", ".join(undone.who) or "nobody"
+    _say(
+        said,
+        {"answers": undone.n, "who": list(undone.who), "told_at": undone.at},
+        f"Took back {undone.n:,} answers of {people}, told at {undone.at}",
+    )
+
+
+def export(folder: Path, /, *, out: Path, history: Flag = False, said: Said = Said()) -> None:
+    """Call `svp.Session.export` or `export_history`.
+
+    Parameters
+    ----------
+    folder
+        of the session
+    out
+        NAME.csv, .jsonl or .parquet
+    history
+        every question and answer with who and when, as JSON lines: what `svp session restore` reads
+    """
+    with _opened(folder, said) as session:
+        n = session.export_history(out) if history else session.export(out)
+    _say(said, {"out": str(out), "n": n}, f"Wrote {n:,} {'events' if history else 'labelled examples'} to {out}")
+
+
+def restore(folder: Path, history: Path, /, *, said: Said = Said()) -> None:
+    """Call `svp.Session.restore`.
+
+    Parameters
+    ----------
+    folder
+        of the session; it may hold anything but a label store
+    history
+        what `svp session export --history` wrote
+    """
+    with Session.restore(folder, history) as session:
+        labelled = session.status()["labelled"]
+    _say(said, {"folder": str(folder), "labelled": labelled}, f"{folder}: restored, {labelled:,} examples have a label")
+
+
+def finish(folder: Path, /, *, said: Trains = Trains()) -> None:
+    """Call `svp.Session.finish`. The session can go on after it.
+
+    Parameters
+    ----------
+    folder
+        of the session
+    """
+    with _opened(folder, said) as session:
+        done = session.finish()
+    target = done.target.stage.folder
+    _say(
+        said,
+        {
+            "target": str(target),
+            "labelled": str(done.labelled),
+            "predicted": str(done.predicted),
+            "n_labelled": done.n_labelled,
+            "n_predicted": done.n_predicted,
+        },
+        f"The target is trained on {done.n_labelled:,} labels: {target}",
+        f"Labelled set: {done.labelled}",
+        f"What it takes the other {done.n_predicted:,} for: {done.predicted}",
+    )
+
+
+def add(folder: Path, /, *names: str, said: Said = Said()) -> None:
+    """Call `svp.Session.add_classes`.
+
+    Parameters
+    ----------
+    folder
+        of the session
+    names
+        of the new classes
+    """
+    with _opened(folder, said) as session:
+        classes = session.add_classes(names)
+    _say(said, {"classes": list(classes)}, f"The classes are now {', '.join(classes)}")
+
+
+@contextmanager
+def _opened(folder: Path, said: Said) -> Iterator[Session]:
+    accept = isinstance(said, Trains) and said.accept_code_change
+    with (
+        progress(Common(quiet=said.quiet)) as show,
+        Session.open(folder, accept_code_change=accept, show=show) as session,
+    ):
+        if not isinstance(session.config, SessionConfig):
+            raise SettingError(
+                f"{folder} is a session of a simulation or of your own code; these commands are for people's"
+            )
+        yield session
+
+
+def _of_the_pool(session: Session) -> list[str]:
+    """What came, went or changed among the files."""
+    return [f"{len(keys):,} {what}: {_some(keys)}" for what, keys in session.noticed.items() if keys]
+
+
+def _of_the_choice(batch: Batch, before: list[str]) -> list[str]:
+    """That the way of choosing is another than the round before."""
+    if before and len(before) <= batch.round and before[-1] != batch.origin:
+        return [f"Chosen by {batch.origin} now (the round before: {before[-1]})"]
+    return []
+
+
+def _some(keys: Any) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3:,} more" if len(keys) > 3 else "")
+
+
+def _say(said: Said, facts: dict[str, Any], *lines: str) -> None:
+    print(json.dumps(facts, ensure_ascii=False) if said.json else "\n".join(lines))

@@ -1,0 +1,210 @@
+"""A session's questions and answers in files: what is written of an example, and whom a row of a file means."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.config import SessionConfig
+from svp.data import unlabelled
+from svp.errors import DataError, LabelError, SettingError, StorageError
+from svp.exchange import Asked, Told, read, write
+from svp.exchange.tables import csv_of
+from svp.files import make_folder, write_bytes
+from svp.labels import WORDS, Answer, Batch, LabelStore
+from svp.tables import write_table
+from svp.workflows.outcomes import Fitted
+
+if TYPE_CHECKING:
+    from svp.workflows.session import Session
+
+_HISTORY = "svp-session-history"  # the first line of a history says so, and with which settings
+
+
+def write_question(session: "Session", batch: Batch, path: Path, format: str | None) -> None:
+    """SettingError for a place among the photos, where it would be read as a part of them."""
+    root = Path(session.config.dataset).expanduser()
+    if root.is_dir() and path.resolve().is_relative_to(root.resolve()):
+        raise SettingError(f"{path} lies inside the data ({root}), and would be part of it; give a place outside")
+    write(path, _items(session, batch), session.classes, format)
+
+
+def answers_in(session: "Session", path: Path, who: str, format: str | None) -> list[Answer]:
+    """Raises LabelError naming the row that means no example or no class of this session."""
+    by_name = _by_name(session.classes)
+    return [_answer(session.store, told, by_name, who) for told in read(path, format)]
+
+
+def write_labelled(session: "Session", path: Path) -> int:
+    rows = labelled_rows(session)
+    write_rows(path, rows, ("id", "key", "label", "people", "agree"))
+    return len(rows)
+
+
+def labelled_rows(session: "Session") -> list[dict[str, Any]]:
+    """A row for each labelled example: its id, key and class, how many people said what it is, and how many agree."""
+    ids, labels = session.labelled()
+    known = _keys(session, ids.tolist())
+    votes = Counter((a.id, a.label) for a in session.store.said() if a.kind in ("label", "none"))
+    people = Counter(a.id for a in session.store.said() if a.kind in ("label", "none"))
+    return [
+        {
+            "id": i,
+            "key": known[i],
+            "label": session.classes[c],
+            "people": people[i],
+            "agree": votes[i, c],
+        }
+        for i, c in zip(ids.tolist(), labels.tolist(), strict=True)
+    ]
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """As .csv that no spreadsheet runs, or as write_table does."""
+    if path.suffix.lower() == ".csv":
+        write_bytes(path, csv_of(columns, rows))
+        return
+    import pyarrow as pa
+
+    write_table(path, pa.table({name: [row[name] for row in rows] for name in columns}))
+
+
+def write_predicted(session: "Session", path: Path, fitted: Fitted, ids: NDArray[np.int64]) -> None:
+    """What a model takes these examples for, and how sure it is."""
+    probs = fitted.predict(session.dataset, ids).probs if len(ids) else np.zeros((0, 1), np.float32)
+    known = _keys(session, ids.tolist())
+    rows = [
+        {
+            "id": i,
+            "key": known[i],
+            "label": session.classes[int(row.argmax())],
+            "probability": round(float(row.max()), 6),
+        }
+        for i, row in zip(ids.tolist(), probs, strict=True)
+    ]
+    write_rows(path, rows, ("id", "key", "label", "probability"))
+
+
+def write_history(session: "Session", path: Path) -> int:
+    if not isinstance(session.config, SessionConfig):
+        raise SettingError("this session is a simulation: made again from its configuration, it is the same")
+    first = {"format": _HISTORY, "version": 1, "config": session.config.model_dump(mode="json", exclude_none=True)}
+    lines = [json.dumps(line, ensure_ascii=False) for line in (first, *session.store.events())]
+    write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+    return len(lines) - 1
+
+
+def restore(folder: Path, history: Path) -> None:
+    """The settings and the label store, from a history."""
+    lines = _lines(history)
+    first = next(lines, None)
+    if not isinstance(first, dict) or first.get("format") != _HISTORY:
+        raise DataError(f"{history} is no history of a session; svp session export --history writes one")
+    config = SessionConfig.make(first["config"])
+    store = folder / "labels.sqlite"
+    if store.exists():
+        raise StorageError(f"{store} exists; move it away first (it may hold answers that the history does not)")
+    make_folder(folder)
+    write_bytes(folder / "config.toml", config.to_toml().encode())
+    LabelStore.restore(store, lines).close()
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    raise DataError(f"{path}, line {number} is damaged: it is no JSON; put back a copy of it") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _items(session: "Session", batch: Batch) -> list[Asked]:
+    ids = batch.ids.tolist()
+    known, texts, guesses = _keys(session, ids), _texts(session, ids), session.guesses(batch.ids)
+    root = Path(session.config.dataset).expanduser()
+    scores = [None] * len(ids) if batch.scores is None else batch.scores.tolist()
+    items = []
+    for id_, score in zip(ids, scores, strict=True):
+        file = root / known[id_]
+        guess = guesses.get(id_)
+        items.append(
+            Asked(
+                id_,
+                known[id_],
+                batch.round,
+                texts.get(id_),
+                file if root.is_dir() and file.is_file() else None,
+                None if score is None or np.isnan(score) else score,
+                None if guess is None else (session.classes[guess[0]], guess[1]),
+            )
+        )
+    return items
+
+
+def _keys(session: "Session", ids: list[int]) -> dict[int, str]:
+    if isinstance(session.config, SessionConfig):
+        return session.store.keys(ids)
+    return {id_: session.dataset.key(id_) for id_ in ids}
+
+
+def _texts(session: "Session", ids: list[int]) -> dict[int, str]:
+    """What the examples say, of texts; the folder need not be held for that."""
+    if session.is_read or not isinstance(session.config, SessionConfig):
+        data = session.dataset
+        rows = data.positions(ids) if data.is_text else np.zeros(0, np.int64)
+    else:
+        data = unlabelled.load(session.config, session.config.classes)
+        if not data.is_text:
+            return {}
+        row_of = {key: row for row, key in enumerate(data.keys or map(str, data.ids))}
+        known = session.store.keys(ids)
+        rows = np.array([row_of[known[id_]] for id_ in ids], np.int64)
+    return dict(zip(ids, data.inputs[rows].tolist(), strict=True)) if data.is_text else {}
+
+
+# --- whom and what a row means -------------------------------------------------------------------------------------------
+
+
+def _by_name(classes: Sequence[str]) -> dict[str, tuple[str, int | None]]:
+    """What each word stands for; in any case of letters, where that is clear. A class goes before a word."""
+    said: dict[str, tuple[str, int | None]] = {word: (word, None) for word in WORDS}
+    exact: dict[str, tuple[str, int | None]] = {name: ("label", number) for number, name in enumerate(classes)}
+    folded = Counter(name.casefold() for name in classes)
+    loose = {name.casefold(): what for name, what in exact.items() if folded[name.casefold()] == 1}
+    return {**said, **loose, **exact}
+
+
+def _answer(store: LabelStore, told: Told, by_name: Mapping[str, tuple[str, int | None]], who: str) -> Answer:
+    said = by_name.get(told.said) or by_name.get(told.said.casefold())
+    if said is None:
+        known = ", ".join([*store.classes[:20], *WORDS])
+        raise LabelError(
+            f"{told.where}: {told.said!r} is no class; known are {known}. Correct it, or add the class: "
+            "svp session classes add"
+        )
+    return Answer(_id(store, told), said[1], told.who or who, told.at, said[0])  # type: ignore[arg-type]
+
+
+def _id(store: LabelStore, told: Told) -> int:
+    """The example that a row means; where it names it twice, both must be the same."""
+    by_key = None if told.key is None else store.id_of(told.key)
+    if told.id is None:
+        if by_key is None:
+            raise LabelError(f"{told.where}: {told.key!r} is none of the examples of this session")
+        return by_key
+    key = store.keys([told.id]).get(told.id)
+    other = told.key if told.key is not None and told.key != key else None
+    if told.name is not None and key is not None and PurePosixPath(key).name != told.name:
+        other = told.name
+    if other is not None and key is not None:
+        raise LabelError(
+            f"{told.where}: example {told.id} is {key}, not {other}; were the rows or names mixed up? Nothing was stored"
+        )
+    return told.id

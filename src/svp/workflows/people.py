@@ -1,0 +1,111 @@
+"""What a labelling effort with people has beside the loop (`session.py`): checks, finished scores, what people said."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.config import PREVIOUS, RunConfig, SessionConfig
+from svp.data import unlabelled
+from svp.data.base import Dataset
+from svp.errors import SettingError, StorageError
+from svp.evaluate import agreement_of
+from svp.files import Json, read_array
+from svp.labels import WORDS, LabelStore, Rule
+from svp.learners import check_device, settle, trial
+from svp.runs import DONE, check_files
+from svp.select import select
+from svp.workflows.features import stand_in
+from svp.workflows.outcomes import Ranked, Show
+from svp.workflows.pool import distinct, vectors_of
+
+_SPARE = 5  # times as many as are wanted are looked at for near-duplicates
+
+
+def prepared(folder: Path, config: SessionConfig, dataset: Dataset | None, show: Show) -> tuple[SessionConfig, Dataset]:
+    """The settings with the classes written out, and the data; refuses what could not end well before anything is made."""
+    if dataset is None:
+        root = Path(config.dataset).expanduser()
+        if root.is_dir() and folder.resolve().is_relative_to(root.resolve()):
+            raise StorageError(
+                f"{folder} lies inside the data ({config.dataset}); choose another folder for the session"
+            )
+        dataset = unlabelled.load(config, config.classes, show)
+    classes = config.classes or dataset.classes
+    if len(classes) < 2:
+        raise SettingError(
+            "say what can be answered, two classes at least: --classes cat,dog (classes = ['cat', 'dog'])"
+        )
+    refuse_words(classes)
+    config = config.model_copy(update={"classes": classes, "target": settle(config.target)})
+    dataset = replace(dataset.without_labels(), classes=classes)
+    check_device(config.compute.device, [config.proxy, config.target])
+    if config.target.features.source == PREVIOUS:
+        raise SettingError(f"target.features {PREVIOUS!r} is for proxies: the target is what they are made by")
+    trial(config.target, stand_in(config.target, dataset, config.target, tested=False))
+    return config, dataset
+
+
+def refuse_words(names: Sequence[str]) -> None:
+    """SettingError for a class that is called like another answer."""
+    if taken := [name for name in names if name.casefold() in WORDS]:
+        raise SettingError(f"{taken[0]!r} is an answer already ({', '.join(WORDS)}); give the class another name")
+
+
+def best(
+    config: RunConfig, ranked: Ranked, pool: NDArray[np.int64], budget: int, dataset: Dataset | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The `budget` best of the pool by their scores, and these, the best first.
+
+    dataset  to skip near-duplicates by; None: they are kept
+    """
+    here = np.isin(ranked.ids, pool)
+    ids, scores = np.asarray(ranked.ids)[here], np.asarray(ranked.scores)[here]
+    if dataset is None or not budget:
+        taken = select(config.method, budget, scores=scores, ids=ids, seed=config.seed)
+        return taken.ids, taken.gains
+    spare = select(config.method, min(len(ids), _SPARE * budget), scores=scores, ids=ids, seed=config.seed)
+    kept = distinct(vectors_of(dataset, spare.ids), budget)
+    return spare.ids[kept], spare.gains[kept]
+
+
+def last_scores(folder: Path) -> tuple[Path, int] | None:
+    """The stage in a session's folder whose scores were finished last, and of which round it is; None where there is none."""
+    done = sorted(folder.glob(f"rounds/*/selection/{DONE}"), key=lambda mark: mark.stat().st_mtime_ns)
+    if not done:
+        return None
+    stage = done[-1].parent
+    check_files(stage)
+    return stage, int(stage.parent.name.partition("-")[0])
+
+
+def guesses(folder: Path, ids: NDArray[np.int64]) -> dict[int, tuple[int, float]]:
+    """What the last finished proxy takes examples for, with its probability; of those alone that it has scored."""
+    last = last_scores(folder)
+    if last is None or not (last[0] / "probs-0.npy").exists():
+        return {}
+    probs, scored = read_array(last[0] / "probs-0.npy"), read_array(last[0] / "ids.npy")
+    known = ids[np.isin(ids, scored)]
+    rows = probs[np.searchsorted(scored, known)]
+    return {int(i): (int(row.argmax()), float(row.max())) for i, row in zip(known, rows, strict=True)}
+
+
+def facts_of(store: LabelStore, rule: Rule) -> Json:
+    """Who said how much, how far people agree, and what is left out and why."""
+    said, standings, left_out = store.said(), store.standings(rule), store.left_out()
+    keys = store.keys(left_out)
+    votes = [(a.id, a.who, -1 if a.label is None else a.label) for a in said if a.kind in ("label", "none")]
+    counts: dict[str, dict[str, int]] = {a.who: dict.fromkeys(("label", *WORDS), 0) for a in said}
+    for answer in said:
+        counts[answer.who][answer.kind] += 1
+    return {
+        "people": dict(sorted(counts.items())),
+        "agreement": agreement_of(votes),
+        "ties": sum(s.kind == "tie" for s in standings),
+        "none": sum(s.kind == "none" for s in standings),
+        "undecided": sum(s.kind == "open" for s in standings),
+        "gone": [keys[i] for i, state in left_out.items() if state == "gone"],
+        "changed": [keys[i] for i, state in left_out.items() if state == "changed"],
+    }

@@ -1,0 +1,107 @@
+"""The examples of a session with people: numbered once, by their keys, however files come and go; and which are nearly the same.
+
+The label store holds the numbers (`LabelStore.examples`). A new key gets the next one. What has gone, or has another content than
+when it was first seen, is left out until it is back as it was; its answers are kept.
+"""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.data.base import Dataset
+from svp.data.texts import Texts, hashes_of
+from svp.labels import LabelStore
+
+_ALIKE = 0.97  # cosine from which two examples of one question count as nearly the same
+_SIDE = 16  # pixels to which images are brought before they are compared
+_WORDS = 1 << 12  # columns into which pieces of texts are hashed
+
+
+def join(raw: Dataset, store: LabelStore) -> tuple[Dataset, dict[str, tuple[str, ...]]]:
+    """Give what was read the numbers that the store knows, and the store what is new.
+
+    Returns what is here as it was first seen, and the keys that are "new in the data", "changed, left out" and "gone, left out".
+    Time: a pass over the inputs. Memory: where examples were added, changed or removed, images are copied into memory.
+    """
+    keys = tuple(map(str, raw.ids)) if raw.keys is None else raw.keys
+    prints = fingerprints(raw)
+    known = {key: (id_, seen, state) for id_, key, seen, state in store.examples()}
+    if not known:
+        store.number(raw.ids, keys, prints)
+        return raw, {}
+    here = dict(zip(keys, prints, strict=True))
+    now = {
+        id_: "gone" if key not in here else "here" if here[key] == seen else "changed"
+        for key, (id_, seen, _) in known.items()
+    }
+    new = [(key, here[key]) for key in keys if key not in known]
+    states = {id_: now[id_] for id_, _, state in known.values() if now[id_] != state}
+    first = store.meet(new, states) if new or states else 0
+    numbers = {key: first + i for i, (key, _) in enumerate(new)}
+    numbers |= {key: id_ for key, (id_, _, _) in known.items() if now[id_] == "here"}
+    ids = np.array([numbers.get(key, -1) for key in keys], np.int64)
+    of = {word: tuple(key for key, (id_, _, _) in known.items() if now[id_] == word) for word in ("changed", "gone")}
+    noticed = {"new in the data": tuple(key for key, _ in new)}
+    noticed |= {f"{word}, left out": named for word, named in of.items()}
+    return _ordered(raw, keys, ids), noticed
+
+
+def _ordered(raw: Dataset, keys: tuple[str, ...], ids: NDArray[np.int64]) -> Dataset:
+    """The rows that have a number, in its order."""
+    if np.array_equal(ids, raw.ids):
+        return raw
+    order = np.argsort(ids, kind="stable")[int((ids < 0).sum()) :]
+    inputs = raw.inputs.part(order) if isinstance(raw.inputs, Texts) else raw.inputs[order]
+    return replace(raw, inputs=inputs, ids=ids[order], keys=tuple(keys[i] for i in order))
+
+
+def fingerprints(dataset: Dataset) -> list[str]:
+    """(n,) 16 hexadecimal digits of each input as it was read: what changes no pixel and no letter counts as no change."""
+    if dataset.is_text:
+        return [f"{int(value):016x}" for value in hashes_of(dataset.inputs)]
+    return [hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=8).hexdigest() for row in dataset.inputs]
+
+
+def distinct(vectors: NDArray[np.float32], n: int) -> NDArray[np.int64]:
+    """Positions of `n` rows in their order, without those nearly the same as one before; these come last, if they are needed.
+
+    vectors  (m, d) of length 1 or 0. Time: m n d
+    """
+    kept: list[int] = []
+    twins: list[int] = []
+    for i, vector in enumerate(vectors):
+        if len(kept) == n:
+            break
+        near = bool(kept) and float((vectors[kept] @ vector).max()) >= _ALIKE
+        (twins if near else kept).append(i)
+    return np.array([*kept, *twins][:n], np.int64)
+
+
+def vectors_of(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(m, d) float32 of length 1: texts by their pieces, images by light and dark, rows of numbers as they are."""
+    inputs = dataset.inputs[dataset.positions(ids)]
+    if dataset.is_text:
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        pieces = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=_WORDS, alternate_sign=False)
+        return np.asarray(pieces.transform(inputs).toarray(), np.float32)
+    if inputs.dtype == np.uint8 and inputs.ndim == 4:
+        rows = _small(inputs.astype(np.float32).mean(axis=3)).reshape(len(inputs), -1)
+        rows -= rows.mean(axis=1, keepdims=True)
+    else:
+        rows = inputs.reshape(len(inputs), -1).astype(np.float32)
+        rows = rows - rows.mean(axis=0)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return unit
+
+
+def _small(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(m, h, w) images as means of blocks, about _SIDE of them along each side."""
+    steps = [max(1, side // _SIDE) for side in grey.shape[1:]]
+    h, w = (side // step * step for side, step in zip(grey.shape[1:], steps, strict=True))
+    blocks = grey[:, :h, :w].reshape(len(grey), h // steps[0], steps[0], w // steps[1], steps[1])
+    means: NDArray[np.float32] = blocks.mean(axis=(2, 4))
+    return means

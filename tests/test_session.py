@@ -1,0 +1,592 @@
+"""Sessions with people, driven as people drive them: by commands and files."""
+
+import csv
+import fcntl
+import io
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import svp
+from svp import cli
+from svp.labels import Answer, Batch, LabelStore
+from svp.workflows.pool import distinct, vectors_of
+from svp.workflows.session import Session
+
+FAST = ["--proxy.model", "logistic", "--target.model", "logistic", "--quiet"]
+NET = ["preact8", "--proxy.width", "0.25", "--proxy.epochs", "1", "--proxy.batch-size", "8", "--proxy.min-steps", "9"]
+SHADES = {"dark": 40, "mid": 120, "light": 200}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+def photo(path: Path, shade: int, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 50, (8, 8, 3))
+    Image.fromarray((noise + shade).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def photos() -> Path:
+    """36 photos of three shades, unsorted, some in folders."""
+    for i in range(36):
+        name = list(SHADES)[i % 3]
+        photo(Path("photos") / ("more" if i % 4 == 0 else "") / f"{name}{i}.png", SHADES[name], i)
+    return Path("photos")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """What a command says as JSON."""
+    cli.main(["session", *arguments, "--quiet", "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["session", *arguments, "--quiet"])
+    assert left.value.code == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line
+
+
+def begin(capsys: pytest.CaptureFixture[str], *more: str) -> Any:
+    return run(
+        capsys, "new", "s", "--data", "photos", "--classes", "dark,mid,light", "--image-size", "8", *FAST[:-1], *more
+    )
+
+
+def table(path: str) -> list[dict[str, str]]:
+    text = Path(path).read_text(encoding="utf-8-sig")
+    return list(csv.DictReader(io.StringIO(text), delimiter=";" if ";" in text.partition("\n")[0] else ","))
+
+
+def fill(path: str, label: Callable[[dict[str, str]], str]) -> None:
+    """A person with a spreadsheet."""
+    rows = table(path)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=";")  # as those of some countries write it
+        writer.writeheader()
+        writer.writerows({**row, "label": label(row)} for row in rows)
+
+
+def shade(row: dict[str, str]) -> str:
+    return next(name for name in SHADES if name in row["key"])
+
+
+def questions(store: Path) -> list[tuple[list[int], str]]:
+    with LabelStore.open(store) as opened:
+        return [(x.ids.tolist(), x.origin) for x in opened.history() if isinstance(x, Batch)]
+
+
+# --- the same ids as the simulation ---------------------------------------------------------------------------------------
+
+
+def sorted_photos() -> Path:
+    """The same shades, labelled and divided."""
+    for part, n in (("train", 45), ("test", 12)):
+        for i in range(n):
+            name = list(SHADES)[i % 3]
+            photo(Path("sorted") / part / name / f"{i}.png", SHADES[name], 100 * n + i)
+    return Path("sorted")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "method"),
+    [
+        (["logistic"], "margin"),
+        (NET, "entropy"),
+        (NET, "k_center"),
+    ],
+)
+def test_driven_through_files_it_asks_for_what_the_simulation_asks_for(
+    proxy: list[str], method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = sorted_photos()
+    settings = ["--proxy.model", *proxy, "--target.model", "logistic", "--method", method, "--image-size", "8"]
+    if proxy[0] != "logistic":
+        settings += ["--compute.precision", "fp32", "--compute.threads", "1"]
+    cli.main(["active", str(root), *settings, "--labelled", "9", "15", "19", "--out", "a", "--quiet"])
+    capsys.readouterr()
+    expected = questions(Path("a/sessions/proxy-seed-0/labels.sqlite"))
+    unsorted = ["--data", str(root / "train"), "--classes", "dark,light,mid", "--no-diverse"]
+    assert run(capsys, "new", "s", *unsorted, *settings)["n"] == 45
+    for n in (9, 6, 4):
+        run(capsys, "ask", "s", "-n", str(n), "--out", "batch.csv")
+        fill("batch.csv", lambda row: row["key"].split("/")[0])
+        told = run(capsys, "tell", "s", "batch.csv", "--who", "ann")
+        assert (told["new"], told["open"]) == (n, 0)
+    assert questions(Path("s/labels.sqlite")) == expected
+    assert [origin for _, origin in expected] == ["random start", method, method]
+
+
+# --- a session from end to end --------------------------------------------------------------------------------------------
+
+
+def test_photos_are_labelled_by_sorting_them(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    asked = run(capsys, "ask", "s", "-n", "9", "--out", "sort")
+    links = [path for path in Path("sort").iterdir() if path.is_file()]
+    assert len(links) == 9
+    for path in links[:6]:
+        path.rename(path.parent / next(name for name in SHADES if name in path.name) / path.name)
+    links[6].rename(Path("sort/unsure") / links[6].name)
+    told = run(capsys, "tell", "s", "sort", "--who", "ann")
+    assert (told["new"], told["given"], told["labelled"], told["open"]) == (7, 7, 6, 2)
+    again = run(capsys, "tell", "s", "sort", "--who", "ann")
+    assert (again["new"], again["labelled"]) == (0, 6)
+    rest = run(capsys, "ask", "s", "-n", "9")
+    assert len(rest["ids"]) == 2
+    assert set(rest["ids"]) <= set(asked["ids"])
+    status = run(capsys, "status", "s")
+    assert status["people"] == {"ann": {"label": 6, "skip": 0, "unsure": 1, "none": 0}}
+    assert status["undecided"] == 1
+
+
+def test_a_column_is_filled_in_and_a_model_comes_out(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    for n in ("12", "4"):
+        run(capsys, "ask", "s", "-n", n, "--out", "batch.csv")
+        fill("batch.csv", shade)
+        run(capsys, "tell", "s", "batch.csv", "--who", "ann")
+    done = run(capsys, "finish", "s")
+    assert (done["n_labelled"], done["n_predicted"]) == (16, 20)
+    assert {row["label"] == shade(row) for row in table(done["labelled"])} == {True}
+    assert sum(row["label"] == shade(row) for row in table(done["predicted"])) >= 18
+    assert {row["key"] for name in ("labelled", "predicted") for row in table(done[name])} == {
+        path.relative_to(photos).as_posix() for path in photos.rglob("*.png")
+    }
+    assert (Path(done["target"]) / "done.json").exists()
+    run(capsys, "export", "s", "--out", "labels.parquet")
+    assert sorted(pq.read_table("labels.parquet")["id"].to_pylist()) == sorted(
+        int(r["id"]) for r in table(done["labelled"])
+    )
+
+
+def test_texts_are_labelled_in_a_table_whose_formulas_are_harmless(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["=1+1", "-good", "@bad", "'=quoted", "plain good", "so bad", '+good, "very"', "bad\nlines"]
+    with open("t.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["text"], *([text] for text in texts)])
+    run(
+        capsys, "new", "s", "--data", "t.csv", "--classes", "good", "bad", "--proxy.model", "hashed-linear",
+        "--target.model", "hashed-linear",
+    )  # fmt: skip
+    run(capsys, "ask", "s", "-n", "8", "--out", "b.csv")
+    cells = {int(row["id"]): row["text"] for row in table("b.csv")}
+    assert {cell[0] for cell in cells.values()} <= set("'psbad")
+    run(capsys, "ask", "s", "--out", "b.jsonl")
+    plain = {row["id"]: row["text"] for row in map(json.loads, Path("b.jsonl").read_text().splitlines())}
+    assert plain == dict(enumerate(texts))
+    fill("b.csv", lambda row: "GOOD" if "good" in row["text"] else "bad" if "bad" in row["text"] else "none")
+    told = run(capsys, "tell", "s", "b.csv")
+    assert (told["new"], told["labelled"]) == (8, 6)
+    assert run(capsys, "finish", "s")["n_predicted"] == 2
+
+
+def test_people_disagree_and_are_asked_again(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    first = run(capsys, "ask", "s", "-n", "9", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv", "--who", "ann")
+    odd = first["ids"][0]
+    fill("b.csv", lambda row: ("mid" if shade(row) != "mid" else "dark") if int(row["id"]) == odd else shade(row))
+    assert "ann answered" in fails(capsys, "tell", "s", "b.csv", "--who", "ann")
+    told = run(capsys, "tell", "s", "b.csv", "--who", "bob")
+    assert (told["labelled"], told["ties"]) == (8, 1)
+    status = run(capsys, "status", "s")
+    assert status["agreement"]["examples"] == 9
+    assert status["agreement"]["observed"] == pytest.approx(8 / 9)
+    assert 0 < status["agreement"]["alpha"] < 1
+    second = run(capsys, "ask", "s", "-n", "3")
+    assert second["ids"][0] == odd
+    assert len(second["ids"]) == 4
+    with Session.open("s") as session:
+        assert session.tell({odd: 2}, who="cyd") == 1
+        session.add_classes(["pitch"])
+        session.tell({second["ids"][1]: 3}, who="ann")
+        assert session.undo("cyd").n == 1
+        assert session.status()["ties"] == 1
+        assert session.status()["per_class"]["pitch"] == 1
+        session.tell(dict.fromkeys(second["ids"][2:], 0), who="ann")
+        assert len(session.ask(2)) == 3  # a proxy of four classes; the tie once more
+        assert session.ask(2).origin == "margin"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: [{**rows[0], "label": "cat"}], "row 2: 'cat' is no class; known are dark, mid, light, skip"),
+        (lambda rows: [{**rows[0], "key": rows[1]["key"], "label": "mid"}], "were the rows or names mixed up"),
+        (lambda rows: [{"key": "no.png", "label": "mid"}], "'no.png' is none of the examples"),
+        (lambda rows: [{"id": "99", "label": "mid"}], "Example 99 was never asked"),
+        (lambda rows: [{"id": "x", "label": "mid"}], "the id is 'x'"),
+        (lambda rows: [{"id": rows[0]["id"], "class of it": "mid"}], "it needs label, and id or key"),
+    ],
+)
+def test_a_file_that_does_not_fit_stores_nothing(
+    photos: Path, change: Any, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(capsys)
+    run(capsys, "ask", "s", "-n", "4", "--out", "b.csv")
+    rows = table("b.csv")
+    good = {**rows[2], "label": "mid"}
+    bad = change(rows)
+    kept = [good, *bad] if set(bad[0]) == set(good) else bad
+    with open("bad.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(kept[0]))
+        writer.writeheader()
+        writer.writerows(kept[::-1])
+    assert words in fails(capsys, "tell", "s", "bad.csv")
+    assert run(capsys, "status", "s")["labelled"] == 0
+
+
+# --- files come and go ----------------------------------------------------------------------------------------------------
+
+
+def test_files_added_join_and_what_changed_or_went_is_left_out(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(capsys)
+    first = run(capsys, "ask", "s", "-n", "12", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv", "--who", "ann")
+    gone, changed = first["keys"][0], first["keys"][1]
+    kept = (photos / gone).read_bytes()
+    (photos / gone).unlink()
+    photo(photos / changed, 5, 999)
+    photo(photos / "a-new-dark.png", SHADES["dark"], 1000)
+    asked = run(capsys, "ask", "s", "-n", "25")  # of 24 that were there, and the new one
+    assert asked["notes"][:3] == [
+        "1 new in the data: a-new-dark.png", f"1 changed, left out: {changed}", f"1 gone, left out: {gone}"
+    ]  # fmt: skip
+    assert dict(zip(asked["ids"], asked["keys"], strict=True))[36] == "a-new-dark.png"
+    assert not {gone, changed} & set(asked["keys"])
+    status = run(capsys, "status", "s")
+    assert (status["labelled"], status["unlabelled"], status["gone"], status["changed"]) == (10, 25, [gone], [changed])
+    (photos / gone).write_bytes(kept)
+    run(capsys, "train", "s")
+    status = run(capsys, "status", "s")
+    assert (status["labelled"], status["gone"]) == (11, [])
+    with Session.open("s") as session:
+        assert session.labelled()[0].tolist() == sorted({*first["ids"]} - {first["ids"][1]})
+
+
+def test_a_question_about_a_file_that_went_keeps_nobody_waiting(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(capsys)
+    first = run(capsys, "ask", "s", "-n", "3")
+    for key in first["keys"]:
+        (photos / key).unlink()
+    second = run(capsys, "ask", "s", "-n", "3")
+    assert not set(second["ids"]) & set(first["ids"])
+
+
+def test_rows_appended_to_a_table_join(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("t.csv").write_text("text\ngood one\nbad one\ngood two\nbad two\n")
+    words = ["--proxy.model", "hashed-linear", "--target.model", "hashed-linear"]
+    run(capsys, "new", "s", "--data", "t.csv", "--classes", "good,bad", *words)
+    run(capsys, "ask", "s", "-n", "2")
+    Path("t.csv").write_text("text\ngood one\nbad ONE\ngood two\nbad two\nbad three\n")
+    with Session.open("s") as session:
+        assert session.dataset.ids.tolist() == [0, 2, 3, 4]
+        assert dict(session.noticed) == {"new in the data": ("4",), "changed, left out": ("1",), "gone, left out": ()}
+        assert session.dataset.inputs[:].tolist() == ["good one", "good two", "bad two", "bad three"]
+
+
+@pytest.mark.parametrize("name", ["Skip", "none"])
+def test_no_class_is_called_like_an_answer(photos: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    assert "is an answer already" in fails(capsys, "classes", "add", "s", name)
+
+
+def test_what_stands_in_the_configuration_is_what_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    """A model's own defaults hold for the target as for the proxy, also when the session is opened again."""
+    Path("t.csv").write_text("text\ngood one\nbad one\n")
+    model = ["--proxy.model", "fasttext", "--target.model", "fasttext"]
+    run(capsys, "new", "s", "--data", "t.csv", "--classes", "good,bad", *model)
+    with Session.open("s") as session:
+        assert session.config.target == session.config.proxy
+        assert session.config.target.epochs == 5
+
+
+# --- while a proxy is trained ---------------------------------------------------------------------------------------------
+
+
+def test_while_another_process_trains_people_tell_and_ask_by_the_last_scores(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(capsys)
+    run(capsys, "ask", "s", "-n", "9", "--out", "b.csv")
+    fill("b.csv", shade)
+    with open("s/.lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # what a process that trains holds
+        run(capsys, "tell", "s", "b.csv", "--who", "ann")
+        assert "in use by another process" in fails(capsys, "ask", "s", "-n", "3")  # no scores yet
+    assert run(capsys, "train", "s")["trained"]
+    with open("s/.lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        asked = run(capsys, "ask", "s", "-n", "3", "--out", "c.csv")
+        assert asked["origin"] == "margin, by the scores of round 1"
+        fill("c.csv", shade)
+        run(capsys, "tell", "s", "c.csv", "--who", "ann")
+        more = run(capsys, "ask", "s", "-n", "3")
+        assert more["origin"] == "margin, by the scores of round 1"
+    ids = [*asked["ids"], *more["ids"]]
+    assert len(set(ids)) == 6
+    # In the order of those scores, by somebody who reads them from the folder.
+    (stage,) = Path("s/rounds").glob("001-*/selection")
+    order = np.load(stage / "ids.npy")[np.argsort(-np.load(stage / "scores.npy"), kind="stable")]
+    with Session.open("s") as session:
+        close = vectors_of(session.dataset, order)
+    assert set(ids) <= set(order[: 6 + int(((close @ close.T) > 0.97).sum() - len(order))].tolist())
+
+
+def test_what_was_trained_is_there_for_the_next_question(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    assert not run(capsys, "train", "s")["trained"]
+    run(capsys, "ask", "s", "-n", "9", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv")
+    run(capsys, "train", "s")
+    made = sorted(Path("s/rounds").rglob("done.json"))
+    asked = run(capsys, "ask", "s", "-n", "5")
+    assert asked["notes"] == ["Chosen by margin now (the round before: random start)"]
+    assert sorted(Path("s/rounds").rglob("done.json")) == made
+
+
+# --- the first question, near-duplicates ----------------------------------------------------------------------------------
+
+
+def test_with_frozen_features_the_first_question_is_typical(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    centre = {"dark": 0.0, "mid": 10.0, "light": 20.0}
+    rng = np.random.default_rng(0)
+    np.save("emb.npy", np.array([rng.normal((centre[shade({"key": key})], 0)) for key in keys], np.float32))
+    begin(capsys, "--proxy.features.source", "emb.npy")
+    first = run(capsys, "ask", "s", "-n", "3", "--out", "b.csv")
+    assert first["origin"] == "typiclust, as two classes have no labels yet"
+    assert {shade(row) for row in table("b.csv")} == set(SHADES)
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv")
+    assert run(capsys, "ask", "s", "-n", "3")["notes"] == [
+        f"Chosen by margin now (the round before: {first['origin']})"
+    ]
+
+
+def test_a_start_that_needs_embeddings_says_so(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys, "--start", "k_center")
+    assert "needs embeddings" in fails(capsys, "ask", "s", "-n", "3")
+
+
+def test_near_duplicates_in_a_question_are_skipped(capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(24):
+        photo(Path("photos") / f"{'dark' if i % 2 else 'light'}{i}.png", 60 if i % 2 else 180, i)
+    for copy in range(20):
+        photo(Path("photos") / f"dark-copy{copy}.png", 100, 77)  # the same picture; and the one that margin wants most
+    begin(capsys)
+    run(capsys, "ask", "s", "-n", "10", "--out", "b.csv")
+    fill("b.csv", lambda row: "skip" if "copy" in row["key"] else "light" if "light" in row["key"] else "dark")
+    run(capsys, "tell", "s", "b.csv")
+    shutil.copytree("s", "t")
+    config = Path("t/config.toml").read_text().replace("diverse = true", "diverse = false")
+    Path("t/config.toml").write_text(config)
+    settings = json.loads(Path("t/environment.json").read_text())
+    settings["settings"]["diverse"] = False
+    Path("t/environment.json").write_text(json.dumps(settings))
+    copies = [sum("copy" in key for key in run(capsys, "ask", of, "-n", "5")["keys"]) for of in ("s", "t")]
+    assert copies[0] <= 1 < copies[1]
+
+
+def test_distinct_keeps_the_order_and_fills_up() -> None:
+    vectors = np.array([[1, 0], [1, 0.01], [0, 1], [1, 0]], np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert distinct(vectors, 2).tolist() == [0, 2]
+    assert distinct(vectors, 3).tolist() == [0, 2, 1]
+    assert distinct(vectors, 9).tolist() == [0, 2, 1, 3]
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["new", "s", "--data", "photos", *FAST[:-1]], "--classes cat,dog"),
+        (["new", "s", "--data", "photos", "--classes", "cat", *FAST[:-1]], "two classes at least"),
+        (["new", "s", "--data", "photos", "--classes", "cat,none", *FAST[:-1]], "'none' is an answer already"),
+        (["new", "photos/s", "--data", "photos", "--classes", "cat,dog", *FAST[:-1]], "lies inside the data"),
+        (["new", "s", "--data", "nowhere/x", "--classes", "cat,dog", *FAST[:-1]], "does not exist"),
+        (["new", "s", "--data", "photos", "--classes", "cat,dog", *FAST[:-1], "--method", "forgetting"], "signals"),
+        (["ask", "nowhere"], "holds no session"),
+        (["tell", "nowhere", "b.csv"], "holds no session"),
+    ],
+)
+def test_what_cannot_end_well_is_one_line(
+    photos: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in fails(capsys, *arguments)
+
+
+def test_a_question_is_not_written_into_the_data(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    assert "lies inside the data" in fails(capsys, "ask", "s", "-n", "3", "--out", "photos/sort")
+    assert "not empty" in fails(capsys, "ask", "s", "-n", "3", "--out", "s")
+
+
+def test_a_session_is_taken_up_by_the_same_settings_alone(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert begin(capsys) == begin(capsys)
+    assert "method was" in fails(
+        capsys, "new", "s", "--data", "photos", "--classes", "dark,mid,light", "--image-size", "8", *FAST[:-1],
+        "--method", "entropy",
+    )  # fmt: skip
+
+
+# --- nothing is lost ------------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_store_is_restored_from_the_history(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    run(capsys, "ask", "s", "-n", "9", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv", "--who", "ann")
+    run(capsys, "classes", "add", "s", "pitch")
+    run(capsys, "undo", "s")
+    run(capsys, "tell", "s", "b.csv", "--who", "bob")
+    run(capsys, "export", "s", "--history", "--out", "h.jsonl")
+    assert "exists; move it away" in fails(capsys, "restore", "s", "h.jsonl")
+    before = run(capsys, "status", "s")
+    Path("s/labels.sqlite").write_bytes(Path("s/labels.sqlite").read_bytes()[:5000])
+    assert "damaged" in fails(capsys, "status", "s")
+    Path("s/labels.sqlite").unlink()
+    for folder in ("s", "elsewhere"):
+        run(capsys, "restore", folder, "h.jsonl")
+        assert run(capsys, "status", folder) == before
+    assert run(capsys, "ask", "s", "-n", "4")["ids"] == run(capsys, "ask", "elsewhere", "-n", "4")["ids"]
+    text = Path("h.jsonl").read_text()
+    Path("h2.jsonl").write_text(text.replace('"bob"', '"eve"'))
+    assert "is not as it was written" in fails(capsys, "restore", "third", "h2.jsonl")
+
+
+def effort(acknowledge: Callable[[str], None]) -> None:
+    """A little labelling by files, which goes on where it was left. What is acknowledged is what people were told is safe."""
+    config = svp.SessionConfig(
+        dataset="photos",
+        classes=tuple(SHADES),
+        image_size=8,
+        proxy=svp.TrainConfig(model="logistic"),
+        target=svp.TrainConfig(model="logistic"),
+    )
+    Session.create("s", config).close()
+    acknowledge("new")
+    for total in (6, 9):
+        with Session.open("s") as session:
+            while (missing := total - session.status()["labelled"]) > 0:
+                batch = session.ask(missing)
+                acknowledge(f"asked {batch.round} {' '.join(map(str, batch.ids))}")
+                keys = session.store.keys(batch.ids.tolist())
+                for part in (batch.ids[:2], batch.ids[2:]):
+                    said = {int(i): list(SHADES).index(shade({"key": keys[int(i)]})) for i in part}
+                    session.tell(said, who="ann")
+                    acknowledge(f"told {' '.join(map(str, said))}")
+
+
+def forked(point: str, nth: int) -> tuple[list[str], dict[str, int]]:
+    """What a child acknowledged until it was killed at the nth time that it came to a point; and how often it came to each."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        counts: dict[str, int] = {}
+
+        def reached(name: str) -> None:
+            counts[name] = counts.get(name, 0) + 1
+            if name == point and counts[name] == nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        class Watched(sqlite3.Connection):
+            def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+                if sql == "COMMIT":
+                    reached("before a commit")
+                cursor = super().execute(sql, *args)
+                if sql == "COMMIT":
+                    reached("after a commit")
+                return cursor
+
+        connect, replace = sqlite3.connect, os.replace
+
+        def watched(*args: Any) -> None:
+            reached("before a rename")
+            replace(*args)
+            reached("after a rename")
+
+        sqlite3.connect = lambda *args, **given: connect(*args, **given, factory=Watched)  # type: ignore[assignment, call-overload, misc]
+        os.replace = watched  # type: ignore[assignment]
+        os.fsync = lambda fd: None
+        code = 1
+        try:
+            effort(lambda line: os.write(writer, f"{line}\n".encode()))
+            os.write(writer, (json.dumps(counts) + "\n").encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        said = pipe.read().splitlines()
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        return said, {}
+    assert os.waitstatus_to_exitcode(status) == 0, said
+    return said[:-1], json.loads(said[-1])
+
+
+def answers(folder: str) -> list[tuple[int, int | None]]:
+    with LabelStore.open(Path(folder) / "labels.sqlite") as store:
+        return [(x.id, x.label) for x in store.history() if isinstance(x, Answer)]
+
+
+def test_a_kill_at_any_point_loses_and_doubles_no_answer(photos: Path) -> None:
+    said, counts = forked("", 0)
+    expected = questions(Path("s/labels.sqlite")), sorted(answers("s"))
+    assert len(expected[1]) == 9
+    points = [
+        (name, nth) for name, count in counts.items() for nth in range(1, count + 1, 5 if "rename" in name else 1)
+    ]
+    assert len(points) > 20
+    for point, nth in points:
+        shutil.rmtree("s")
+        said, _ = forked(point, nth)
+        told = [int(i) for line in said if line.startswith("told") for i in line.split()[1:]]
+        if told:
+            assert set(told) <= {i for i, _ in answers("s")}, (point, nth)
+        forked("", 0)
+        assert (questions(Path("s/labels.sqlite")), sorted(answers("s"))) == expected, (point, nth)
+
+
+def test_two_processes_ask_and_tell_at_once(photos: Path) -> None:
+    config = svp.SessionConfig(
+        dataset="photos", classes=tuple(SHADES), image_size=8,
+        proxy=svp.TrainConfig(model="logistic"), target=svp.TrainConfig(model="logistic"),
+    )  # fmt: skip
+    with Session.create("s", config) as ann, Session.open("s") as bob:
+        batch = ann.ask(6)
+        assert bob.ask(6).ids.tolist() == batch.ids.tolist()
+        ann.tell(dict.fromkeys(batch.ids[:3].tolist(), 0), who="ann")
+        bob.tell(dict.fromkeys(batch.ids[3:].tolist(), 1), who="bob")
+        second = bob.ask(4)
+        assert ann.ask(4).ids.tolist() == second.ids.tolist()
+        assert set(ann.status()["people"]) == {"ann", "bob"}
