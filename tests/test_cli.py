@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svp import cli, commands
+from svp import cli
+from svp.cli import commands
 from svp.config import ActiveConfig, CoresetConfig, TrainConfig
 from svp.errors import SettingError
 

@@ -64,17 +64,7 @@ MAY = {
     "report": SIDEWAYS
     | {"data", "select", "evaluate", "words"},  # run folders and the data they were made from; no model, no workflow
 }
-COMMAND_LINE = {
-    "cli",
-    "commands",
-    "array_commands",
-    "array_files",
-    "measured",
-    "advise_command",
-    "session_commands",
-    "demo",
-    "__main__",
-}
+COMMAND_LINE = {"cli"}
 
 
 def part_of(path: Path) -> str:

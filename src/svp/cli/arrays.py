@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from cyclopts import Parameter
 
-from svp.array_files import Files, Given, How, Switch, Whole
-from svp.commands import value_of
+from svp.cli.array_files import Files, Given, How, Switch, Whole
+from svp.cli.commands import value_of
+from svp.cli.measured import foresee, measured, report
 from svp.errors import SettingError
 from svp.files import write_array
-from svp.measured import foresee, measured, report
 from svp.select import Rank, Selection, find_method
 from svp.select import score as score_arrays
 from svp.select import select as select_arrays

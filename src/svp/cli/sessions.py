@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from svp.commands import Common, configure, flags_of, progress
+from svp.cli.commands import Common, configure, flags_of, progress
 from svp.config import SessionConfig
 from svp.errors import SettingError
 from svp.labels import WORDS, Batch

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from svp.array_files import LIBRARIES, How, held
+from svp.cli.array_files import LIBRARIES, How, held
 from svp.errors import SettingError
 from svp.select.budget import resolve_memory
 from svp.select.forecast import Forecast, forecast

@@ -10,8 +10,8 @@ import numpy as np
 from cyclopts import Parameter, Token
 from numpy.typing import NDArray
 
+from svp.cli.commands import value_of
 from svp.columns import ARGUMENTS, Source, check_out, read_array, read_labels, read_names
-from svp.commands import value_of
 from svp.errors import DataError, SettingError
 from svp.select import select as select_arrays
 from svp.select.budget import resolve_memory

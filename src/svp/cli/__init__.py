@@ -5,105 +5,117 @@ At import there is next to nothing, so that an interruption while the rest is be
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cyclopts import App
 
-# name: (what it does, an example)
+# name: (module and function, what it does, an example)
 COMMANDS = {
-    "demo": ("Run both workflows on 1,797 real images that ship with scikit-learn, in about a minute", "svp demo"),
+    "demo": (
+        "commands:demo",
+        "Run both workflows on 1,797 real images that ship with scikit-learn, in about a minute",
+        "svp demo",
+    ),
     "coreset": (
+        "commands:coreset",
         "Choose what to keep of labelled data: the proxy scores it, the target is trained on what the proxy chose",
         "svp coreset photos --budget 50% --method forgetting --control random full --seeds 3",
     ),
     "active": (
+        "commands:active",
         "Choose what to label, round by round: the proxy asks, known labels answer in place of people",
         "svp active photos --labelled 100 200 400 --method margin --control random target",
     ),
-    "session": (
-        "Label with people: it asks for those that teach most, is told by files, retrains, and asks again",
-        "svp session new cats --data photos --classes cat,dog",
-    ),
     "select": (
+        "arrays:select",
         "Choose from arrays in files, without a dataset or a training",
         "svp select margin --probs probs.npy --budget 10% --out picks.parquet",
     ),
     "score": (
+        "arrays:score",
         "One score for each example of arrays in files, higher = taken first",
         "svp score entropy --probs 'probs.parquet:p*' --out scores.npy",
     ),
     "apply": (
+        "arrays:apply",
         "Write the chosen part of a folder of images, a table or an array",
         "svp apply picks.parquet --data photos --out kept --link",
     ),
     "advise": (
+        "advise:advise",
         "Say which methods suit your data, why, what they cost and what they have to beat",
         "svp advise photos --budget 10% --proxy --noise 0.1",
     ),
-    "report": ("Write the HTML report of a run folder", "svp report runs/photos-coreset-1a2b3c4d"),
-    "list": ("Show what is known: methods, models, datasets, recipes", "svp list methods"),
+    "report": ("commands:report", "Write the HTML report of a run folder", "svp report runs/photos-coreset-1a2b3c4d"),
+    "list": ("commands:list_", "Show what is known: methods, models, datasets, recipes", "svp list methods"),
 }
-
-# The parts of `svp session`, likewise.
+# The same of `svp session`.
 SESSION = {
     "new": (
+        "sessions:new",
         "Begin a session on a folder of photos or a table of texts",
         "svp session new cats --data photos --classes cat,dog --method margin",
     ),
     "ask": (
+        "sessions:ask",
         "Ask for labels: a table to fill in, a folder to sort, or the tasks of a labelling tool",
         "svp session ask cats -n 200 --out batch.csv",
     ),
-    "tell": ("Read answers back, a part of them or all", "svp session tell cats batch.csv --who ann"),
-    "status": ("Say how far it is: labels, people, agreement, what is open", "svp session status cats"),
-    "train": ("Train the proxy now, so that the next question is there at once", "svp session train cats"),
-    "undo": ("Take back the last tell", "svp session undo cats --who ann"),
-    "export": ("Write the labelled set, or the whole history", "svp session export cats --out labelled.csv"),
-    "restore": ("Make a session of an exported history", "svp session restore cats history.jsonl"),
+    "tell": ("sessions:tell", "Read answers back, a part of them or all", "svp session tell cats batch.csv --who ann"),
+    "status": (
+        "sessions:status",
+        "Say how far it is: labels, people, agreement, what is open",
+        "svp session status cats",
+    ),
+    "train": (
+        "sessions:train",
+        "Train the proxy now, so that the next question is there at once",
+        "svp session train cats",
+    ),
+    "undo": ("sessions:undo", "Take back the last tell", "svp session undo cats --who ann"),
+    "export": (
+        "sessions:export",
+        "Write the labelled set, or the whole history",
+        "svp session export cats --out labelled.csv",
+    ),
+    "restore": ("sessions:restore", "Make a session of an exported history", "svp session restore cats history.jsonl"),
     "finish": (
+        "sessions:finish",
         "Train the target on the labels, and write labels and predictions for everything",
         "svp session finish cats",
     ),
 }
-_ADD = ("Add classes that nobody thought of before", "svp session classes add cats fox owl")
-
-# Where a command is, if not among the others.
-MODULES = {**dict.fromkeys(("select", "score", "apply"), "array_commands"), "advise": "advise_command"}
+CLASSES = {"add": ("sessions:add", "Add classes that nobody thought of before", "svp session classes add cats fox owl")}
 
 
 def _app() -> "App":
-    from cyclopts import App
-
-    app = App(
-        name="svp",
+    app = _commands(
+        "svp",
+        COMMANDS,
         help="Which of this data should I label, or train on, and is it worth it?\n\n"
         "A small proxy model chooses for a large target model, and what that was worth is measured.",
         version=lambda: __import__("svp").__version__,
         suppress_keyboard_interrupt=False,
-        help_format="plaintext",  # Markdown would add a third to the start-up
         result_action="return_value",
     )
-    for name, (summary, example) in COMMANDS.items():
-        if name == "session":
-            app.command(_session(summary, example))
-            continue
-        function = "list_" if name == "list" else name
-        module = MODULES.get(name, "commands")
-        app.command(f"svp.{module}:{function}", name=name, help=summary, help_epilogue=f"Example: {example}")
+    session = _commands(
+        "session",
+        SESSION,
+        help="Label with people: it asks for those that teach most, is told by files, retrains, and asks again",
+    )
+    session.command(_commands("classes", CLASSES, help="Say which classes there are"))
+    app.command(session)
     return app
 
 
-def _session(summary: str, example: str) -> "App":
-    """`svp session`, a command of commands."""
+def _commands(name: str, table: dict[str, tuple[str, str, str]], **settings: Any) -> "App":
+    """A command of commands."""
     from cyclopts import App
 
-    app = App(name="session", help=summary, help_epilogue=f"Example: {example}", help_format="plaintext")
-    for name, (about, of_it) in SESSION.items():
-        app.command(f"svp.session_commands:{name}", name=name, help=about, help_epilogue=f"Example: {of_it}")
-    classes = App(name="classes", help=_ADD[0], help_epilogue=f"Example: {_ADD[1]}", help_format="plaintext")
-    classes.command("svp.session_commands:add", name="add", help=_ADD[0], help_epilogue=f"Example: {_ADD[1]}")
-    app.command(classes)
+    app = App(name=name, help_format="plaintext", **settings)  # Markdown would add a third to the start-up
+    for command, (where, summary, example) in table.items():
+        app.command(f"svp.cli.{where}", name=command, help=summary, help_epilogue=f"Example: {example}")
     return app
 
 
@@ -143,7 +155,3 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _say(message: str) -> None:
     print(f"svp: {message}", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()
