@@ -13,6 +13,7 @@ from PIL import Image
 
 from svp import cli
 from svp.cli import commands
+from svp.cli.flags import Common, configure, read_recipe, recipes
 from svp.config import ActiveConfig, CoresetConfig, TrainConfig
 from svp.errors import SettingError
 
@@ -174,7 +175,7 @@ main(["coreset", "digits", "--proxy.model", "logistic", "--target.model", "logis
 def test_flags_win_over_the_recipe_and_parts_keep_their_defaults() -> None:
     Path("mine.toml").write_text('dataset = "digits"\nbudget = 0.25\n[proxy]\nepochs = 3\n[target]\nepochs = 9\n')
     flags = commands.CoresetFlags.model_validate({"proxy": {"epochs": 4}, "control": ("random",)})
-    config = commands.configure(CoresetConfig, None, flags, commands.Common(recipe="mine.toml"))
+    config = configure(CoresetConfig, None, flags, Common(recipe="mine.toml"))
     assert (config.dataset, config.budget, config.control) == ("digits", 0.25, ("random",))
     assert (config.proxy.model, config.proxy.epochs) == ("preact8", 4)
     assert (config.target.model, config.target.epochs) == ("preact20", 9)
@@ -200,7 +201,7 @@ def test_what_a_recipe_says_of_another_model_is_not_meant_for_this_one() -> None
 
     def made(**given: Any) -> CoresetConfig:
         flags = commands.CoresetFlags.model_validate(given)
-        return commands.configure(CoresetConfig, None, flags, commands.Common(recipe="mine.toml"))
+        return configure(CoresetConfig, None, flags, Common(recipe="mine.toml"))
 
     logistic = made(proxy={"model": "logistic"}, target={"model": "logistic"}, method="margin")
     assert (logistic.proxy.lr, logistic.proxy.seeds) == (TrainConfig().lr, 2)  # averaging is for any model
@@ -234,15 +235,15 @@ def test_arrays_of_arrays_are_spelled_one_a_word(monkeypatch: pytest.MonkeyPatch
 def test_options_are_the_values_they_spell() -> None:
     given = {"proxy": {"options": {"C": "0.5", "n": "50", "deep": "true", "kind": "l2", "sizes": "[1, 2]"}}}
     flags = commands.CoresetFlags.model_validate(given)
-    config = commands.configure(CoresetConfig, "digits", flags, commands.Common())
+    config = configure(CoresetConfig, "digits", flags, Common())
     assert config.proxy.options == {"C": 0.5, "n": 50, "deep": True, "kind": "l2", "sizes": [1, 2]}
 
 
-@pytest.mark.parametrize("name", sorted(commands._recipes()))
+@pytest.mark.parametrize("name", sorted(recipes()))
 def test_every_recipe_is_a_whole_configuration(name: str) -> None:
-    values = commands.read_recipe(name)
+    values = read_recipe(name)
     config = (ActiveConfig if "labelled" in values else CoresetConfig).make(values)
-    text = commands._recipes()[name].read_text()
+    text = recipes()[name].read_text()
     assert f"--recipe {name}" in text
     assert "Cost:" in text
     assert config.control

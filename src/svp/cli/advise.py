@@ -10,7 +10,7 @@ from pydantic import Field, create_model
 
 from svp.adviser import advise as advise_by
 from svp.adviser import facts_of
-from svp.cli.commands import flags_of
+from svp.cli.flags import flags_of
 from svp.config import Config
 from svp.errors import SettingError
 from svp.rules import Facts

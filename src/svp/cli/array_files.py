@@ -10,7 +10,7 @@ import numpy as np
 from cyclopts import Parameter, Token
 from numpy.typing import NDArray
 
-from svp.cli.commands import value_of
+from svp.cli.flags import value_of
 from svp.columns import ARGUMENTS, Source, check_out, read_array, read_labels, read_names
 from svp.errors import DataError, SettingError
 from svp.select import select as select_arrays

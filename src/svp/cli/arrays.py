@@ -11,7 +11,7 @@ import numpy as np
 from cyclopts import Parameter
 
 from svp.cli.array_files import Files, Given, How, Switch, Whole
-from svp.cli.commands import value_of
+from svp.cli.flags import value_of
 from svp.cli.measured import foresee, measured, report
 from svp.errors import SettingError
 from svp.files import write_array

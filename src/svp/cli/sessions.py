@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from svp.cli.commands import Common, configure, flags_of, progress
+from svp.cli.flags import Common, configure, flags_of
+from svp.cli.progress import progress
 from svp.config import SessionConfig
 from svp.errors import SettingError
 from svp.labels import WORDS, Batch
