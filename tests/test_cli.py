@@ -16,6 +16,8 @@ from svp.cli import commands
 from svp.cli.flags import Common, configure, read_recipe, recipes
 from svp.config import ActiveConfig, CoresetConfig, TrainConfig
 from svp.errors import SettingError
+from svp.learners import settle
+from svp.workflows.begin import settled
 
 FAST = ["--proxy.model", "logistic", "--target.model", "logistic", "--method", "margin", "--quiet"]
 
@@ -214,6 +216,23 @@ def test_what_a_recipe_says_of_another_model_is_not_meant_for_this_one() -> None
     for given in ({"target": {"epochs": "4"}}, {"proxy": {"model": "logistic", "epochs": "15"}}):
         with pytest.raises(SettingError, match=r"--(proxy|target).epochs means nothing to"):
             made(**given)
+
+
+def test_what_a_recipe_says_of_a_model_with_defaults_of_its_own_is_meant_for_its_kind() -> None:
+    Path("mine.toml").write_text(
+        'dataset = "amazon-polarity"\nproxy = {model = "fasttext", epochs = 9, lr = 0.05}\n'
+        'target = {model = "vdcnn29", epochs = 7, lr = 0.02}\n'
+    )
+
+    def made(proxy: str, target: str) -> CoresetConfig:
+        flags = commands.CoresetFlags.model_validate({"proxy": {"model": proxy}, "target": {"model": target}})
+        return settled(configure(CoresetConfig, None, flags, Common(recipe="mine.toml")), "proxy", "target")
+
+    kin = made("fasttext", "vdcnn9")
+    assert (kin.proxy.epochs, kin.proxy.lr, kin.target.epochs, kin.target.lr) == (9, 0.05, 7, 0.02)
+    strangers = made("vdcnn9", "fasttext")
+    defaults = [settle(TrainConfig(model=model)) for model in ("vdcnn9", "fasttext")]
+    assert [strangers.proxy, strangers.target] == defaults
 
 
 def test_arrays_of_arrays_are_spelled_one_a_word(monkeypatch: pytest.MonkeyPatch) -> None:

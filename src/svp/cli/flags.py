@@ -100,7 +100,8 @@ def configure(kind: type[C], dataset: str | None, settings: BaseModel | None, co
 
 def _meant_for(given: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
     """What of a recipe still means something where a flag names another model or method: options belong to what they are of,
-    and settings that the new model does not use were meant for the old one.
+    and settings that the new model does not use, or for which only one of the two has a default of its own, were meant for
+    the old one.
 
     Raises SettingError for a flag that its own model does not use, whatever its value.
     """
@@ -116,12 +117,15 @@ def _meant_for(given: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
             continue
         from svp.learners import find
 
-        uses = find(TrainConfig(model=model)).uses
+        found, before = (find(TrainConfig(model=named)) for named in (model, theirs.get("model", model)))
+        uses = found.uses
         if unused := [name for name in mine if name in TrainConfig.model_fields and name not in uses]:
             raise SettingError(f"--{role}.{unused[0].replace('_', '-')} means nothing to {model}; leave it out")
         if "model" in mine:
-            other = model != theirs.get("model")
-            kept[role] = {name: v for name, v in theirs.items() if name in uses and not (other and name == "options")}
+            own = set() if model == theirs.get("model") else {"options"}
+            if found.defaults != before.defaults:
+                own |= {*found.defaults, *before.defaults}
+            kept[role] = {name: v for name, v in theirs.items() if name in uses and name not in own}
     return kept
 
 
