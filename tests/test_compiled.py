@@ -96,6 +96,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[Callable[..., Any]]:
 
 @pytest.mark.skipif(not has_compiler(), reason="there is no C++ compiler on this machine")
 def test_a_compiled_training_is_the_plain_one_but_for_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Plain machine code: which vector instructions there are is found out by compiling, which takes longer than the rest.
+    monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", False)
     monkeypatch.setattr("torch._inductor.config.cpp_cache_precompile_headers", False)  # repays with many kernels
     n = 3 * CONFIG.batch_size  # no smaller last batch, which would be compiled for itself
     plain, compiled = (fit(tmp_path / compute.compile, compute, Small(), n=n) for compute in (OFF, ON))

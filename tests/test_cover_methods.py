@@ -58,18 +58,17 @@ class Case:
         )
 
 
-def cases(*kinds: str) -> Any:
-    return st.builds(
-        Case,
-        kind=st.sampled_from(kinds or PLAIN),
-        n=st.integers(1, 40),
-        d=st.sampled_from([1, 2, 9]),
-        seed=st.integers(0, 10**6),
-    )
+cases = st.builds(
+    Case,
+    kind=st.sampled_from(PLAIN),
+    n=st.integers(1, 40),
+    d=st.sampled_from([1, 2, 9]),
+    seed=st.integers(0, 10**6),
+)
 
 
 @fixed
-@given(case=cases(), max_clusters=st.integers(1, 12))
+@given(case=cases, max_clusters=st.integers(1, 12))
 def test_typiclust_is_the_slow_version(case: Case, max_clusters: int) -> None:
     chosen = case.select("typiclust", max_clusters=max_clusters)
     if not case.budget:
@@ -104,7 +103,7 @@ def test_typiclust_takes_one_of_each_cluster_then_a_second() -> None:
 
 
 @fixed
-@given(case=cases(), pick=st.integers(0, 10**6), memory=st.sampled_from([None, "1MiB"]))
+@given(case=cases, pick=st.integers(0, 10**6), memory=st.sampled_from([None, "1MiB"]))
 def test_probcover_is_the_slow_version_and_goes_on_as_k_center(case: Case, pick: int, memory: Any) -> None:
     far = neighbors.nearest(case.points, np.arange(len(case.points)), np.arange(len(case.points)), 9)[1]
     every = np.append(np.sort(far[np.isfinite(far)]), 0.0)
@@ -173,10 +172,9 @@ def test_d2_is_the_slow_version_where_sums_are_exact(case: Case, k: int) -> None
 
 @fixed
 @given(
-    # Of points that repeat, and of mutual neighbours with gamma_f = 0, the sums are equal on paper, and the last bits decide.
-    case=cases("normal"),
+    case=cases,
     k=st.integers(0, 6),
-    gamma_f=st.sampled_from([1e-3, 1.0, 3.0]),
+    gamma_f=st.sampled_from([0.0, 1.0, 3.0]),
     gamma_r=st.sampled_from([0.0, 1.0, 0.5]),
 )
 def test_each_pick_of_d2_has_the_highest_value_of_the_slow_version(
@@ -217,7 +215,7 @@ def test_d2_without_neighbours_is_the_ranking_and_forgetting_is_its_default() ->
 
 
 @fixed
-@given(case=cases(), k=st.integers(1, 8), name=st.sampled_from(["margin", "entropy", "least_confidence"]))
+@given(case=cases, k=st.integers(1, 8), name=st.sampled_from(["margin", "entropy", "least_confidence"]))
 def test_seals_is_the_slow_version(case: Case, k: int, name: str) -> None:
     chosen = case.select("seals", probs=case.probs, score=name, n_neighbors=k)
     values = score(name, probs=case.probs)
