@@ -47,6 +47,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where inputs are put; default: a temporary folder")
     parser.add_argument("--child", nargs=3, metavar=("CASE", "SIDE", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.work is not None:
+        arguments.work.mkdir(parents=True, exist_ok=True)
     if arguments.child:
         print(json.dumps(child(arguments.child[0], arguments.child[1], Path(arguments.child[2]), arguments)))
         return
