@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, cast
 
@@ -44,9 +44,9 @@ def map(start: str, settings: Sequence[Any], items: Iterable[Any]) -> Iterator[A
         for item in items:
             waiting.append(pool.submit(ask, item))
             if len(waiting) > len(workers):
-                yield waiting.popleft().result()
+                yield _result(waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(waiting.popleft())
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
@@ -54,6 +54,13 @@ def map(start: str, settings: Sequence[Any], items: Iterable[Any]) -> Iterator[A
         pool.shutdown()
         for worker in workers:
             worker.close()
+
+
+def _result(future: Future[Any]) -> Any:
+    """Waits in short pieces: a Ctrl-C that comes just before an endless wait begins would not end it."""
+    while not wait([future], timeout=0.5).done:
+        pass
+    return future.result()
 
 
 class _Worker:
