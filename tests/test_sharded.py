@@ -261,12 +261,12 @@ def test_items_are_taken_as_they_are_needed() -> None:
 
 
 SCRIPT = """
-import sys
+import contextlib, sys
 sys.path.insert(0, {root!r})
 from svp import engine
-done = engine.map("tests.own_work:adder", [0, 0], [1, 2, 16, 16, 16])
-print(next(done)[1], next(done)[1], flush=True)
-next(done)
+with contextlib.closing(engine.map("tests.own_work:adder", [0, 0], [1, 2, 16, 16, 16])) as done:
+    print(next(done)[1], next(done)[1], flush=True)
+    next(done)
 """
 
 
