@@ -1,20 +1,24 @@
 """Processes of this machine: fresh ones, fed through pipes. No shared memory, of which a container may have very little."""
 
+import atexit
 import os
 import pickle
 import queue
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any, cast
 
 from svp import errors
 from svp.engine.worker import Failure
 from svp.errors import SvpError, WorkerError
+
+_Task = tuple[Any, "Future[Any]"]
 
 
 def map(start: str, settings: Sequence[Any], items: Iterable[Any]) -> Iterator[Any]:
@@ -27,33 +31,49 @@ def map(start: str, settings: Sequence[Any], items: Iterable[Any]) -> Iterator[A
     Raises the named error that an item led to, or WorkerError. However it ends, also by Ctrl-C, no process is left.
     """
     workers = [_Worker(start, setting) for setting in settings]
-    idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-    for worker in workers:
-        idle.put(worker)
+    tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+    # A thread for each process waits for its answers. Daemons: an interpreter that ends, with this not closed, waits for no item.
+    threads = [threading.Thread(target=_serve, args=(worker, tasks), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
 
-    def ask(item: Any) -> Any:
-        worker = idle.get()
-        try:
-            return worker.ask(item)
-        finally:
-            idle.put(worker)
+    def end() -> None:
+        for worker in workers:
+            worker.kill()
+        for worker in workers:
+            worker.wait()
 
-    pool = ThreadPoolExecutor(len(workers))  # a thread for each process: it waits for the answer
+    atexit.register(end)
     waiting: deque[Future[Any]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(ask, item))
+            waiting.append(Future())
+            tasks.put((item, waiting[-1]))
             if len(waiting) > len(workers):
                 yield _result(waiting.popleft())
         while waiting:
             yield _result(waiting.popleft())
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in workers:
-            worker.end()
-        pool.shutdown()
-        for worker in workers:
+        for future in waiting:
+            future.cancel()
+        end()
+        for _ in threads:
+            tasks.put(None)
+        for thread, worker in zip(threads, workers, strict=True):
+            thread.join()
             worker.close()
+        atexit.unregister(end)
+
+
+def _serve(worker: "_Worker", tasks: "queue.SimpleQueue[_Task | None]") -> None:
+    while (task := tasks.get()) is not None:
+        item, future = task
+        if not future.set_running_or_notify_cancel():
+            continue
+        try:
+            future.set_result(worker.ask(item))
+        except BaseException as error:
+            future.set_exception(error)
 
 
 def _result(future: Future[Any]) -> Any:
@@ -80,7 +100,7 @@ class _Worker:
     def _begin(self) -> None:
         # Modules are found as they are here: a net of somebody's own may stand beside the script.
         path = os.pathsep.join(place or os.getcwd() for place in sys.path)
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `end`)
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "svp.engine.worker"],
@@ -123,17 +143,20 @@ class _Worker:
             "(compute.processes)"
         )
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """Nothing is lost with a process: it keeps no state."""
         self._ended = True
         if self._process is not None:
             self._process.kill()
 
+    def wait(self) -> None:
+        if self._process is not None:
+            self._process.wait()
+
     def close(self) -> None:
         """Once no thread uses its pipes."""
         if self._process is None:
             return
-        self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._said):
             with suppress(OSError):  # it has died with an item in the pipe
                 cast(Any, pipe).close()
