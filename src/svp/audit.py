@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from svp.evaluate import Verdict
 
@@ -45,7 +44,9 @@ def agreement(
     n = len(a)
     spearman = None
     if n > 1 and np.ptp(a) > 0 and np.ptp(b) > 0:
-        spearman = float(stats.spearmanr(a, b).statistic)
+        from scipy.stats import spearmanr  # here, not above: it takes longer to load than all the rest
+
+        spearman = float(spearmanr(a, b).statistic)
     overlap = 1.0
     if budget:
         one, two = (_taken(a, budget), _taken(b, budget)) if chosen is None else (side.astype(float) for side in chosen)
