@@ -266,7 +266,8 @@ def _check_kind(model: str, found: Found, dataset: Dataset) -> None:
         kinds = ["images or rows of numbers", "texts"]
         choice = ", ".join(name for row in LEARNERS.values() if row.texts == texts for name in row.names[:1])
         raise SettingError(
-            f"{model} takes {kinds[not texts]}, and {dataset.name} holds {kinds[texts]}; choose of {choice}"
+            f"{model} takes {kinds[not texts]}, and {dataset.name} holds {kinds[texts]}; choose of {choice} "
+            "(both --proxy.model and --target.model)"
         )
 
 
