@@ -12,10 +12,9 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-from benchmarks.run import machine
+from benchmarks.run import clock, company, machine
 
 
 def main() -> None:
@@ -35,9 +34,10 @@ def main() -> None:
             str(run),
             "--quiet",
         ]
-        begin = time.perf_counter()
+        begin = clock()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        wall = time.perf_counter() - begin
+        end = clock()
+        wall = end.wall - begin.wall
         marks = [json.loads(mark.read_text())["facts"] for mark in run.rglob("done.json")]
         counted = sum(facts.get(part, 0.0) for facts in marks for part in ("seconds", "inference_seconds"))
         loading = json.loads((run / "metrics.json").read_text())["load_seconds"]
@@ -47,7 +47,7 @@ def main() -> None:
     print(
         f"of the rest: reading the data {loading:.1f} s, choosing {choosing:.2f} s, all else {rest - loading - choosing:.1f} s"
     )
-    print(json.dumps(machine()))
+    print(json.dumps(machine() | company(begin, end)))
 
 
 if __name__ == "__main__":

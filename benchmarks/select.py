@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.run import RESULTS, machine
+from benchmarks.run import RESULTS, clock, company, machine
 from benchmarks.select_cases import CASES, CLASSES, EPOCHS, WIDTH, Side, find_case
 from svp.adviser import cost_of
 from svp.rules import Facts
@@ -55,8 +55,11 @@ def main() -> None:
     if unknown := [name for name in arguments.cases if name not in CASES and name != "growth"]:
         parser.error(f"no case {unknown[0]!r}; there are {', '.join(CASES)} and growth")
     for name in arguments.cases or [name for name, case in CASES.items() if not case.alone]:
+        begin = clock()
         result = growth(arguments) if name == "growth" else compare(name, arguments)
-        result |= {"machine": machine(), "versions": versions(), "scale": arguments.scale}
+        had = company(begin, clock())
+        print(f"  others, and other machines on this one, took {had['others']} of the CPU time meanwhile")
+        result |= {"machine": machine(), **had, "versions": versions(), "scale": arguments.scale}
         if arguments.scale == 1:
             FOLDER.mkdir(parents=True, exist_ok=True)
             (FOLDER / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
