@@ -36,6 +36,13 @@ def test_labels_are_hidden_and_a_test_part_is_held_out_as_asked(tmp_path: Path) 
     assert len(data) == 10
 
 
+@pytest.mark.parametrize("on_error", [{}, {"on_error": "skip"}, {"on_error": "refuse"}], ids=str)
+def test_where_nothing_can_be_skipped_nothing_has_to_be_said_of_it(tmp_path: Path, on_error: dict[str, Any]) -> None:
+    np.savez(tmp_path / "x.npz", x=X)
+    assert len(load(tmp_path / "x.npz", **on_error)) == 20
+    assert len(load(Path("digits"), classes=[str(i) for i in range(10)], **on_error)) == 1346
+
+
 @pytest.mark.parametrize("place", ["", "data", "train"])
 def test_shards_of_images_are_found_where_they_are_with_labels(tmp_path: Path, place: str) -> None:
     write(tmp_path / place / "a.parquet", list(range(20)), [0, 1] * 10)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.config import DataConfig
-from svp.data import decode, parquet, text_cache
+from svp.data import decode, parquet, takes, text_cache
 from svp.data import load as load_labelled
 from svp.data.base import Dataset, Progress, printable
 from svp.data.cache import silent
@@ -35,6 +35,8 @@ def load(config: DataConfig, classes: tuple[str, ...], progress: Progress | None
         return _texts(path, config, classes, progress or silent)
     if path.is_dir() and not parquet.is_source(path):
         return _photos(path, config, classes, progress)
+    if not takes(config.dataset, "on_error"):  # a session skips unless told otherwise, and here is nothing to be skipped
+        config = config.model_copy(update={"on_error": "refuse"})
     data = load_labelled(config, progress)
     return replace(data.without_labels(), classes=classes or data.classes)
 
