@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from svp import labels, sealed
-from svp.errors import DataError, LabelError, SettingError, StorageError, SvpError
+from svp.errors import DataError, LabelError, SettingError, StorageError
 from svp.labels import WORDS, Answer, Batch, LabelStore, Standing
+from tests.refused import refused
 
 ANIMALS = ("cat", "dog", "owl")
 
@@ -36,16 +37,6 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path) -> Iterator[LabelStore]:
     with LabelStore.create(path, ANIMALS) as store:
         yield store
-
-
-@contextlib.contextmanager
-def refused(kind: type[SvpError], *words: str) -> Iterator[None]:
-    with pytest.raises(kind) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
 
 
 def current(store: LabelStore) -> dict[int, int]:

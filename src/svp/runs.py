@@ -222,9 +222,7 @@ class Run:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 self.close()
-                raise FolderInUse(
-                    f"{self.folder} is in use by another process; wait for it, or {ELSEWHERE}"
-                ) from None
+                raise FolderInUse(f"{self.folder} is in use by another process; wait for it, or {ELSEWHERE}") from None
             except OSError:  # a file system that knows no locks
                 self.close()
                 raise

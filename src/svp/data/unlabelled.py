@@ -35,7 +35,8 @@ def load(config: DataConfig, classes: tuple[str, ...], progress: Progress | None
         return _texts(path, config, classes, progress or silent)
     if path.is_dir() and not parquet.is_source(path):
         return _photos(path, config, classes, progress)
-    if not takes(config.dataset, "on_error"):  # a session skips unless told otherwise, and here is nothing to be skipped
+    # A session skips unless told otherwise; here is nothing to be skipped.
+    if not takes(config.dataset, "on_error"):
         config = config.model_copy(update={"on_error": "refuse"})
     data = load_labelled(config, progress)
     return replace(data.without_labels(), classes=classes or data.classes)
