@@ -46,6 +46,7 @@ class NetLearner:
             "svp.learners.net",
             "svp.learners.loop",
             "svp.learners.inference",
+            "svp.learners.checkpoints",
             "svp.learners.compute",
             "svp.learners.compiled",
             "svp.learners.augment",
