@@ -104,7 +104,8 @@ def _unseen(n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _is_unseen(values: NDArray[Any]) -> NDArray[np.bool_]:
-    return np.isnan(values) if values.dtype.kind == "f" else values == UNSEEN
+    unseen: NDArray[np.bool_] = np.isnan(values) if values.dtype.kind == "f" else values == UNSEEN
+    return unseen
 
 
 def _write_unseen(path: Path, shape: tuple[int, int], dtype: type[np.generic]) -> None:
