@@ -5,7 +5,6 @@ needs from those of the units before it. Result: accuracy, steps, seconds, and w
 which intervals are made. `python -m benchmarks.cifar10_coreset` prints what stands there.
 """
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from typing import Any
 import numpy as np
 
 import svp
-from benchmarks.run import RESULTS, Unit, as_bits, from_bits
+from benchmarks.claims import against, results
+from benchmarks.run import Unit, as_bits
 from svp.config import CoresetConfig, read_toml
-from svp.evaluate import difference
 from svp.files import read_array
 
 SEEDS = (0, 1, 2)
@@ -77,32 +76,24 @@ UNITS = [
 ]
 
 
+# What the chosen part is held against: (arm, other arm, what is asked of the difference).
+COMPARED = [
+    ("proxy-epochs", "random-epochs", "better"),
+    ("proxy-epochs", "full-epochs", "no worse"),
+    ("proxy-steps", "random-steps", "better"),
+    ("proxy-steps", "full-epochs", "no worse"),
+]
+
+
 def main() -> None:
-    """Print what stands in the result files: accuracies by arm, and paired differences over the seeds that both arms have."""
-    found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
-    for path in sorted((RESULTS / "cifar10_coreset").glob("*.json")):
-        result = json.loads(path.read_text())
-        found.setdefault((result["arm"], result["equal"]), {})[result["seed"]] = result
-    for (arm, equal), by_seed in found.items():
+    """Print what stands in the result files: accuracies by arm, and differences over the seeds that both arms have."""
+    found = results("cifar10_coreset")
+    for arm, by_seed in found.items():
         shown = ", ".join(f"{100 * result['accuracy']:.2f} % (seed {seed})" for seed, result in by_seed.items())
         one = next(iter(by_seed.values()))
-        print(f"{arm}, equal {equal}: {one['n']:,} examples, {one['epochs']} epochs, {one['steps']:,} steps: {shown}")
-    for pair in [
-        ("proxy", "random", "epochs"),
-        ("proxy", "full", "epochs"),
-        ("proxy", "random", "steps"),
-        ("proxy", "full", "steps"),
-    ]:
-        one_arm, other_arm, equal = pair
-        own, other = (
-            found.get((one_arm, equal), {}),
-            found.get((other_arm, "epochs" if other_arm == "full" else equal), {}),
-        )
-        if seeds := sorted(own.keys() & other.keys()):
-            compared = difference(
-                [from_bits(own[s]["correct"]) for s in seeds], [from_bits(other[s]["correct"]) for s in seeds]
-            )
-            print(f"{one_arm} minus {other_arm}, equal {equal}: {compared}")
+        print(f"{arm}: {one['n']:,} examples, {one['epochs']} epochs, {one['steps']:,} steps: {shown}")
+    for arm, other, question in COMPARED:
+        print(f"{arm} minus {other}, points: {against(found.get(arm, {}), found.get(other, {}), question)}")
 
 
 if __name__ == "__main__":

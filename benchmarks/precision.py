@@ -7,20 +7,18 @@ A unit is one training: the same images, order, augmentation and initial weights
 rule of docs/concepts.md with the margin of one point.
 """
 
-import json
 import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import svp
-from benchmarks.run import RESULTS, Unit, as_bits, from_bits
+from benchmarks.claims import against, results
+from benchmarks.run import Unit, as_bits
 from svp.chance import shuffled
 from svp.config import TrainConfig
-from svp.evaluate import difference
 from svp.learners import make_learner
 from svp.learners.compute import Compute
 
@@ -55,15 +53,11 @@ UNITS = [Unit(f"seed{seed}-{kind}", partial(train, seed, kind)) for seed in SEED
 
 def main() -> None:
     """Print the accuracies, and bf16 minus fp32 over the seeds that both have."""
-    found: dict[str, dict[int, NDArray[np.uint8]]] = {"bf16": {}, "fp32": {}}
-    for path in sorted((RESULTS / "precision").glob("*.json")):
-        result = json.loads(path.read_text())
-        right = from_bits(result["correct"])
-        found[result["precision"]][result["seed"]] = right
-        print(f"{result['precision']}, seed {result['seed']}: {100 * result['accuracy']:.2f} %")
-    bf16, fp32 = found["bf16"], found["fp32"]
-    if seeds := sorted(bf16.keys() & fp32.keys()):
-        print(f"bf16 minus fp32: {difference([bf16[s] for s in seeds], [fp32[s] for s in seeds])}")
+    found = results("precision")
+    for arm, by_seed in found.items():
+        for seed, result in by_seed.items():
+            print(f"{arm}, seed {seed}: {100 * result['accuracy']:.2f} %")
+    print(f"bf16 minus fp32, points: {against(found.get('bf16', {}), found.get('fp32', {}), 'no worse')}")
 
 
 if __name__ == "__main__":

@@ -24,16 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import svp
-from benchmarks.run import RESULTS, Unit, as_bits, from_bits
+from benchmarks.claims import MARGIN, Facts, against, results
+from benchmarks.run import RESULTS, Unit, as_bits
 from svp.config import ActiveConfig, CoresetConfig, TrainConfig
 from svp.data.base import Dataset
-from svp.evaluate import better, difference, no_worse
 from svp.files import read_array, read_json
 from svp.runs import Run
 
-Facts = dict[str, Any]
 SEEDS = (0, 1, 2)
-MARGIN = 1.0  # points: less of a loss counts as no worse
 # Fixed, not measured: all arms of a seed must round alike, and units of one thread can run two at a time on two cores.
 COMPUTE = {"device": "cpu", "precision": "bf16", "channels_last": True, "threads": 1}
 
@@ -306,35 +304,6 @@ def _whole(scale: Scale) -> Iterator[Unit]:
 UNITS = units()
 
 # --- tables ---------------------------------------------------------------------------------------------------------------
-
-
-def results(experiment: str) -> dict[str, dict[int, Facts]]:
-    """What stands in the result files, by arm (the unit's name without its seed) and seed."""
-    found: dict[str, dict[int, Facts]] = {}
-    for path in sorted((RESULTS / experiment).glob("*.json")):
-        result = json.loads(path.read_text())
-        if "correct" in result:
-            arm = path.stem.replace(f"-seed{result['seed']}", "").replace(f"seed{result['seed']}-", "")
-            found.setdefault(arm, {})[result["seed"]] = result
-    return found
-
-
-def correct(result: Facts) -> NDArray[np.uint8]:
-    return from_bits(result["correct"])
-
-
-def against(own: dict[int, Facts], other: dict[int, Facts], question: str) -> str:
-    """One arm minus another over the seeds that both have, and what may be claimed of it."""
-    if own is other:
-        return ""
-    seeds = sorted(own.keys() & other.keys())
-    if not seeds:
-        return "not run"
-    found = difference([correct(own[s]) for s in seeds], [correct(other[s]) for s in seeds])
-    if len(seeds) == 1:
-        return f"{found.mean:+.2f} (by rows alone {found.rows_low:+.2f} to {found.rows_high:+.2f}; one seed)"
-    verdict = better(found) if question == "better" else no_worse(found, MARGIN)
-    return f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f}), {question}: {verdict}"
 
 
 def line(arm: str, by_seed: dict[int, Facts], *cells: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import run, vision
+from benchmarks import cifar10_coreset, claims, run, vision
 from benchmarks.select import agreement, exponent
 from benchmarks.select_cases import CASES, everything, features, growth, k_center, one_row_per_pick
 from svp.config import ActiveConfig, CoresetConfig
@@ -136,7 +136,7 @@ def test_the_tables_claim_by_the_rule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Three seeds in which forgetting has 80 % and chance 60 % of 1,000 test images right; nothing else was run."""
-    monkeypatch.setattr(vision, "RESULTS", tmp_path)
+    monkeypatch.setattr(claims, "RESULTS", tmp_path)
     (tmp_path / "vision").mkdir()
     for method, share in (("forgetting", 8), ("random", 6)):
         for seed in range(3):
@@ -161,6 +161,42 @@ def test_the_tables_claim_by_the_rule(
     assert cells[5] == "not run"
     (chance,) = [line for line in lines if line.startswith("| coreset-30-preact8-15-random |")]
     assert [part.strip() for part in chance.strip("|").split("|")][4] == ""
+
+
+@pytest.mark.parametrize(("n_seeds", "said"), [(1, "one seed"), (3, "better: shown")])
+def test_summaries_are_in_words(
+    n_seeds: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same words for every experiment; what was not run is called so."""
+    precision = pytest.importorskip("benchmarks.precision")  # of torch
+    monkeypatch.setattr(claims, "RESULTS", tmp_path)
+    facts = {"n": 25_000, "epochs": 40, "steps": 7840}
+    for experiment, arms in (
+        ("cifar10_coreset", {"proxy-epochs": 8, "random-epochs": 6, "full-epochs": 8}),
+        ("precision", {"bf16": 8, "fp32": 8}),
+    ):
+        (tmp_path / experiment).mkdir()
+        for arm, share in arms.items():
+            for seed in range(n_seeds):
+                right = np.arange(1000) % 10 < share
+                result = {**facts, "seed": seed, "accuracy": right.mean(), "correct": run.as_bits(right)}
+                (tmp_path / experiment / f"seed{seed}-{arm}.json").write_text(json.dumps(result))
+    cifar10_coreset.main()
+    precision.main()
+    printed = capsys.readouterr().out
+    assert "Difference(" not in printed
+    lines = printed.splitlines()
+    (chance,) = [line for line in lines if line.startswith("proxy-epochs minus random-epochs, points: +20.00 (")]
+    (whole,) = [line for line in lines if line.startswith("proxy-epochs minus full-epochs, points: +0.00 (")]
+    (bf16,) = [line for line in lines if line.startswith("bf16 minus fp32, points: +0.00 (")]
+    assert said in chance
+    for line in (whole, bf16):
+        assert ("no worse: shown" if n_seeds > 1 else "one seed") in line
+    assert "proxy-steps minus full-epochs, points: not run" in lines
+    assert (
+        len([line for line in lines if line.startswith("proxy-epochs: 25,000 examples, 40 epochs, 7,840 steps: 80")])
+        == 1
+    )
 
 
 def test_a_small_scale_cuts_every_class_and_both_parts() -> None:

@@ -119,6 +119,29 @@ def test_a_run_twice_is_the_same_run(capsys: pytest.CaptureFixture[str]) -> None
     assert Path(first["selection"]).exists()
 
 
+def test_the_demo_ends_in_verdicts_and_reports_and_again_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With classifiers in place of nets, which take no time; a second time nothing is made."""
+    pytest.importorskip("altair")
+    small = {"proxy": {"model": "logistic"}, "target": {"model": "sklearn.tree:DecisionTreeClassifier"}, "seeds": 1}
+    monkeypatch.setattr(commands, "read_recipe", lambda name: {**read_recipe(name), **small})
+    said, written = [], []
+    for _ in range(2):
+        cli.main(["demo", "--quiet"])
+        said.append(capsys.readouterr().out.splitlines())
+        written.append({path: path.stat().st_mtime_ns for path in Path("runs").rglob("done.json")})
+    assert written[0] == written[1]
+    assert len(written[0]) > 10
+    assert said[0][:-1] == said[1][:-1]  # but for how long it took
+    assert {"Core-set", "Active learning"} <= set(said[0])
+    reports = [Path(line.partition("Report: ")[2]) for line in said[0] if "Report: " in line]
+    assert [report.parent.name for report in reports] == ["coreset", "active"]
+    assert all(report.exists() for report in reports)
+    assert "Accuracy of sklearn.tree:DecisionTreeClassifier" in " ".join(said[0])
+    assert said[0][-1].startswith("Done in ")
+
+
 def test_changed_settings_are_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["coreset", "digits", *FAST, "--out", "run"])
     capsys.readouterr()

@@ -69,6 +69,10 @@ def test_the_order_of_rows_is_not_part_of_the_dataset(tmp_path_factory, order):
         ({"x": X, "y": np.array([0, "a"] * 10, object)}, "array y holds Python objects"),
         ({"x": X, "y": Y, "classes": np.array("a")}, "flat array of strings"),
         ({"x": np.where(X == 6, np.nan, X), "y": Y}, r"1 inputs have NaN .*\[3\]"),
+        (
+            {"x": X, "y": np.where(Y == 1, np.nan, Y)},
+            "10 of 20 labels .* first nan in row 10; leave out rows without a label",
+        ),
         ({"x": X, "y": Y - 1}, "labels go down to -1"),
         ({"x": X, "y": Y, "classes": ["a"]}, "only 1 classes are named"),
         ({"x": X, "y": Y, "ids": Y}, "ids are repeated"),

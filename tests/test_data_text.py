@@ -303,6 +303,14 @@ def test_files_of_several_kinds_are_refused(tmp_path):
         load_dataset(tmp_path)
 
 
+def test_what_systems_and_editors_leave_is_no_shard(tmp_path):
+    """The shadow that macOS makes of each file, an editor's checkpoints: hidden, and no table."""
+    table(tmp_path / "train.parquet", [("yes" if i % 2 else "no", f"text {i}") for i in range(20)])
+    for name in ("._train.parquet", ".a.csv", ".ipynb_checkpoints/old.jsonl"):
+        write(tmp_path / name, "no table")
+    assert len(load_dataset(tmp_path, test_share=0)) == 20
+
+
 def test_folders_of_images_stay_folders_of_images(tmp_path):
     write(tmp_path / "labels.csv", "file,label\na.jpg,cat\n")
     (tmp_path / "cat").mkdir()

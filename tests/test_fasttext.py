@@ -248,6 +248,26 @@ def test_a_killed_training_ends_in_the_same_model(
     fit(data, config(), tmp_path / "killed", progress=lambda *_: pytest.fail("trained again"))
 
 
+def test_signals_that_were_lost_beside_a_checkpoint_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a net: forgetting would be counted without the epochs before it."""
+    monkeypatch.setattr(fasttext, "WORTH_KEEPING", 0.0)
+    data = reviews(40)
+
+    def stop(record: dict[str, float], n_epochs: int) -> None:
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(data, config(), tmp_path, progress=stop)
+    (tmp_path / "signals/correct.npy").unlink()
+    with pytest.raises(DataError, match=r"signals .* of the epochs before .* remove .*checkpoint\.safetensors"):
+        fit(data, config(), tmp_path)
+    (tmp_path / "checkpoint.safetensors").unlink()
+    fit(data, config(), tmp_path)  # as it says
+
+
 def test_files_hold_only_what_training_moved(tmp_path: Path) -> None:
     data = reviews(20)
     fit(data, config(options={"buckets": 1_000_000}), tmp_path)

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from svp import labels, sealed
-from svp.errors import DataError, LabelError, SettingError, StorageError, SvpError
+from svp.errors import DataError, LabelError, SettingError, StorageError
 from svp.labels import WORDS, Answer, Batch, LabelStore, Standing
+from tests.refused import refused
 
 ANIMALS = ("cat", "dog", "owl")
 
@@ -36,16 +37,6 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path) -> Iterator[LabelStore]:
     with LabelStore.create(path, ANIMALS) as store:
         yield store
-
-
-@contextlib.contextmanager
-def refused(kind: type[SvpError], *words: str) -> Iterator[None]:
-    with pytest.raises(kind) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
 
 
 def current(store: LabelStore) -> dict[int, int]:
@@ -365,6 +356,10 @@ def test_answers_that_do_not_fit_store_nothing(store: LabelStore) -> None:
         (("Example 2", "-1"), {1: 0, 2: -1}),
         (("Example 2", "'cat'", "classes"), {1: 0, 2: "cat"}),
         (("Example 2", "None"), [Answer(1, 0), Answer(2, None)]),
+        (("Example 2", "True is not a class number", "1 dog"), {1: 0, 2: True}),
+        (("Example 2", "False is not"), [Answer(1, 0), Answer(2, False)]),
+        (("Example 2", "True"), {1: 0, 2: np.bool_(True)}),
+        (("id", "True"), {True: 0}),
         (("Example 2", "''"), [Answer(1, 0), Answer(2, 0, who="")]),
         (("id", "'1'"), {1: 0, "1": 0}),
         (("id", str(2**63)), {1: 0, 2**63: 0}),

@@ -711,10 +711,11 @@ def test_a_damaged_checkpoint_is_named(
     assert same(before, state(net))
 
 
-def test_signals_that_were_lost_beside_a_checkpoint_are_noticed(interrupted: Path, tmp_path: Path) -> None:
-    """The epochs before it are not trained again: forgetting would be counted without them."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_signals_that_were_lost_beside_a_checkpoint_are_noticed(interrupted: Path, tmp_path: Path, kind: str) -> None:
+    """The epochs before it are not trained again: forgetting, or the area under the margin, would be counted without them."""
     shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "signals" / "correct.npy").unlink()
+    (tmp_path / "signals" / f"{kind}.npy").unlink()
     with pytest.raises(DataError, match=r"signals .* of the epochs before .* remove .*checkpoint.safetensors"):
         fit(tmp_path, make_net(), make_examples(), config(epochs=2))
     (tmp_path / "checkpoint.safetensors").unlink()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 
 from svp.labels import LabelStore
 from svp.runs import Run
@@ -140,7 +141,8 @@ def test_a_run_killed_again_and_again_ends_the_same(
     assert_same(left(out), expected)
 
 
-@pytest.mark.parametrize(("workflow", "nth"), [("coreset", 2), ("active", 7)])
+# The proxy's second epoch and the target's; of `active` the last of its second proxy and of its first target.
+@pytest.mark.parametrize(("workflow", "nth"), [("coreset", 2), ("coreset", 5), ("active", 6), ("active", 8)])
 def test_an_interrupt_at_an_epoch_leaves_what_resumes(
     server: Server, whole: dict[str, tuple[dict[str, Any], dict[str, int]]], tmp_path: Path, workflow: str, nth: int
 ) -> None:
@@ -148,6 +150,9 @@ def test_an_interrupt_at_an_epoch_leaves_what_resumes(
     assert server.run(workflow, out, point="after an epoch", nth=nth, how=INTERRUPTED) == INTERRUPTED
     assert Run.open(out).environment["dataset"]["name"] == "tiny"
     assert not list(out.rglob("*.tmp"))
+    (checkpoint,) = out.rglob("checkpoint.safetensors")
+    momentum = [value for name, value in load_file(checkpoint).items() if name.startswith("momentum.")]
+    assert any(value.any() for value in momentum)  # in the middle of a training: to lose it would be seen
     assert server.run(workflow, out) == "finished"
     assert_same(left(out), whole[workflow][0])
     epochs = json.loads(Path(f"{out}.counts").read_text())["after an epoch"]

@@ -1,4 +1,4 @@
-"""Run folders: whole files or none, one process at a time, and refusals that say what changed."""
+"""Run folders: one process at a time, finished stages that are read and not run, and refusals that say what changed."""
 
 import errno
 import fcntl
@@ -13,22 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from svp import files, provenance, runs
 from svp.config import CoresetConfig
 from svp.data.base import Dataset
-from svp.errors import DataError, RunChanged, StorageError, SvpError
+from svp.errors import DataError, RunChanged, StorageError
 from svp.files import digest, read_array, read_json, write_array, write_bytes, write_json
 from svp.runs import Run, Stage
-from tests.characters import CONTROL, PLAIN
+from tests.refused import refused
 
 CODE = ("svp.chance",)
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing after it is to be relied on."""
 
 
 @pytest.fixture
@@ -54,98 +48,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def refused(kind: type[SvpError], *words: str) -> Any:
-    class Refused:
-        def __enter__(self) -> None:
-            pass
-
-        def __exit__(self, cls: Any, error: Any, trace: Any) -> bool:
-            assert isinstance(error, kind), f"{error!r} is no {kind.__name__}"
-            assert "\n" not in str(error)
-            for word in words:
-                assert word in str(error), f"{word!r} is not in {error}"
-            return True
-
-    return Refused()
-
-
-# --- files: whole or not at all -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("step", ["open", "write", "fsync", "replace", "fsync of the folder"])
-@pytest.mark.parametrize("existing", [b"old", None])
-@pytest.mark.parametrize(
-    "failure",
-    [Killed(), OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "Input/output error")],
-    ids=["kill", "full", "io"],
-)
-def test_a_file_is_old_or_new_whatever_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, existing: bytes | None, failure: BaseException
-) -> None:
-    path = tmp_path / "file"
-    if existing is not None:
-        path.write_bytes(existing)
-    real_open, real_fsync, synced = open, os.fsync, []
-
-    def fail(*_: Any, **__: Any) -> Any:
-        raise failure
-
-    class Broken:
-        def __init__(self, file: Any) -> None:
-            self._file = file
-
-        def __enter__(self) -> "Broken":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self._file.close()
-
-        def write(self, data: bytes) -> None:
-            self._file.write(data[:3])
-            raise failure
-
-    def fsync(fd: int) -> None:
-        if len(synced) == (1 if step == "fsync of the folder" else 0):
-            raise failure
-        synced.append(fd)
-        real_fsync(fd)
-
-    if step == "open":
-        monkeypatch.setattr(files, "open", fail, raising=False)
-    elif step == "write":
-        monkeypatch.setattr(files, "open", lambda *args: Broken(real_open(*args)), raising=False)
-    elif step == "replace":
-        monkeypatch.setattr(os, "replace", fail)
-    else:
-        monkeypatch.setattr(os, "fsync", fsync)
-    if isinstance(failure, Killed):
-        with pytest.raises(Killed):
-            write_bytes(path, b"new content")
-    else:
-        words = ["disk is full", "free some space"] if failure.errno == errno.ENOSPC else ["Input/output error"]
-        with refused(StorageError, str(path), *words):
-            write_bytes(path, b"new content")
-    monkeypatch.undo()
-    replaced = step == "fsync of the folder"
-    content = path.read_bytes() if path.exists() else None
-    assert content == (b"new content" if replaced else existing)
-    assert names(tmp_path) == (["file"] if content is not None else [])
-
-
-def test_a_real_full_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = open
-    monkeypatch.setattr(files, "open", lambda path, mode: real("/dev/full", mode), raising=False)
-    with refused(StorageError, "disk is full", "it continues where it stopped"):
-        write_bytes(tmp_path / "file", b"x" * 10)
-    assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("code", "words"), [(errno.EFBIG, "ulimit -f"), (errno.EIO, "Input/output error"), (errno.EMFILE, "Too many open")]
-)
-def test_every_failed_write_says_what_to_do(code: int, words: str, tmp_path: Path) -> None:
-    with refused(StorageError, words, "choose another folder (--out)"), files.storage_errors(tmp_path):
-        raise OSError(code, os.strerror(code))
+# --- folders that cannot be used ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
@@ -176,50 +79,6 @@ def test_a_file_in_place_of_a_folder(tmp_path: Path, data: Dataset) -> None:
         Run.start(tmp_path / "file" / "run", config(), data)
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
-@given(
-    st.recursive(
-        st.none()
-        | st.booleans()
-        | st.integers()
-        | st.floats(allow_nan=False, allow_infinity=False)
-        | st.text(PLAIN + CONTROL),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(PLAIN + CONTROL, max_size=3), inner),
-        max_leaves=8,
-    )
-)
-def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
-    path = tmp_path_factory.mktemp("json") / "value.json"
-    write_json(path, value)
-    assert read_json(path) == value
-    assert path.read_bytes().endswith(b"\n")
-
-
-def test_damaged_files_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    with refused(DataError, str(path), "is missing", "run folder"):
-        read_json(path)
-    for content in (b"", b"{", b"\xff"):
-        path.write_bytes(content)
-        with refused(DataError, str(path), "is damaged"):
-            read_json(path)
-    whole = tmp_path / "array.npy"
-    write_array(whole, np.arange(10))
-    assert isinstance(read_array(whole), np.memmap)
-    assert read_array(whole).tolist() == list(range(10))
-    for length in (0, 3, 80, 150):
-        path.write_bytes(whole.read_bytes()[:length])
-        with refused(DataError, f"cannot read {path}"):
-            read_array(path)
-    content = whole.read_bytes()
-    for header in (content[10:40] + b"\xff\n", b"{'descr': (", b"[", b"{'descr': '<i8'}", b"(" * 90):
-        path.write_bytes(content[:10] + header.ljust(118) + content[128:])
-        with refused(DataError, f"cannot read {path}"):
-            read_array(path)
-    with pytest.raises(ValueError, match="Object arrays"):
-        write_array(path, np.array([{}], object))
-
-
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "3", '"x"', "{}", '{"format": 1}', "[" * 100_000])
 def test_damaged_records_are_named(tmp_path: Path, data: Dataset, content: str) -> None:
     folder = tmp_path / "run"
@@ -241,22 +100,6 @@ def test_damaged_records_are_named(tmp_path: Path, data: Dataset, content: str) 
         run.stage("done", {"a": 2}, CODE)
     with refused(DataError, "metrics.json"):
         _ = run.metrics["verdict"]
-
-
-def test_digests_notice_any_change() -> None:
-    a = np.arange(6)
-    others = [
-        a[::-1],
-        a.reshape(2, 3),
-        a.astype(np.int32),
-        a.astype(float),
-        np.append(a, 6),
-        a + (a == 3),
-        a[:0],
-        "012345",
-    ]
-    assert len({digest(x) for x in [a, *others]}) == len(others) + 1
-    assert digest(a) == digest(a.copy()) == digest(np.repeat(a, 2)[::2])
 
 
 # --- who may work in a folder ---------------------------------------------------------------------------------------------
@@ -294,6 +137,29 @@ def test_a_refused_start_leaves_the_folder_free(tmp_path: Path, data: Dataset) -
     with refused(RunChanged):
         Run.start(tmp_path / "run", config(seed=1), data)
     Run.start(tmp_path / "run", config(), data).close()
+
+
+def test_a_start_that_fails_at_its_last_file_leaves_the_folder_free(tmp_path: Path, data: Dataset) -> None:
+    Run.start(tmp_path / "run", config(), data).close()
+    path = tmp_path / "run" / "config.toml"
+    path.unlink()
+    path.mkdir()  # in the place of a file
+    with refused(StorageError, str(path)):
+        Run.start(tmp_path / "run", config(), data)
+    path.rmdir()
+    Run.start(tmp_path / "run", config(), data).close()
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else None
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with refused(StorageError, str(tmp_path / "run"), "No locks available", "--out"):
+        Run.start(tmp_path / "run", config(), data)
+    assert opened is None or len(os.listdir("/proc/self/fd")) == opened
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, data: Dataset) -> None:
@@ -522,8 +388,8 @@ def test_a_new_version_of_svp_is_no_other_environment(
     tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Run.start(tmp_path / "run", config(), data).close()
-    real = provenance.version
-    monkeypatch.setattr(provenance, "version", lambda name: "99" if name == "selection-via-proxy" else real(name))
+    real = provenance.installed
+    monkeypatch.setattr(provenance, "installed", lambda name: "99" if name == "selection-via-proxy" else real(name))
     Run.start(tmp_path / "run", config(), data).close()  # its code counts, stage by stage
 
 
@@ -669,55 +535,6 @@ def test_an_accepted_change_leaves_later_stages_valid(
         assert both(run)
     with Run.start(folder, config(), data) as run:
         assert both(run)
-
-
-def test_code_is_what_runs_not_how_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "digested"
-    (package / "inner").mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    (package / "inner" / "__init__.py").write_text("")
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def of(source: str, where: str = "a.py") -> str:
-        (package / where).write_text(source)
-        provenance.code_digest.cache_clear()
-        return provenance.code_digest(("digested",))
-
-    plain = of('def f(x):\n    """Doc."""\n    return x + 1\n')
-    assert of("# comment\n\ndef f(x):\n    return (x + 1)  # more\n") == plain
-    assert of('"""Module."""\ndef f(x):\n    """Other."""\n    return x + 1\n') == plain
-    assert of("def f(x):\n    return x + 2\n") != plain
-    assert of("def f(x):\n    return x + 1\n") == plain
-    assert of("y = 1\n", "inner/deep.py") != plain  # packages are taken whole
-
-
-def test_code_is_read_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "unrunnable"
-    (package / "inner").mkdir(parents=True)
-    (package / "__init__.py").write_text("")
-    (package / "a.py").write_text("raise SystemExit('a was run')\n")
-    (package / "inner" / "__init__.py").write_text("import a_package_that_nobody_has\n")
-    (package / "inner" / "deep.py").write_text("x = 1\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    before = {name for name in sys.modules if name.startswith("unrunnable")}
-    whole = provenance.code_digest(("unrunnable",))
-    assert {name for name in sys.modules if name.startswith("unrunnable")} == before == set()
-    (package / "inner" / "deep.py").write_text("x = 2\n")
-    provenance.code_digest.cache_clear()
-    assert provenance.code_digest(("unrunnable",)) != whole
-    # One of its modules: only that file.
-    provenance.code_digest.cache_clear()
-    alone = provenance.code_digest(("unrunnable.a",))
-    (package / "a.py").write_text("raise SystemExit('and changed')\n")
-    provenance.code_digest.cache_clear()
-    assert provenance.code_digest(("unrunnable.a",)) != alone
-    provenance.code_digest.cache_clear()
-
-
-def test_modules_without_a_file_count_by_their_name() -> None:
-    names_ = [("sys",), ("no_such_module",), ("no_such_package.module",), ("__main__",), ()]
-    assert len({provenance.code_digest(modules) for modules in names_}) == len(names_)
-    assert provenance.code_digest(("sys", "svp.chance")) == provenance.code_digest(("svp.chance", "sys", "sys"))
 
 
 # --- other folders --------------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ from svp.workflows.coreset import as_many_steps, coreset
 from svp.workflows.session import Session
 from svp.workflows.work import Work
 from tests import own_models
+from tests.refused import refused
 
 RECORDED = Path(__file__).parent / "recorded" / "digits.json"
 HEADED = "tests.own_models:Headed"  # a net like others, that takes no time
@@ -136,21 +137,6 @@ def act(**values: Any) -> ActiveConfig:
     return ActiveConfig.make(
         {"dataset": "shades", "proxy": PROXY, "target": TARGET, "labelled": [12, 20, 28], "compute": COMPUTE, **values}
     )
-
-
-def refused(kind: type[SvpError], *words: str) -> Any:
-    class Refused:
-        def __enter__(self) -> None:
-            pass
-
-        def __exit__(self, cls: Any, error: Any, trace: Any) -> bool:
-            assert isinstance(error, kind), f"{error!r} is no {kind.__name__}"
-            assert "\n" not in str(error)
-            for word in words:
-                assert word in str(error), f"{word!r} is not in {error}"
-            return True
-
-    return Refused()
 
 
 def arms(run: Run) -> dict[tuple[str, str, int, int], dict[str, Any]]:

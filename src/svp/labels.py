@@ -420,11 +420,16 @@ def _as_question(
     return wanted, np.concatenate([np.full(len(again), np.nan), reasons])
 
 
-def _as_int(value: Any, what: str) -> int:
+def _index(value: Any) -> int:
+    """The whole number that `value` is, else -1; True and False are none, though Python takes them for 1 and 0."""
     try:
-        number = operator.index(value)
+        return -1 if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
-        number = -1
+        return -1
+
+
+def _as_int(value: Any, what: str) -> int:
+    number = _index(value)
     if not 0 <= number < 2**63:
         raise LabelError(f"{what} is {value!r}; it must be an integer, 0 or more")
     return number
@@ -460,10 +465,7 @@ def _as_said(answer: Answer, names: tuple[str, ...]) -> tuple[str, int | None]:
                 f"of {', '.join(WORDS)} without a label"
             )
         return answer.kind, None
-    try:
-        number = operator.index(answer.label)  # type: ignore[arg-type]
-    except TypeError:
-        number = -1
+    number = _index(answer.label)
     if not 0 <= number < len(names):
         listed = ", ".join(f"{number} {name}" for number, name in enumerate(names[:20]))
         more = f" and {len(names) - 20} more" if len(names) > 20 else ""

@@ -58,12 +58,18 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
+@cache
+def installed(package: str) -> str:
+    """Its version, or PackageNotFoundError. Looked up once: that reads files, and what is imported stays as it is."""
+    return version(package)
+
+
 def environment(dataset: Dataset) -> Json:
     """What a result may depend on besides the settings: versions, machine, data."""
     packages = {}
     for name in PACKAGES:
         try:
-            packages[name] = version(name)
+            packages[name] = installed(name)
         except PackageNotFoundError:
             packages[name] = "not installed"
     return {
@@ -78,7 +84,7 @@ def environment(dataset: Dataset) -> Json:
             "fingerprint": dataset.fingerprint,
             "problems": list(dataset.problems),
         },
-        "svp": version("selection-via-proxy"),
+        "svp": installed("selection-via-proxy"),
         "packages": packages,
         "python": platform.python_version(),
         "machine": {

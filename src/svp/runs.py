@@ -148,10 +148,10 @@ class Run:
         try:
             run._check_settings(config, dataset, may_vary, may_grow)
             sweep(folder)
+            write_bytes(folder / "config.toml", config.to_toml().encode())
         except BaseException:
             run.close()
             raise
-        write_bytes(folder / "config.toml", config.to_toml().encode())
         return run
 
     def _check_settings(self, config: RunConfig, dataset: Dataset, may_vary: Sequence[str], may_grow: bool) -> None:
@@ -216,13 +216,16 @@ class Run:
     def _take_lock(self) -> None:
         with storage_errors(self.folder):
             self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR)
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise FolderInUse(f"{self.folder} is in use by another process; wait for it, or {ELSEWHERE}") from None
+            if fcntl is None:
+                return
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.close()
+                raise FolderInUse(f"{self.folder} is in use by another process; wait for it, or {ELSEWHERE}") from None
+            except OSError:  # a file system that knows no locks
+                self.close()
+                raise
 
     def __enter__(self) -> Self:
         return self

@@ -80,9 +80,16 @@ class Signals:
                 file.write(row.data)
                 _to_disk(file)
 
-    def hold(self, n_epochs: int) -> bool:
-        """Whether the first `n_epochs` stand there, for every example that is shown."""
-        return all((epoch[self._rows] != UNSEEN).all() for epoch in self._arrays["correct"][:n_epochs])
+    def refuse_gaps(self, n_epochs: int, checkpoint: Path) -> None:
+        """DataError unless the first `n_epochs` of every kind stand there, for all examples that are shown: who goes on from
+        `checkpoint` does not show them again.
+        """
+        epochs = (epoch[self._rows] for array in self._arrays.values() for epoch in array[:n_epochs])
+        if any(_is_unseen(epoch).any() for epoch in epochs):
+            raise DataError(
+                f"the signals in {self.folder} do not hold all of the epochs before the checkpoint; "
+                f"remove {checkpoint} to begin this training again"
+            )
 
     def __getitem__(self, kind: str) -> NDArray[Any]:
         return self._arrays[kind]
@@ -94,6 +101,11 @@ class Signals:
 
 def _unseen(n: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.full(n, UNSEEN if dtype == np.uint8 else np.nan, dtype)
+
+
+def _is_unseen(values: NDArray[Any]) -> NDArray[np.bool_]:
+    unseen: NDArray[np.bool_] = np.isnan(values) if values.dtype.kind == "f" else values == UNSEEN
+    return unseen
 
 
 def _write_unseen(path: Path, shape: tuple[int, int], dtype: type[np.generic]) -> None:

@@ -173,6 +173,11 @@ def load(config: DataConfig, progress: Progress | None = None) -> Dataset:
     )
 
 
+def takes(name_or_path: str, option: str) -> bool:
+    """Whether the source that is meant has a use for this option of `load_dataset`. Raises what that does for a name or path."""
+    return option in _find(name_or_path, {})[0].options
+
+
 def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[Source, tuple[Any, ...]]:
     """The source that is meant, and the arguments that it takes before its options."""
     name = os.fspath(name_or_path)

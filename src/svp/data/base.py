@@ -353,10 +353,14 @@ def as_labels(values: ArrayLike, n: int, name: str) -> NDArray[np.int64]:
     y = np.asarray(values)
     if y.shape != (n,):
         raise DataError(f"{name}: labels have shape {y.shape} for {n} inputs; give one class number per input")
-    whole = y.dtype.kind in "iub" or (y.dtype.kind == "f" and bool((np.isfinite(y) & (y == np.floor(y))).all()))
-    if not whole:
+    if y.dtype.kind not in "iubf":
         raise DataError(
             f"{name}: labels of type {y.dtype} are not class numbers; map them to 0 .. c-1 and pass classes="
+        )
+    if y.dtype.kind == "f" and len(bad := np.flatnonzero(~np.isfinite(y) | (y != np.floor(y)))):
+        raise DataError(
+            f"{name}: {len(bad)} of {n} labels are no class numbers but NaN, infinite or fractions, first {y[bad[0]]} in row "
+            f"{bad[0]}; leave out rows without a label, and map the others to 0 .. c-1"
         )
     y = y.astype(np.int64)
     if len(y) and y.min() < 0:

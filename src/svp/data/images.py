@@ -10,7 +10,7 @@ import numpy as np
 
 from svp.data import decode, imagenet
 from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, printable
-from svp.data.photos import Files, dataset_of, some
+from svp.data.photos import IMAGE_SIZE, Files, dataset_of, some
 from svp.data.pixels import stamp
 from svp.errors import DataError, SettingError
 
@@ -22,7 +22,7 @@ _OTHER_PARTS = ("training", "testing", "validation")  # what people call parts t
 
 def load(
     root: str | os.PathLike[str],
-    image_size: int = 64,
+    image_size: int = IMAGE_SIZE,
     short_side: int | None = None,
     on_error: OnError = "refuse",
     test_share: float = TEST_SHARE,

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from svp.data import decode
 from svp.data.base import TEST_SHARE, Dataset, OnError, Progress
-from svp.data.photos import Files, dataset_of, some
+from svp.data.photos import IMAGE_SIZE, Files, dataset_of, some
 from svp.data.pixels import stamp
-from svp.data.shards import PLACES, divided
+from svp.data.shards import divided, known_by
 from svp.errors import DataError, SettingError
 
 IMAGES = ("image", "img", "jpg", "png", "bytes")  # how columns of images are called, and those of labels
@@ -23,7 +23,7 @@ LABELS = ("label", "labels", "class", "target", "fine_label")
 
 def load(
     source: str | os.PathLike[str],
-    image_size: int = 64,
+    image_size: int = IMAGE_SIZE,
     short_side: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
@@ -79,7 +79,7 @@ def load(
 def is_source(path: Path) -> bool:
     """Whether a path is a Parquet file, or a folder of them."""
     if path.is_dir():
-        return any(any((path / place).glob("*.parquet")) for place in PLACES)
+        return bool(known_by(path, (".parquet",)))
     return path.suffix.lower() == ".parquet"
 
 

@@ -15,6 +15,8 @@ from svp.data.base import Dataset, OnError, Progress, hold_out, printable
 from svp.data.pixels import decoded
 from svp.errors import DataError, SettingError, SvpWarning
 
+IMAGE_SIZE = 64  # pixels a side, where nobody says another
+
 
 @dataclass(frozen=True)
 class Files:

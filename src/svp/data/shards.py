@@ -2,14 +2,27 @@
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from svp.errors import DataError
 
-PLACES = ("", "data", "train")  # folders below the given one in which shards are looked for to know one by
+_PLACES = ("", "data", "train")  # folders below the given one in which shards are looked for to know one by
 _PART = re.compile(r"(train|test|validation|valid|val|dev)(ing)?(?![a-z])")
 _TESTS = ("test", "validation", "valid", "val", "dev")  # the first that has labels is the test part
+
+
+def visible(folder: Path) -> Iterator[Path]:
+    """All files in a folder and below it, but for hidden ones and those in hidden folders, which systems and editors leave."""
+    for path in folder.rglob("*"):
+        if not any(name.startswith(".") for name in path.relative_to(folder).parts) and path.is_file():
+            yield path
+
+
+def known_by(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """The visible shards by which it is known what a folder holds: those in itself, in data/ and in train/."""
+    found = (file for place in _PLACES for file in sorted((folder / place).glob("[!.]*")))
+    return [file for file in found if file.suffix.lower() in suffixes]
 
 
 def divided(source: Path, suffixes: Collection[str]) -> tuple[list[Path], list[list[Path]]]:
@@ -20,12 +33,10 @@ def divided(source: Path, suffixes: Collection[str]) -> tuple[list[Path], list[l
     if not source.is_dir():
         return [source], []
     found: dict[str, list[Path]] = {}
-    shards = (path for path in source.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    shards = (path for path in visible(source) if path.suffix.lower() in suffixes)
     for path in sorted(shards, key=lambda path: os.fsencode(path.relative_to(source))):
-        inside = path.relative_to(source).parts
-        if not any(name.startswith(".") for name in inside):
-            parts = (_PART.match(name.lower()) for name in inside)
-            found.setdefault(next((part[1] for part in parts if part), ""), []).append(path)
+        parts = (_PART.match(name.lower()) for name in path.relative_to(source).parts)
+        found.setdefault(next((part[1] for part in parts if part), ""), []).append(path)
     train = found.get("train", [])
     if train and "" in found:
         strangers = [path.name for path in found[""]]

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from svp.data import text_cache
 from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, hold_out, printable
 from svp.data.cache import silent
+from svp.data.parquet import IMAGES, names_of_classes
 from svp.data.photos import some
-from svp.data.shards import PLACES, divided
+from svp.data.shards import divided, known_by, visible
 from svp.data.text_cache import Read
 from svp.data.text_files import SUFFIXES, Columns, Problems, names_of
 from svp.data.texts import Texts
@@ -24,7 +25,6 @@ from svp.errors import DataError, SettingError, SvpWarning
 # How columns of texts and of labels are called, in any case of letters.
 TEXTS = ("text", "sentence", "content", "review", "reviewtext", "comment", "body", "document", "message", "tweet")
 LABELS = ("label", "labels", "class", "target", "category", "sentiment", "polarity", "stars", "rating", "intent")
-IMAGES = ("image", "img", "jpg", "png", "bytes")  # a Parquet file with such a column is one of images
 AMAZON = {  # the publishers' folder, and the classes of the labels 1, 2 ...
     "amazon-polarity": ("amazon_review_polarity_csv", ("negative", "positive")),
     "amazon-full": ("amazon_review_full_csv", ("1", "2", "3", "4", "5")),
@@ -137,7 +137,7 @@ def is_source(path: Path, given: dict[str, Any]) -> bool:
     """Whether a path is a file of texts, or a folder of them; given: the options of `load_dataset` that say more."""
     if path.is_file():
         return path.suffix.lower() in SUFFIXES and (path.suffix.lower() != ".parquet" or _holds_texts(path, given))
-    tables = [file for place in PLACES for file in sorted((path / place).glob("*")) if file.suffix.lower() in SUFFIXES]
+    tables = known_by(path, SUFFIXES)
     if not tables or "image_column" in given or "image_size" in given:
         return False
     if tables[0].suffix.lower() == ".parquet":
@@ -148,7 +148,7 @@ def is_source(path: Path, given: dict[str, Any]) -> bool:
 
 
 def _holds_texts(file: Path, given: dict[str, Any]) -> bool:
-    """Whether a Parquet file is one of texts, not of images."""
+    """Whether a Parquet file is one of texts; with a column that is called as images are, it is one of images."""
     if "text_column" in given or "image_column" in given:
         return "text_column" in given
     names = [name.strip().lower() for name in names_of(file)]
@@ -160,7 +160,7 @@ def _holds_texts(file: Path, given: dict[str, Any]) -> bool:
 
 def kind_of(source: Path) -> str:
     """The suffix that the files of a source share."""
-    files = [file for file in source.rglob("*") if file.is_file()] if source.is_dir() else [source]
+    files = visible(source) if source.is_dir() else [source]
     kinds = sorted({file.suffix.lower() for file in files} & set(SUFFIXES))
     if len(kinds) != 1:
         raise DataError(
@@ -232,8 +232,6 @@ def _named(file: Path, label: str) -> dict[str, str] | None:
     if file.suffix.lower() != ".parquet":
         return None
     import pyarrow.parquet as pq
-
-    from svp.data.parquet import names_of_classes
 
     return {str(i): name for i, name in enumerate(names_of_classes(pq.read_schema(file), label))} or None
 

@@ -10,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.config import DataConfig
-from svp.data import decode, load_dataset, text_cache
+from svp.data import decode, parquet, takes, text_cache
+from svp.data import load as load_labelled
 from svp.data.base import Dataset, Progress, printable
 from svp.data.cache import silent
 from svp.data.images import unsorted
-from svp.data.photos import dataset_of, some
+from svp.data.photos import IMAGE_SIZE, dataset_of, some
 from svp.data.shards import divided
 from svp.data.text import columns_of_texts, is_source, kind_of
 from svp.data.texts import Texts
 from svp.errors import DataError, SettingError, SvpWarning
-
-IMAGE_SIZE = 64  # as `images.load` has it
 
 
 def load(config: DataConfig, classes: tuple[str, ...], progress: Progress | None = None) -> Dataset:
@@ -34,19 +33,12 @@ def load(config: DataConfig, classes: tuple[str, ...], progress: Progress | None
     given = {"text_column": config.text_column} if config.text_column else {}
     if path.exists() and is_source(path, given):
         return _texts(path, config, classes, progress or silent)
-    if path.is_dir() and not any(path.glob("*.parquet")):
+    if path.is_dir() and not parquet.is_source(path):
         return _photos(path, config, classes, progress)
-    data = load_dataset(
-        config.dataset,
-        root=config.data,
-        image_size=config.image_size,
-        short_side=config.short_side,
-        image_column=config.image_column,
-        label_column=config.label_column,
-        on_error=config.on_error,
-        cache=config.cache,
-        progress=progress,
-    )
+    # A session skips unless told otherwise; here is nothing to be skipped.
+    if not takes(config.dataset, "on_error"):
+        config = config.model_copy(update={"on_error": "refuse"})
+    data = load_labelled(config, progress)
     return replace(data.without_labels(), classes=classes or data.classes)
 
 

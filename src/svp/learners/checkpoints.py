@@ -66,9 +66,8 @@ def resume(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> tu
             header = file.metadata() or {}
         damage = _damage(tensors, _tensors(model, optimizer))
         records = _records(header.get("records", ""))
-        compiled = (
-            header.get("compiled") == "true"
-        )  # checkpoints of earlier versions do not say: their steps were plain
+        # Checkpoints of earlier versions do not say: their steps were plain.
+        compiled = header.get("compiled") == "true"
     except (OSError, safetensors.SafetensorError) as error:
         damage = one_line(error)
     if damage or not records:

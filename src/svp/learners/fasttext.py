@@ -181,6 +181,7 @@ class FastTextLearner:
         else:
             self._model, records = self._begin(texts, positions), []
         signals = Signals.create(folder / "signals", self._config.epochs, len(ids))
+        signals.refuse_gaps(len(records), checkpoint)
         since = begin  # the last checkpoint; preparing belongs to the first epoch
         for epoch in range(len(records), self._config.epochs):
             seen = self._epoch(texts, positions, labels, shuffled(ids, self._seed, "order", epoch), epoch)

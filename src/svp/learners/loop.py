@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from svp.chance import generator, shuffled, spawn_seed
 from svp.config import TrainConfig
 from svp.data.base import Augmentation
-from svp.errors import DataError, TrainingError, one_line
+from svp.errors import TrainingError, one_line
 from svp.learners.augment import augment, draw
 from svp.learners.base import EpochRecord, Progress
 from svp.learners.checkpoints import best_path, load_weights, resume, save, save_weights
@@ -59,11 +59,7 @@ def train(
     )
     sound = _finite(model)
     records, compiled = resume(model, optimizer, checkpoint)
-    if not signals.hold(len(records)):
-        raise DataError(
-            f"the signals in {checkpoint.parent} do not hold all of the epochs before the checkpoint; "
-            f"remove {checkpoint} to begin this training again"
-        )
+    signals.refuse_gaps(len(records), checkpoint)
     begin = time.perf_counter()  # what compiling takes belongs to the first epoch that is run with it
     take_step, compiled = _step(model, plan, compiled)
     patience = 0 if held_out is None else config.patience

@@ -26,10 +26,8 @@ from svp.signals import Signals
 
 MakeNet = Callable[[int, Tensor], nn.Module]
 _MOVED_BYTES = 32 << 20  # to a device at a time
-IMAGENET = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # mean and deviation of its channels from 0 to 1, as torchvision has them
+# Mean and deviation of its channels from 0 to 1, as torchvision has them.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class NetLearner:
@@ -46,6 +44,7 @@ class NetLearner:
             "svp.learners.net",
             "svp.learners.loop",
             "svp.learners.inference",
+            "svp.learners.checkpoints",
             "svp.learners.compute",
             "svp.learners.compiled",
             "svp.learners.augment",

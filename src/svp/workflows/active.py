@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -61,66 +62,93 @@ def active(
     labels_of(dataset)  # first of all: without labels there may be no classes either
     check_needs(config, dataset, trained_on_all=False)
     check(config, dataset)
-    totals = _totals(config.labelled, len(dataset), "labelled")
+    totals, at = _asked_for(config, len(dataset))
     refuse_options(config, len(dataset), max(b - a for a, b in pairwise(totals)))
-    at = _totals(config.evaluate or config.labelled[-1:], len(dataset), "evaluate")
-    if unknown := sorted(set(at) - set(totals)):
-        raise SettingError(
-            f"evaluate asks for {unknown[0]:,} labels, which is none of the totals ({', '.join(map(str, totals))})"
-        )
+    hidden = dataset.without_labels()
     with begin(
         config, dataset, load_seconds, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show
     ) as work:
-        run = work.run
-        arms: list[Arm] = []
-        seconds: dict[tuple[str, int, int], dict[str, float]] = {}
-        drawn: list[Json] = []
-        separations: list[Json] = []
-        hidden = dataset.without_labels()
-        shared = []  # run folders that hold what all sessions need: features that are made once
-        for model in (config.proxy, config.target):
-            if find_method(config.method)[1].asks_model and model.features.source not in (None, PREVIOUS):
-                work.features(model)
-                shared = [run.folder]
-        for seed in config.run_seeds:
-            for name, own in _sessions(config, work, seed).items():
-                folder = f"{SIMULATED}/{name}-seed-{seed}"
-                parts = [part for other in run.reuse if (part := other / folder / "environment.json").exists()]
-                with Session.create(
-                    run.folder / folder,
-                    own,
-                    hidden,
-                    reuse=[*shared, *(part.parent for part in parts)],
-                    accept_code_change=accept_code_change,
-                    show=show,
-                ) as session:
-                    _simulate(session, Oracle(dataset), totals)
-                    drawn += [
-                        {"arm": name, "seed": seed, "round": asked["round"], "why": asked["origin"]}
-                        for asked in session.status()["rounds"][1:]
-                        if asked["origin"] != own.method
-                    ]
-                    for n in at:
-                        seconds[name, seed, n] = session.selection_seconds(n)
-                        arms.append(_evaluate(work, config, session, name, n, seed))
-                    if name == "proxy":
-                        separations += _separation(work, session, arms[-1])
-                        suffix = "" if seed == config.seed else f"-seed{seed}"
-                        session.asked(totals[-1]).of(dataset).save(run.folder / f"selection{suffix}.parquet")
+        efforts = [
+            _effort(work, config, hidden, name, own, accept_code_change=accept_code_change)
+            for seed in config.run_seeds
+            for name, own in _sessions(config, work, seed).items()
+        ]
+        arms = [arm for effort in efforts for arm in effort.arms]
+        seconds = {key: parts for effort in efforts for key, parts in effort.seconds.items()}
         return work.finish(
             config,
             labelled=totals,
             same_model=config.proxy == config.target,
-            arms=[
-                {**arm_facts(dataset, arm), "selection_seconds": seconds[arm.name, arm.seed, arm.fitted.n]}
-                for arm in arms
-            ],
+            arms=[{**arm_facts(dataset, arm), "selection_seconds": seconds[_key(arm)]} for arm in arms],
             comparisons=_comparisons(config, arms, at),
-            drawn_at_random=drawn,
-            agreement=_agreements(run, config),
+            drawn_at_random=[round_ for effort in efforts for round_ in effort.drawn],
+            agreement=_agreements(work.run, config),
             speed_up=_speed_up(config, {key: sum(parts.values()) for key, parts in seconds.items()}, at),
-            separation=separations,
+            separation=[look for effort in efforts for look in effort.separation],
         )
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What one labelling effort came to.
+
+    arms        the target on the labels at each total to evaluate
+    seconds     by (arm, seed, labels), what choosing up to these took, part by part
+    drawn       the rounds, but for the first, in which nobody could choose
+    separation  of the proxy's own effort, whether the features that it sees tell the classes apart
+    """
+
+    arms: list[Arm]
+    seconds: dict[tuple[str, int, int], dict[str, float]]
+    drawn: list[Json]
+    separation: list[Json]
+
+
+def _effort(
+    work: Work, config: ActiveConfig, hidden: Dataset, name: str, own: RunConfig, *, accept_code_change: bool
+) -> Effort:
+    """One session, told by an oracle up to the last total, and the target on its labels.
+
+    hidden  the data without labels; own: the settings of the session
+    """
+    run, dataset, seed = work.run, work.dataset, own.seed
+    totals, at = _asked_for(config, len(dataset))
+    folder = f"{SIMULATED}/{name}-seed-{seed}"
+    others = [other / folder for other in run.reuse if (other / folder / "environment.json").exists()]
+    with Session.create(
+        run.folder / folder,
+        own,
+        hidden,
+        reuse=[*_shared(work, config), *others],
+        accept_code_change=accept_code_change,
+        show=work.show,
+    ) as session:
+        _simulate(session, Oracle(dataset), totals)
+        arms = [_evaluate(work, config, session, name, n, seed) for n in at]
+        seconds = {_key(arm): session.selection_seconds(arm.fitted.n) for arm in arms}
+        drawn = [
+            {"arm": name, "seed": seed, "round": asked["round"], "why": asked["origin"]}
+            for asked in session.status()["rounds"][1:]
+            if asked["origin"] != own.method
+        ]
+        if name != "proxy":
+            return Effort(arms, seconds, drawn, [])
+        suffix = "" if seed == config.seed else f"-seed{seed}"
+        session.asked(totals[-1]).of(dataset).save(run.folder / f"selection{suffix}.parquet")
+        return Effort(arms, seconds, drawn, _separation(work, session, arms[-1]))
+
+
+def _shared(work: Work, config: ActiveConfig) -> list[Path]:
+    """Run folders that hold what all sessions need: this one, where it has made features, which is done once."""
+    asks_model = find_method(config.method)[1].asks_model
+    frozen = [model for model in (config.proxy, config.target) if model.features.source not in (None, PREVIOUS)]
+    for model in frozen if asks_model else ():
+        work.features(model)
+    return [work.run.folder] if frozen and asks_model else []
+
+
+def _key(arm: Arm) -> tuple[str, int, int]:
+    return arm.name, arm.seed, arm.fitted.n
 
 
 def _sessions(config: ActiveConfig, work: Work, seed: int) -> dict[str, RunConfig]:
@@ -220,6 +248,17 @@ def _speed_up(config: ActiveConfig, seconds: dict[tuple[str, int, int], float], 
                 }
             )
     return found
+
+
+def _asked_for(config: ActiveConfig, n: int) -> tuple[list[int], list[int]]:
+    """The totals of labels, and those at which the target is evaluated, as counts."""
+    totals = _totals(config.labelled, n, "labelled")
+    at = _totals(config.evaluate or config.labelled[-1:], n, "evaluate")
+    if unknown := sorted(set(at) - set(totals)):
+        raise SettingError(
+            f"evaluate asks for {unknown[0]:,} labels, which is none of the totals ({', '.join(map(str, totals))})"
+        )
+    return totals, at
 
 
 def _totals(asked: tuple[int | float | str, ...], n: int, setting: str) -> list[int]:

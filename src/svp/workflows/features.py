@@ -23,9 +23,8 @@ from svp.files import Json, digest, fill_array, read_array, read_record
 from svp.learners import Learner, find, trial
 from svp.runs import BEGUN, DONE, Run
 
-BLOCK = (
-    4096  # examples between two marks; a multiple of the batch in which nets score, so that resuming moves no rounding
-)
+# Examples between two marks; a multiple of the batch in which nets score, so that resuming moves no rounding.
+BLOCK = 4096
 MEMORY = 1 << 30  # bytes of a table of embeddings that are held; more is put on disk
 Part = Literal["embeddings", "test"]  # the files of the stage: of the training part, of the test part
 

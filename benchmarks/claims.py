@@ -1,0 +1,43 @@
+"""What the result files of units say of two arms, in words: by the rule of docs/concepts.md, never more than it allows."""
+
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.run import RESULTS, from_bits
+from svp.evaluate import better, difference, no_worse
+
+Facts = dict[str, Any]
+MARGIN = 1.0  # points: less of a loss counts as no worse
+
+
+def results(experiment: str) -> dict[str, dict[int, Facts]]:
+    """What stands in the result files, by arm (the unit's name without its seed) and seed."""
+    found: dict[str, dict[int, Facts]] = {}
+    for path in sorted((RESULTS / experiment).glob("*.json")):
+        result = json.loads(path.read_text())
+        if "correct" in result:
+            arm = path.stem.replace(f"-seed{result['seed']}", "").replace(f"seed{result['seed']}-", "")
+            found.setdefault(arm, {})[result["seed"]] = result
+    return found
+
+
+def correct(result: Facts) -> NDArray[np.uint8]:
+    """(n_test,) which test images were right."""
+    return from_bits(result["correct"])
+
+
+def against(own: dict[int, Facts], other: dict[int, Facts], question: str) -> str:
+    """One arm minus another over the seeds that both have, and what may be claimed of it; question: "better" or "no worse"."""
+    if own is other:
+        return ""
+    seeds = sorted(own.keys() & other.keys())
+    if not seeds:
+        return "not run"
+    found = difference([correct(own[s]) for s in seeds], [correct(other[s]) for s in seeds])
+    if len(seeds) == 1:
+        return f"{found.mean:+.2f} (by rows alone {found.rows_low:+.2f} to {found.rows_high:+.2f}; one seed)"
+    verdict = better(found) if question == "better" else no_worse(found, MARGIN)
+    return f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f}), {question}: {verdict}"
