@@ -22,6 +22,7 @@ from svp.data.base import Dataset
 from svp.errors import DataError, MissingExtra, MissingInput, SettingError, SvpError, TrainingError, UnknownName
 from svp.learners import LEARNERS, check_device, find, make_learner, settle, trial
 from svp.learners.compute import Compute, _seconds, decide
+from svp.select import select
 from svp.signals import UNSEEN, Signals
 from tests import own_models
 from tests.test_imports import ROOT, imports
@@ -481,6 +482,20 @@ def test_seconds_of_a_classifier_are_those_of_its_fit(
     (record,) = json.loads((tmp_path / "history.json").read_text())
     assert record["seconds"] == 3
     assert own_models.Ticking.now > 1000  # its accuracy was looked at too
+
+
+def test_probabilities_that_a_classifier_rounds_away_from_1_are_shares_of_their_sum(tmp_path: Path) -> None:
+    """Naive Bayes gives [1, 1] where two classes are as far off; what adds up to 1 stays as it is, to the bit."""
+    digits = load_dataset("digits")
+    learner = fit(digits, TrainConfig(model="sklearn.naive_bayes:GaussianNB"), tmp_path, digits.ids[:40])
+    probs = learner.predict(digits, digits.ids).probs
+    x = digits.inputs.reshape(len(digits), -1).astype(np.float32) / np.float32(255)
+    given = learner._classifier.predict_proba(x)
+    off = np.abs(given.sum(axis=1) - 1) > 1e-2
+    assert 0 < off.sum() < 10
+    assert np.array_equal(probs[~off], given[~off].astype(np.float32))
+    assert probs[off] == pytest.approx(given[off] / given[off].sum(axis=1, keepdims=True))
+    assert len(select("margin", 10, probs=probs)) == 10
 
 
 def test_one_class_is_not_enough_for_a_classifier(images: Dataset, tmp_path: Path) -> None:

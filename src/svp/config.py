@@ -239,7 +239,9 @@ class TrainConfig(Config):
 class ComputeConfig(Config):
     """Where and how fast: changes seconds, and results only by rounding."""
 
-    device: str = Field("auto", description="auto takes a GPU where there is one; or cpu, cuda, cuda:1, mps")
+    device: str = Field(
+        "auto", description="auto takes a GPU of CUDA where there is one, else the CPU; or cpu, cuda, cuda:1, mps"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto measures which is faster here")
     channels_last: bool = Field(True, description="memory layout of images")
     threads: int = Field(0, ge=0, description="CPU threads; 0 takes what the machine offers")

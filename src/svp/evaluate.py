@@ -48,7 +48,7 @@ def difference(correct: ArrayLike, other: ArrayLike) -> Difference:
     spread of the mean answer per row. Seeds share the test rows, so the second does not shrink with s: the two are
     independent and are added in squares. With one seed the first is unknown and the interval has no ends.
     Where few rows differ their spread says too little of those not drawn (none differ: a spread of 0), so one row won and one
-    lost are added before it is taken (Agresti and Min 2005, for paired proportions).
+    lost are added before it is taken: twice what Agresti and Min 2005 add (half a row to each cell), to be on the safe side.
     Few seeds or rows can make the ends go beyond -100 or 100, where no difference is: there they are cut. The interval loses
     nothing that could be the truth, so it holds the truth exactly as often, and no verdict on a margin below 100 changes.
     """

@@ -4,6 +4,7 @@ Rows count from 0, without the header and without blank lines, those that cannot
 """
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -226,7 +227,8 @@ def _csv_blocks(
     with file.open("rb") as opened, _csv_reader(opened, file, columns, skipped) as reader:
         for batch in reader:
             # What was skipped is known for this block and further, because parsing is ahead of what is given.
-            rows = _numbered(row, batch.num_rows, [number for number, _ in skipped if number >= row])
+            ahead = skipped[bisect_left(skipped, (row, "")) :]
+            rows = _numbered(row, batch.num_rows, [number for number, _ in ahead])
             row = int(rows[-1]) + 1 if len(rows) else row
             yield columns.block(rows, [batch.column(name) for name in columns.wanted])
             progress(opened.tell() / size)

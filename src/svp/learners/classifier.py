@@ -20,6 +20,7 @@ from svp.learners.base import EpochRecord, Outputs, Progress
 
 _TEXTS = 1 << 16  # scored at a time: a pool of them need not fit into memory
 _STRING = 64  # bytes that a str takes beside its characters
+_ROUNDING = 1e-2  # a row may add up to so much more or less than 1: as much as svp.select lets pass
 
 
 class ClassifierLearner:
@@ -112,7 +113,7 @@ class ClassifierLearner:
                     f"{self._config.model}: predict_proba gives shape {given.shape} for {len(x)} examples; "
                     f"its {len(seen)} classes_ take {(len(x), len(seen))}"
                 )
-            probs[:, seen] = given
+            probs[:, seen] = given / _off(given)
         return probs
 
     @contextmanager
@@ -126,6 +127,16 @@ class ClassifierLearner:
             raise SettingError(
                 f"{self._config.model} cannot be {done} with {self._config.options or 'no options'}: {one_line(error)}"
             ) from error
+
+
+def _off(given: NDArray[Any]) -> NDArray[Any]:
+    """(n, 1) what rows of probabilities add up to where that is not 1 (naive Bayes rounds what is far from all classes to twice
+    1, say); 1 for all others, and for what are no probabilities.
+    """
+    total = given.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        shares = ((given >= 0) & (given <= 1)).all(axis=1, keepdims=True) & (total > 0)
+    return np.where(shares & (np.abs(total - 1) > _ROUNDING), total, 1)
 
 
 def logistic(*, max_iter: int = 1000, random_state: int | None = None, **options: Any) -> Any:
