@@ -20,6 +20,7 @@ from svp.files import Json
 from svp.labels import Batch
 from svp.runs import SIMULATED, Run, check_files
 from svp.select import find_method, resolve_budget
+from svp.workflows import hindsight
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.begin import begin, loaded, settled
 from svp.workflows.check import check, check_arguments, check_needs, labels_of, refuse_options
@@ -101,7 +102,7 @@ def active(
                         if asked["origin"] != own.method
                     ]
                     for n in at:
-                        seconds[name, seed, n] = session.selection_seconds(n)
+                        seconds[name, seed, n] = hindsight.selection_seconds(session, n)
                         arms.append(_evaluate(work, config, session, name, n, seed))
                     if name == "proxy":
                         separations += _separation(work, session, arms[-1])
@@ -148,7 +149,7 @@ def _evaluate(work: Work, config: ActiveConfig, session: Session, name: str, n: 
     """The target on the first `n` labels of a session; its own model where that is the same training."""
     if session.config.proxy == config.target and name != "random":
         fitted = session.fit(n)
-    elif (trained := session.target(n)) is not None:
+    elif (trained := hindsight.target(session, n)) is not None:
         fitted = trained
     else:
         ids, labels = session.labelled(n)
@@ -158,10 +159,12 @@ def _evaluate(work: Work, config: ActiveConfig, session: Session, name: str, n: 
 
 def _separation(work: Work, session: Session, last: Arm) -> list[Json]:
     """Do the frozen features by which the last question was chosen tell the classes apart? Beside the target, as trained last."""
-    if (features := session.features()) is None:
+    if (features := hindsight.features(session)) is None:
         return []
     ids, labels = session.labelled()
-    look = work.separation(f"separation/seed-{last.seed}", features, ids, labels, np.isin(ids, session.drawn()))
+    look = work.separation(
+        f"separation/seed-{last.seed}", features, ids, labels, np.isin(ids, hindsight.drawn(session))
+    )
     return [told_apart(work.dataset, look, last, last.seed)]
 
 
