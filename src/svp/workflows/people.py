@@ -1,14 +1,14 @@
-"""What a labelling effort with people has beside the loop (`session.py`): checks, finished scores, what people said."""
+"""What a labelling effort with people has beside the loop (`session.py`): its ways, checks, finished scores, what people said."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.config import PREVIOUS, RunConfig, SessionConfig
-from svp.data import unlabelled
+from svp.config import PREVIOUS, RunConfig, SessionConfig, read_toml
+from svp.data import load, unlabelled
 from svp.data.base import Dataset
 from svp.errors import SettingError, StorageError
 from svp.evaluate import agreement_of
@@ -22,10 +22,47 @@ from svp.workflows.outcomes import Ranked, Show
 from svp.workflows.pool import distinct, vectors_of
 
 _SPARE = 5  # times as many as are wanted are looked at for near-duplicates
+# How the origins of questions begin that were drawn, and that of labelled examples that look wrong.
+AT_RANDOM, SECOND_LOOK = "random", "a second look"
 
 
-def prepared(folder: Path, config: SessionConfig, dataset: Dataset | None, show: Show) -> tuple[SessionConfig, Dataset]:
-    """The settings with the classes written out, and the data; refuses what could not end well before anything is made."""
+@dataclass(frozen=True)
+class Ways:
+    """How a session goes about it. Made once of its settings: whether people or an oracle answer is asked nowhere else.
+
+    kind     of its settings
+    grows    the pool may: the label store numbers its examples, a round is named by pool and classes too
+    at_once  a method that ranks scores all that was not asked, so that questions of any size, and those asked while the next
+             proxy is trained, need no other training
+    start, diverse, rule   as in SessionConfig
+    """
+
+    kind: type[RunConfig] = RunConfig
+    grows: bool = False
+    at_once: bool = False
+    start: str = "random"
+    diverse: bool = False
+    rule: Rule = "majority"
+
+
+def ways_of(config: RunConfig) -> Ways:
+    """Those of people (a SessionConfig), or of a simulation."""
+    if not isinstance(config, SessionConfig):
+        return Ways()
+    return Ways(SessionConfig, True, True, config.start, config.diverse, config.rule)
+
+
+def config_in(folder: Path) -> RunConfig:
+    """The settings of the session in a folder."""
+    values = read_toml(folder / "config.toml")
+    return (SessionConfig if "rule" in values else RunConfig).make(values)
+
+
+def prepared(folder: Path, config: RunConfig, dataset: Dataset | None, show: Show) -> tuple[RunConfig, Dataset]:
+    """The settings and the data without labels. With people the settings have the classes written out; what could not end well
+    is refused before anything is made."""
+    if not isinstance(config, SessionConfig):
+        return config, (load(config, show) if dataset is None else dataset).without_labels()
     if dataset is None:
         root = Path(config.dataset).expanduser()
         if root.is_dir() and folder.resolve().is_relative_to(root.resolve()):
@@ -54,6 +91,21 @@ def refuse_words(names: Sequence[str]) -> None:
         raise SettingError(f"{taken[0]!r} is an answer already ({', '.join(WORDS)}); give the class another name")
 
 
+def known(store: LabelStore, rule: Rule, round_: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What can be learned: the labels (of what was asked up to a round) of examples that are here."""
+    ids, labels = store.labels(rule) if round_ is None else store.labelled_after(round_, rule)
+    if left_out := store.left_out():
+        here = ~np.isin(ids, list(left_out))
+        ids, labels = ids[here], labels[here]
+    return ids, labels
+
+
+def ties(store: LabelStore, rule: Rule) -> list[int]:
+    """On which examples people are divided, as many saying one thing as another."""
+    left_out = store.left_out()
+    return [s.id for s in store.standings(rule) if s.kind == "tie" and s.id not in left_out]
+
+
 def best(
     config: RunConfig, ranked: Ranked, pool: NDArray[np.int64], budget: int, dataset: Dataset | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -71,25 +123,34 @@ def best(
     return spare.ids[kept], spare.gains[kept]
 
 
-def last_scores(folder: Path) -> tuple[Path, int] | None:
-    """The stage in a session's folder whose scores were finished last, and of which round it is; None where there is none."""
-    done = sorted(folder.glob(f"rounds/*/selection/{DONE}"), key=lambda mark: mark.stat().st_mtime_ns)
+def last_done(folder: Path, marks: str) -> Path | None:
+    """The stage that was finished last, of those whose done-marks a pattern names; its files are checked. None without any."""
+    done = sorted(folder.glob(marks), key=lambda mark: mark.stat().st_mtime_ns)
     if not done:
         return None
-    stage = done[-1].parent
-    check_files(stage)
-    return stage, int(stage.parent.name.partition("-")[0])
+    check_files(done[-1].parent)
+    return done[-1].parent
+
+
+def last_scores(folder: Path) -> tuple[Path, int] | None:
+    """The stage in a session's folder whose scores were finished last, and of which round it is; None where there is none."""
+    stage = last_done(folder, f"rounds/*/selection/{DONE}")
+    return None if stage is None else (stage, int(stage.parent.name.partition("-")[0]))
 
 
 def guesses(folder: Path, ids: NDArray[np.int64]) -> dict[int, tuple[int, float]]:
-    """What the last finished proxy takes examples for, with its probability; of those alone that it has scored."""
-    last = last_scores(folder)
-    if last is None or not (last[0] / "probs-0.npy").exists():
-        return {}
-    probs, scored = read_array(last[0] / "probs-0.npy"), read_array(last[0] / "ids.npy")
-    known = ids[np.isin(ids, scored)]
-    rows = probs[np.searchsorted(scored, known)]
-    return {int(i): (int(row.argmax()), float(row.max())) for i, row in zip(known, rows, strict=True)}
+    """What the last finished proxy takes examples for, with its probability: of those that it has scored, and of labelled ones
+    were doubted, by a proxy that had not seen their labels."""
+    scored, doubted = last_scores(folder), last_done(folder, f"doubts/*/{DONE}")
+    found: dict[int, tuple[int, float]] = {}
+    for stage, name in ((doubted, "probs.npy"), (scored and scored[0], "probs-0.npy")):
+        if stage is None or not (stage / name).exists():
+            continue
+        probs, of = read_array(stage / name), read_array(stage / "ids.npy")
+        known = ids[np.isin(ids, of)]
+        rows = probs[np.searchsorted(of, known)]
+        found |= {int(i): (int(row.argmax()), float(row.max())) for i, row in zip(known, rows, strict=True)}
+    return found
 
 
 def facts_of(store: LabelStore, rule: Rule) -> Json:
