@@ -21,6 +21,7 @@ from svp.files import Json
 from svp.labels import Batch
 from svp.runs import SIMULATED, Run, check_files
 from svp.select import find_method, resolve_budget
+from svp.workflows import hindsight
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.begin import begin, loaded, settled
 from svp.workflows.check import check, check_arguments, check_needs, labels_of, refuse_options
@@ -125,7 +126,7 @@ def _effort(
     ) as session:
         _simulate(session, Oracle(dataset), totals)
         arms = [_evaluate(work, config, session, name, n, seed) for n in at]
-        seconds = {_key(arm): session.selection_seconds(arm.fitted.n) for arm in arms}
+        seconds = {_key(arm): hindsight.selection_seconds(session, arm.fitted.n) for arm in arms}
         drawn = [
             {"arm": name, "seed": seed, "round": asked["round"], "why": asked["origin"]}
             for asked in session.status()["rounds"][1:]
@@ -176,7 +177,7 @@ def _evaluate(work: Work, config: ActiveConfig, session: Session, name: str, n: 
     """The target on the first `n` labels of a session; its own model where that is the same training."""
     if session.config.proxy == config.target and name != "random":
         fitted = session.fit(n)
-    elif (trained := session.target(n)) is not None:
+    elif (trained := hindsight.target(session, n)) is not None:
         fitted = trained
     else:
         ids, labels = session.labelled(n)
@@ -186,10 +187,12 @@ def _evaluate(work: Work, config: ActiveConfig, session: Session, name: str, n: 
 
 def _separation(work: Work, session: Session, last: Arm) -> list[Json]:
     """Do the frozen features by which the last question was chosen tell the classes apart? Beside the target, as trained last."""
-    if (features := session.features()) is None:
+    if (features := hindsight.features(session)) is None:
         return []
     ids, labels = session.labelled()
-    look = work.separation(f"separation/seed-{last.seed}", features, ids, labels, np.isin(ids, session.drawn()))
+    look = work.separation(
+        f"separation/seed-{last.seed}", features, ids, labels, np.isin(ids, hindsight.drawn(session))
+    )
     return [told_apart(work.dataset, look, last, last.seed)]
 
 

@@ -90,7 +90,7 @@ def write_predicted(session: "Session", path: Path, fitted: Fitted, ids: NDArray
 
 
 def write_history(session: "Session", path: Path) -> int:
-    if not isinstance(session.config, SessionConfig):
+    if not session.ways.grows:
         raise SettingError("this session is a simulation: made again from its configuration, it is the same")
     first = {"format": _HISTORY, "version": 1, "config": session.config.model_dump(mode="json", exclude_none=True)}
     lines = [json.dumps(line, ensure_ascii=False) for line in (first, *session.store.events())]
@@ -149,18 +149,18 @@ def _items(session: "Session", batch: Batch) -> list[Asked]:
 
 
 def _keys(session: "Session", ids: list[int]) -> dict[int, str]:
-    if isinstance(session.config, SessionConfig):
+    if session.ways.grows:
         return session.store.keys(ids)
     return {id_: session.dataset.key(id_) for id_ in ids}
 
 
 def _texts(session: "Session", ids: list[int]) -> dict[int, str]:
     """What the examples say, of texts; the folder need not be held for that."""
-    if session.is_read or not isinstance(session.config, SessionConfig):
+    if session.is_read:
         data = session.dataset
         rows = data.positions(ids) if data.is_text else np.zeros(0, np.int64)
     else:
-        data = unlabelled.load(session.config, session.config.classes)
+        data = unlabelled.load(session.config, session.classes)
         if not data.is_text:
             return {}
         row_of = {key: row for row, key in enumerate(data.keys or map(str, data.ids))}

@@ -1,14 +1,14 @@
-"""What a labelling effort with people has beside the loop (`session.py`): checks, finished scores, what people said."""
+"""What a labelling effort with people has beside the loop (`session.py`): its ways, checks, finished scores, what people said."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.config import PREVIOUS, RunConfig, SessionConfig
-from svp.data import unlabelled
+from svp.config import PREVIOUS, RunConfig, SessionConfig, read_toml
+from svp.data import load, unlabelled
 from svp.data.base import Dataset
 from svp.errors import SettingError, StorageError
 from svp.evaluate import agreement_of
@@ -24,8 +24,43 @@ from svp.workflows.pool import distinct, vectors_of
 _SPARE = 5  # times as many as are wanted are looked at for near-duplicates
 
 
-def prepared(folder: Path, config: SessionConfig, dataset: Dataset | None, show: Show) -> tuple[SessionConfig, Dataset]:
-    """The settings with the classes written out, and the data; refuses what could not end well before anything is made."""
+@dataclass(frozen=True)
+class Ways:
+    """How a session goes about it. Made once of its settings: whether people or an oracle answer is asked nowhere else.
+
+    kind     of its settings
+    grows    the pool may: the label store numbers its examples, a round is named by pool and classes too
+    at_once  a method that ranks scores all that was not asked, so that questions of any size, and those asked while the next
+             proxy is trained, need no other training
+    start, diverse, rule   as in SessionConfig
+    """
+
+    kind: type[RunConfig] = RunConfig
+    grows: bool = False
+    at_once: bool = False
+    start: str = "random"
+    diverse: bool = False
+    rule: Rule = "majority"
+
+
+def ways_of(config: RunConfig) -> Ways:
+    """Those of people (a SessionConfig), or of a simulation."""
+    if not isinstance(config, SessionConfig):
+        return Ways()
+    return Ways(SessionConfig, True, True, config.start, config.diverse, config.rule)
+
+
+def config_in(folder: Path) -> RunConfig:
+    """The settings of the session in a folder."""
+    values = read_toml(folder / "config.toml")
+    return (SessionConfig if "rule" in values else RunConfig).make(values)
+
+
+def prepared(folder: Path, config: RunConfig, dataset: Dataset | None, show: Show) -> tuple[RunConfig, Dataset]:
+    """The settings and the data without labels. With people the settings have the classes written out; what could not end well
+    is refused before anything is made."""
+    if not isinstance(config, SessionConfig):
+        return config, (load(config, show) if dataset is None else dataset).without_labels()
     if dataset is None:
         root = Path(config.dataset).expanduser()
         if root.is_dir() and folder.resolve().is_relative_to(root.resolve()):
@@ -52,6 +87,21 @@ def refuse_words(names: Sequence[str]) -> None:
     """SettingError for a class that is called like another answer."""
     if taken := [name for name in names if name.casefold() in WORDS]:
         raise SettingError(f"{taken[0]!r} is an answer already ({', '.join(WORDS)}); give the class another name")
+
+
+def known(store: LabelStore, rule: Rule, round_: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What can be learned: the labels (of what was asked up to a round) of examples that are here."""
+    ids, labels = store.labels(rule) if round_ is None else store.labelled_after(round_, rule)
+    if left_out := store.left_out():
+        here = ~np.isin(ids, list(left_out))
+        ids, labels = ids[here], labels[here]
+    return ids, labels
+
+
+def ties(store: LabelStore, rule: Rule) -> list[int]:
+    """On which examples people are divided, as many saying one thing as another."""
+    left_out = store.left_out()
+    return [s.id for s in store.standings(rule) if s.kind == "tie" and s.id not in left_out]
 
 
 def best(

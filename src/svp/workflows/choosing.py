@@ -1,0 +1,73 @@
+"""What to ask next: a draw, what the proxy wants most, or, while one is being trained, what the last one wanted."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.errors import BudgetError
+from svp.select import resolve_budget
+from svp.workflows.outcomes import Ranked
+from svp.workflows.people import best, last_scores, ties
+
+if TYPE_CHECKING:
+    from svp.workflows.session import Session
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to ask: ids in order with their gains, how they were chosen, and ids that are to be looked at once more."""
+
+    ids: NDArray[np.int64]
+    gains: NDArray[np.float64] | None
+    origin: str
+    again: list[int]
+
+
+def trained(session: "Session", n: int | str) -> Choice:
+    """By the proxy, trained on all labels; at random (or by `start`) until two classes have some. The folder must be held."""
+    rounds, ways, config = session.rounds, session.ways, session.config
+    ids, labels = session.labelled()
+    pool, divided = rounds.unasked(), ties(session.store, ways.rule)
+    budget = _budget(session, n, pool, may_be_none=bool(divided))
+    if not budget:
+        return Choice(pool[:0], None, "people are divided", divided)
+    if len(np.unique(labels)) < 2:
+        drawn, origin = rounds.start(budget, pool, labels, len(session.store.rounds()))
+        return Choice(drawn, None, origin, divided)
+    if session.ranks and ways.at_once:
+        ranked = rounds.ranked(ids, labels)
+        taken, gains = best(config, ranked, pool, budget, session.dataset if ways.diverse else None)
+    else:
+        selection = rounds.chosen(ids, labels, pool, budget).selection
+        taken, gains = selection.ids, selection.gains
+    return Choice(taken, gains, config.method, divided)
+
+
+def meanwhile(session: "Session", n: int | str) -> Choice | None:
+    """By the last finished scores, without a training and without holding the folder; None where there are no scores."""
+    last = last_scores(session.folder) if session.ranks else None
+    if last is None:
+        return None
+    store, config = session.store, session.config
+    ranked, out = Ranked.read(last[0]), list(store.left_out())
+    pool = np.setdiff1d(np.asarray(ranked.ids), np.union1d(store.asked(), out), assume_unique=True)
+    divided = ties(store, session.ways.rule)
+    budget = _budget(session, n, pool, may_be_none=bool(divided))
+    diverse = session.ways.diverse and session.is_read
+    taken, gains = best(config, ranked, pool, budget, session.dataset if diverse else None)
+    return Choice(taken, gains, f"{config.method}, by the scores of round {last[1]}", divided)
+
+
+def _budget(session: "Session", n: int | str, pool: NDArray[np.int64], *, may_be_none: bool) -> int:
+    if may_be_none and not len(pool):
+        return 0
+    try:
+        budget = resolve_budget(n, len(pool))
+    except BudgetError as error:
+        n_labelled, n_all = len(session.labelled()[0]), session.n_examples
+        raise BudgetError(f"{error} ({n_labelled:,} of {n_all:,} are labelled already)") from None
+    if not budget:
+        raise BudgetError(f"ask for one example at least; {len(pool):,} are unlabelled")
+    return budget

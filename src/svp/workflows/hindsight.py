@@ -1,0 +1,90 @@
+"""What a session has done, for whoever judges it afterwards: what was asked in which order, by what, and what that took."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from numbers import Integral
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.errors import BudgetError
+from svp.labels import Batch, LabelStore
+from svp.runs import PARTS
+from svp.select import Selection, find_method
+from svp.workflows.features import Features
+from svp.workflows.outcomes import Fitted
+
+if TYPE_CHECKING:
+    from svp.workflows.session import Session
+
+
+def asked(session: "Session", n: int) -> Selection:
+    """The first `n` examples asked for, in order. Raises BudgetError where there are fewer."""
+    batches = list(_questions(session.store))
+    total = sum(map(len, batches))
+    if not (isinstance(n, Integral) and 0 <= n <= total):
+        raise BudgetError(
+            f"{session.folder} has asked for {total:,} examples so far; give a number up to that, not {n!r}"
+        )
+    gains = [np.full(len(b), np.nan) if b.scores is None else b.scores for b in batches]
+    return Selection(
+        ids=np.concatenate([np.zeros(0, np.int64), *(b.ids for b in batches)])[:n],
+        gains=np.concatenate([np.zeros(0), *gains])[:n],
+        weights=np.ones(n),
+        method=session.config.method,
+        options=session.config.options,
+        seed=session.config.seed,
+    )
+
+
+def target(session: "Session", n: int) -> Fitted | None:
+    """The target on the first `n` labels, where a proxy on its features has had it trained; else None."""
+    with session.rounds.held():
+        return session.rounds.target(*session.labelled(n))
+
+
+def features(session: "Session") -> Features | None:
+    """The frozen features by which the last question was chosen; None where it was drawn, or the proxy sees the inputs."""
+    method = session.config.method
+    chosen = [r for r in session.store.rounds() if r.origin == method]
+    if not chosen or not find_method(method)[1].asks_model:
+        return None
+    with session.rounds.held():
+        return session.rounds.features(chosen[-1].round)
+
+
+def drawn(session: "Session") -> NDArray[np.int64]:
+    """Ids that were asked for by no model."""
+    chosen = {r.round for r in session.store.rounds() if r.origin == session.config.method}
+    batches = [b.ids for b in session.store.history() if isinstance(b, Batch) and b.round not in chosen]
+    return np.concatenate([np.zeros(0, np.int64), *batches])
+
+
+def selection_seconds(session: "Session", n: int) -> dict[str, float]:
+    """Seconds to train, score and select up to `n` labels, counted as Coleman et al. 2020 do: without the training that
+    would follow the last answer."""
+    run = session.rounds.work.run
+    seconds, total = dict.fromkeys(PARTS.values(), 0.0), 0
+    for question in session.store.rounds():
+        if total >= n:
+            break
+        total += question.asked
+        stages = [*run.folder.glob(f"rounds/{question.round:03d}-*/*")]
+        if stages and not any(seconds.values()):
+            stages += run.folder.glob("features/*")  # made once, for the first round that is no draw
+        for stage in stages:
+            for part, took in run.seconds(str(stage.relative_to(run.folder))).items():
+                seconds[part] += took
+    return seconds
+
+
+def _questions(store: LabelStore) -> Iterator[Batch]:
+    """What was asked, in order, each example once: when it was first asked."""
+    seen = np.zeros(0, np.int64)
+    for entry in store.history():
+        if isinstance(entry, Batch):
+            new = ~np.isin(entry.ids, seen)
+            scores = None if entry.scores is None else entry.scores[new]
+            yield entry if new.all() else replace(entry, ids=entry.ids[new], scores=scores)
+            seen = np.concatenate([seen, entry.ids])
