@@ -145,7 +145,7 @@ def test_a_tie_is_asked_again_without_keeping_anybody_waiting(store: LabelStore)
     batch = store.ask([5], round=1, scores=[0.5], origin="margin", again=[1])
     assert (batch.ids.tolist(), np.isnan(batch.scores).tolist()) == ([1, 5], [True, False])  # type: ignore[arg-type]
     assert store.open_question().ids.tolist() == [1, 5]  # type: ignore[union-attr]
-    assert store.tell({1: 0}, who="ann") == 0  # said before: no effect, and 1 is still a tie
+    assert store.tell({1: 0}, who="ann") == 1  # looked at again; it is still a tie
     store.tell({5: 1}, who="ann")
     assert store.open_question() is None
     store.ask([6], round=2, origin="margin", again=[1])

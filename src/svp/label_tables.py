@@ -111,11 +111,11 @@ VERBS = {
 _HOLDS = """EXISTS (SELECT 1 FROM answers AS a WHERE a.id = asked.id AND a.kind <> 'withdrawn' {since} AND NOT EXISTS (
     SELECT 1 FROM answers AS b WHERE b.id = a.id AND b.who = a.who AND b.answer > a.answer))"""
 _ANSWERED = _HOLDS.format(since="")
-_ANSWERED_SINCE = _HOLDS.format(since="AND a.event > asked.question")
+_ANSWERED_SINCE = _HOLDS.format(since="AND a.question >= asked.question")
 
 EARLIER = f"SELECT round, {_ANSWERED} FROM asked JOIN questions ON event = question WHERE id = ? LIMIT 1"
 
-SAID = "SELECT kind, label FROM answers WHERE id = ? AND who = ? ORDER BY answer DESC LIMIT 1"
+SAID = "SELECT kind, label, question FROM answers WHERE id = ? AND who = ? ORDER BY answer DESC LIMIT 1"
 
 STATES = "SELECT id, state FROM (SELECT id, state, max(entry) FROM states GROUP BY id)"
 
@@ -126,6 +126,15 @@ OPEN = f"""
 SELECT round, origin, id, score, at FROM asked JOIN questions ON questions.event = question JOIN events USING (event)
 WHERE question = (SELECT question FROM asked WHERE NOT {_ANSWERED} AND {_HERE} ORDER BY question LIMIT 1)
 AND NOT {_ANSWERED_SINCE} AND {_HERE} ORDER BY rank"""
+
+# What remains of one question.
+LEFT = f"""
+SELECT round, origin, id, score, at FROM asked JOIN questions ON questions.event = question JOIN events USING (event)
+WHERE round = ? AND NOT {_ANSWERED_SINCE} AND {_HERE} ORDER BY rank"""
+
+LAST_ASKED = (
+    "SELECT question, at FROM asked JOIN events ON event = question WHERE id = ? ORDER BY question DESC LIMIT 1"
+)
 
 LAST_TELL = """
 SELECT event, at FROM events WHERE verb = 'tell' AND event NOT IN (SELECT undone FROM undos)
@@ -138,9 +147,9 @@ SELECT question, id, who FROM answers AS a WHERE event = ? AND NOT EXISTS (
     SELECT 1 FROM answers AS b JOIN events USING (event) WHERE b.id = a.id AND b.who = a.who AND b.answer > a.answer
     AND verb = 'tell' AND b.event NOT IN (SELECT undone FROM undos)) ORDER BY answer"""
 
-# What a person said before an event, as far as it was not taken back.
+# What a person said before an event and to which question, as far as it was not taken back.
 SAID_BEFORE = """
-SELECT kind, label FROM answers JOIN events USING (event) WHERE id = ? AND who = ? AND event < ?
+SELECT question, kind, label FROM answers JOIN events USING (event) WHERE id = ? AND who = ? AND event < ?
 AND verb = 'tell' AND event NOT IN (SELECT undone FROM undos) ORDER BY answer DESC LIMIT 1"""
 
 # Each person's answer about each example: SQLite takes the other columns from the row of the maximum.

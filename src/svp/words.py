@@ -63,6 +63,34 @@ def points(n: float) -> str:
     return f"{n:g} point" if n == 1 else f"{n:g} points"
 
 
+# --- a session ------------------------------------------------------------------------------------------------------------
+
+ON = {
+    "random": "cross-validated on the {scored:,} of the labels that were drawn at random, which are like the pool",
+    "asked": "cross-validated on all {scored:,} labels, which were mostly asked for as hard: on the pool it is higher",
+    "holdout": "on {scored:,} held-out examples",
+}
+
+
+def learning(curve: dict[str, Any]) -> list[str]:
+    """What a learning curve found, in sentences: how accurate the proxy is, and what more labels would add."""
+    last, gain = curve["points"][-1], curve["gain"]
+    low, high = 100 * last["low"], 100 * last["high"]
+    said = [
+        f"With {curve['n']:,} labels the proxy is right for {100 * last['accuracy']:.1f} % ({low:.1f} to {high:.1f}), "
+        + ON[curve["on"]].format(**curve)
+    ]
+    if gain is None:
+        n = len(curve["points"])
+        said.append(f"What more labels would add cannot be told yet: {n} round{'s' if n > 1 else ''} of four at least")
+    else:
+        said.append(
+            f"The next {gain['more']:,} labels are predicted to add {gain['points']:.1f} points "
+            f"({gain['low']:.1f} to {gain['high']:.1f})"
+        )
+    return said
+
+
 # --- the verdict ------------------------------------------------------------------------------------------------------
 
 

@@ -73,6 +73,16 @@ SESSION = {
         "Train the proxy now, so that the next question is there at once",
         "svp session train cats",
     ),
+    "curve": (
+        "sessions:curve",
+        "Measure how accurate the proxy is, and what 100 more labels would add",
+        "svp session curve cats",
+    ),
+    "review": (
+        "sessions:review",
+        "Offer labels that look wrong for a second look",
+        "svp session review cats --out again.csv",
+    ),
     "undo": ("sessions:undo", "Take back the last tell", "svp session undo cats --who ann"),
     "export": (
         "sessions:export",
@@ -80,6 +90,7 @@ SESSION = {
         "svp session export cats --out labelled.csv",
     ),
     "restore": ("sessions:restore", "Make a session of an exported history", "svp session restore cats history.jsonl"),
+    "report": ("sessions:report", "Write the HTML report of a session", "svp session report cats"),
     "finish": (
         "sessions:finish",
         "Train the target on the labels, and write labels and predictions for everything",

@@ -13,13 +13,15 @@ from cyclopts import Parameter
 from svp.cli.flags import Common, configure, flags_of
 from svp.cli.progress import progress
 from svp.config import SessionConfig
-from svp.errors import SettingError
+from svp.errors import MissingExtra, SettingError
 from svp.labels import WORDS, Batch
+from svp.words import learning
+from svp.workflows.people import SECOND_LOOK
 from svp.workflows.session import Session
 
 # What means nothing here, and what `--data` says.
 SessionFlags = flags_of(
-    SessionConfig, without=("dataset", "data", "seeds", "margin", "test_share", "image_column", "label_column")
+    SessionConfig, without=("dataset", "data", "seeds", "test_share", "image_column", "label_column")
 )
 Flag = Annotated[bool, Parameter(negative=())]
 
@@ -97,6 +99,7 @@ def ask(
     out: Path | None = None,
     format: str | None = None,
     now: Flag = False,
+    per_class: str | None = None,
     said: Trains = Trains(),
 ) -> None:
     """Call `svp.Session.ask`: what is left of the open question, else a new one. It is stored before it is printed.
@@ -114,30 +117,71 @@ def ask(
         csv, jsonl, parquet, folder, label-studio or prodigy; default: by the name of out
     now
         train nothing first: choose by the last finished scores
+    per_class
+        quotas, by what the proxy takes examples for, labelled ones counted: equal, natural, or so many at least: 50 (of each), or
+        fox=50,owl=20
     """
     with _opened(folder, said) as session:
-        before = [r["origin"] for r in session.status()["rounds"]]
-        batch = session.ask(int(n) if n.isdecimal() else n, now=now)
-        if out is not None:
-            session.write(batch, out, format)
-        keys = session.store.keys(batch.ids.tolist())
-        notes = [*_of_the_pool(session), *_of_the_choice(batch, before)]
-        classes = session.classes
+        known = session.status()
+        before = [r["origin"] for r in known["rounds"] if r["origin"] != SECOND_LOOK]
+        batch = session.ask(int(n) if n.isdecimal() else n, now=now, per_class=_quotas(per_class, session.classes))
+        notes = [*_of_the_pool(session), *_of_the_choice(batch, before), *_may_stop(known["may_stop"])]
+        _hand_out(session, batch, out, format, notes, said)
+
+
+def review(
+    folder: Path,
+    /,
+    *,
+    n: Annotated[int | None, Parameter(name=("-n", "--n"))] = None,
+    out: Path | None = None,
+    format: str | None = None,
+    said: Trains = Trains(),
+) -> None:
+    """Call `svp.Session.review`: what is left of the last second look, else a new one. `tell` takes the answers.
+
+    Parameters
+    ----------
+    folder
+        of the session
+    n
+        how many at most; default: all that look wrong, up to 50
+    out
+        where to write it, as `ask` does
+    format
+        csv, jsonl, parquet, folder, label-studio or prodigy; default: by the name of out
+    """
+    with _opened(folder, said) as session:
+        batch = session.review(n)
+        if batch is None:
+            _say(said, {"ids": []}, "No label looks wrong that was not looked at again already")
+            return
+        _hand_out(session, batch, out, format, _of_the_pool(session), said)
+
+
+def _hand_out(
+    session: Session, batch: Batch, out: Path | None, format: str | None, notes: list[str], said: Said
+) -> None:
+    """Write a question, or print it."""
+    if out is not None:
+        session.write(batch, out, format)
+    ids, keys = batch.ids.tolist(), session.store.keys(batch.ids.tolist())
     facts = {
         "round": batch.round,
         "origin": batch.origin,
-        "ids": batch.ids.tolist(),
-        "keys": [keys[i] for i in batch.ids.tolist()],
+        "ids": ids,
+        "keys": [keys[i] for i in ids],
         "out": None if out is None else str(out),
         "notes": notes,
     }
     if out is None:
-        lines = [f"{i}\t{keys[i]}" for i in batch.ids.tolist()]
+        lines = [f"{i}\t{keys[i]}" for i in ids]
     else:
         to_do = "move each file into its class folder" if out.is_dir() else "fill in the labels"
+        answers = ", ".join([*session.classes[:20], *WORDS])
         lines = [
             f"{len(batch):,} asked (round {batch.round}, {batch.origin}): {out}",
-            f"Now {to_do} ({', '.join([*classes[:20], *WORDS])}); then: svp session tell {folder} {out}",
+            f"Now {to_do} ({answers}); then: svp session tell {session.folder} {out}",
         ]
     _say(said, facts, *notes, *lines)
 
@@ -211,7 +255,38 @@ def status(folder: Path, /, *, said: Said = Said()) -> None:
             lines.append(f"{words[0].upper()}{words[1:]} {facts[name]:,}")
     lines += [f"Left out, {word}: {_some(facts[word])}" for word in ("gone", "changed") if facts[word]]
     lines += [f"Round {r['round']}: {r['answered']:,} of {r['asked']:,} ({r['origin']})" for r in facts["rounds"]]
-    _say(said, facts, *lines)
+    if facts["curve"]:
+        lines += learning(facts["curve"])
+    _say(said, facts, *lines, *_may_stop(facts["may_stop"]))
+
+
+def curve(folder: Path, /, *, holdout: Path | None = None, said: Trains = Trains()) -> None:
+    """Call `svp.Session.curve`. What it finds is kept: `status`, `ask` and the report say it, too.
+
+    Parameters
+    ----------
+    folder
+        of the session
+    holdout
+        labelled data to test on: a folder of class folders, a table with labels; default: the labels are cross-validated
+    """
+    with _opened(folder, said) as session:
+        found = session.curve(holdout)
+        reasons = session.status()["may_stop"]
+    _say(said, {**found, "may_stop": reasons}, *learning(found), *_may_stop(reasons))
+
+
+def report(folder: Path, /, *, said: Trains = Trains()) -> None:
+    """Call `svp.Session.report`.
+
+    Parameters
+    ----------
+    folder
+        of the session
+    """
+    with _opened(folder, said) as session:
+        path = session.report()
+    _say(said, {"report": str(path)}, str(path))
 
 
 def train(folder: Path, /, *, said: Trains = Trains()) -> None:
@@ -291,6 +366,10 @@ def finish(folder: Path, /, *, said: Trains = Trains()) -> None:
     """
     with _opened(folder, said) as session:
         done = session.finish()
+        try:
+            written = str(session.report())
+        except MissingExtra as error:
+            written = f"svp session report {folder} ({error})"
     target = done.target.stage.folder
     _say(
         said,
@@ -300,10 +379,12 @@ def finish(folder: Path, /, *, said: Trains = Trains()) -> None:
             "predicted": str(done.predicted),
             "n_labelled": done.n_labelled,
             "n_predicted": done.n_predicted,
+            "report": written,
         },
         f"The target is trained on {done.n_labelled:,} labels: {target}",
         f"Labelled set: {done.labelled}",
         f"What it takes the other {done.n_predicted:,} for: {done.predicted}",
+        f"Report: {written}",
     )
 
 
@@ -329,7 +410,7 @@ def _opened(folder: Path, said: Said) -> Iterator[Session]:
         progress(Common(quiet=said.quiet)) as show,
         Session.open(folder, accept_code_change=accept, show=show) as session,
     ):
-        if not isinstance(session.config, SessionConfig):
+        if not session.ways.grows:
             raise SettingError(
                 f"{folder} is a session of a simulation or of your own code; these commands are for people's"
             )
@@ -346,6 +427,32 @@ def _of_the_choice(batch: Batch, before: list[str]) -> list[str]:
     if before and len(before) <= batch.round and before[-1] != batch.origin:
         return [f"Chosen by {batch.origin} now (the round before: {before[-1]})"]
     return []
+
+
+def _may_stop(reasons: list[str]) -> list[str]:
+    """It is said, never done."""
+    return [f"You may stop: {'; and '.join(reasons)}"] if reasons else []
+
+
+def _quotas(said: str | None, classes: tuple[str, ...]) -> dict[str, Any] | None:
+    """What `--per-class` means to `svp.select`."""
+    if said is None:
+        return None
+    if said in ("equal", "natural"):
+        return {"share": said}
+    if said.isdecimal():
+        return {"min": int(said)}
+    least: dict[str, int] = {}
+    for part in said.split(","):
+        name, sign, count = part.strip().rpartition("=")
+        if not sign or not count.strip().isdecimal():
+            raise SettingError(
+                f"--per-class {said!r} is none; give equal, natural, 50, or {classes[0]}=50,{classes[1]}=20"
+            )
+        if name.strip() not in classes:
+            raise SettingError(f"--per-class: there is no class {name.strip()!r}; the classes are {', '.join(classes)}")
+        least[name.strip()] = int(count)
+    return {"min": least}
 
 
 def _some(keys: Any) -> str:

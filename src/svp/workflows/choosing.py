@@ -1,13 +1,16 @@
 """What to ask next: a draw, what the proxy wants most, or, while one is being trained, what the last one wanted."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.errors import BudgetError
-from svp.select import resolve_budget
+from svp.errors import BudgetError, SettingError
+from svp.files import read_array
+from svp.select import resolve_budget, select
+from svp.select.limits import PerClass
 from svp.workflows.outcomes import Ranked
 from svp.workflows.people import best, last_scores, ties
 
@@ -25,7 +28,7 @@ class Choice:
     again: list[int]
 
 
-def trained(session: "Session", n: int | str) -> Choice:
+def trained(session: "Session", n: int | str, per_class: PerClass | None = None) -> Choice:
     """By the proxy, trained on all labels; at random (or by `start`) until two classes have some. The folder must be held."""
     rounds, ways, config = session.rounds, session.ways, session.config
     ids, labels = session.labelled()
@@ -34,18 +37,31 @@ def trained(session: "Session", n: int | str) -> Choice:
     if not budget:
         return Choice(pool[:0], None, "people are divided", divided)
     if len(np.unique(labels)) < 2:
-        drawn, origin = rounds.start(budget, pool, labels, len(session.store.rounds()))
+        if per_class is not None:
+            raise SettingError(
+                "per_class goes by what the proxy takes examples for, and there is none until two classes have labels; ask "
+                "without it first"
+            )
+        drawn, origin = rounds.start(budget, pool, labels, rounds.next)
         return Choice(drawn, None, origin, divided)
+    if per_class is not None and not session.ranks:
+        raise SettingError(
+            f"per_class: {config.method} chooses sets; make the session with a method that ranks (margin)"
+        )
     if session.ranks and ways.at_once:
         ranked = rounds.ranked(ids, labels)
-        taken, gains = best(config, ranked, pool, budget, session.dataset if ways.diverse else None)
+        if per_class is None:
+            taken, gains = best(config, ranked, pool, budget, session.dataset if ways.diverse else None)
+        else:
+            stage = rounds.folder / rounds.name(rounds.next, ids, labels) / "selection"
+            taken, gains = _within(session, ranked, stage, pool, budget, per_class)
     else:
         selection = rounds.chosen(ids, labels, pool, budget).selection
         taken, gains = selection.ids, selection.gains
     return Choice(taken, gains, config.method, divided)
 
 
-def meanwhile(session: "Session", n: int | str) -> Choice | None:
+def meanwhile(session: "Session", n: int | str, per_class: PerClass | None = None) -> Choice | None:
     """By the last finished scores, without a training and without holding the folder; None where there are no scores."""
     last = last_scores(session.folder) if session.ranks else None
     if last is None:
@@ -56,8 +72,37 @@ def meanwhile(session: "Session", n: int | str) -> Choice | None:
     divided = ties(store, session.ways.rule)
     budget = _budget(session, n, pool, may_be_none=bool(divided))
     diverse = session.ways.diverse and session.is_read
-    taken, gains = best(config, ranked, pool, budget, session.dataset if diverse else None)
+    if per_class is None:
+        taken, gains = best(config, ranked, pool, budget, session.dataset if diverse else None)
+    else:
+        taken, gains = _within(session, ranked, last[0], pool, budget, per_class)
     return Choice(taken, gains, f"{config.method}, by the scores of round {last[1]}", divided)
+
+
+def _within(
+    session: "Session", ranked: Ranked, stage: Path, pool: NDArray[np.int64], budget: int, per_class: PerClass
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The best of the pool within limits per class: of what the proxy takes examples for, what is labelled already counted."""
+    if not (stage / "probs-0.npy").exists():
+        raise SettingError(
+            f"per_class goes by what the proxy takes examples for, and {session.config.method} asks it for no probabilities; "
+            "make the session with margin, entropy or least_confidence"
+        )
+    here = np.isin(ranked.ids, pool)
+    taken_for = np.asarray(read_array(stage / "probs-0.npy")).argmax(axis=1)[here]
+    ids, labels = session.labelled()
+    names = np.array(session.classes)
+    taken = select(
+        session.config.method,
+        budget,
+        scores=np.concatenate([np.asarray(ranked.scores)[here], np.zeros(len(ids))]),
+        ids=np.concatenate([np.asarray(ranked.ids)[here], ids]),
+        already=ids,
+        labels=names[np.concatenate([taken_for, labels])],
+        per_class=per_class,
+        seed=session.config.seed,
+    )
+    return taken.ids, taken.gains
 
 
 def _budget(session: "Session", n: int | str, pool: NDArray[np.int64], *, may_be_none: bool) -> int:

@@ -1,6 +1,6 @@
 """What a session has done, for whoever judges it afterwards: what was asked in which order, by what, and what that took."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from numbers import Integral
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from svp.runs import PARTS
 from svp.select import Selection, find_method
 from svp.workflows.features import Features
 from svp.workflows.outcomes import Fitted
+from svp.workflows.people import AT_RANDOM
 
 if TYPE_CHECKING:
     from svp.workflows.session import Session
@@ -88,3 +89,15 @@ def _questions(store: LabelStore) -> Iterator[Batch]:
             scores = None if entry.scores is None else entry.scores[new]
             yield entry if new.all() else replace(entry, ids=entry.ids[new], scores=scores)
             seen = np.concatenate([seen, entry.ids])
+
+
+def asked_in(store: LabelStore, rounds: Sequence[int]) -> NDArray[np.int64]:
+    """Ids that were asked in these rounds."""
+    batches = [b.ids for b in store.history() if isinstance(b, Batch) and b.round in rounds]
+    return np.concatenate([np.zeros(0, np.int64), *batches])
+
+
+def random(store: LabelStore) -> NDArray[np.int64]:
+    """Ids whose first question was a draw from all that were left: as good or bad as the pool."""
+    drawn = [q.ids for q in _questions(store) if q.origin.startswith(AT_RANDOM)]
+    return np.concatenate([np.zeros(0, np.int64), *drawn])

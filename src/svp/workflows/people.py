@@ -22,6 +22,8 @@ from svp.workflows.outcomes import Ranked, Show
 from svp.workflows.pool import distinct, vectors_of
 
 _SPARE = 5  # times as many as are wanted are looked at for near-duplicates
+# How the origins of questions begin that were drawn, and that of labelled examples that look wrong.
+AT_RANDOM, SECOND_LOOK = "random", "a second look"
 
 
 @dataclass(frozen=True)
@@ -121,25 +123,34 @@ def best(
     return spare.ids[kept], spare.gains[kept]
 
 
-def last_scores(folder: Path) -> tuple[Path, int] | None:
-    """The stage in a session's folder whose scores were finished last, and of which round it is; None where there is none."""
-    done = sorted(folder.glob(f"rounds/*/selection/{DONE}"), key=lambda mark: mark.stat().st_mtime_ns)
+def last_done(folder: Path, marks: str) -> Path | None:
+    """The stage that was finished last, of those whose done-marks a pattern names; its files are checked. None without any."""
+    done = sorted(folder.glob(marks), key=lambda mark: mark.stat().st_mtime_ns)
     if not done:
         return None
-    stage = done[-1].parent
-    check_files(stage)
-    return stage, int(stage.parent.name.partition("-")[0])
+    check_files(done[-1].parent)
+    return done[-1].parent
+
+
+def last_scores(folder: Path) -> tuple[Path, int] | None:
+    """The stage in a session's folder whose scores were finished last, and of which round it is; None where there is none."""
+    stage = last_done(folder, f"rounds/*/selection/{DONE}")
+    return None if stage is None else (stage, int(stage.parent.name.partition("-")[0]))
 
 
 def guesses(folder: Path, ids: NDArray[np.int64]) -> dict[int, tuple[int, float]]:
-    """What the last finished proxy takes examples for, with its probability; of those alone that it has scored."""
-    last = last_scores(folder)
-    if last is None or not (last[0] / "probs-0.npy").exists():
-        return {}
-    probs, scored = read_array(last[0] / "probs-0.npy"), read_array(last[0] / "ids.npy")
-    known = ids[np.isin(ids, scored)]
-    rows = probs[np.searchsorted(scored, known)]
-    return {int(i): (int(row.argmax()), float(row.max())) for i, row in zip(known, rows, strict=True)}
+    """What the last finished proxy takes examples for, with its probability: of those that it has scored, and of labelled ones
+    were doubted, by a proxy that had not seen their labels."""
+    scored, doubted = last_scores(folder), last_done(folder, f"doubts/*/{DONE}")
+    found: dict[int, tuple[int, float]] = {}
+    for stage, name in ((doubted, "probs.npy"), (scored and scored[0], "probs-0.npy")):
+        if stage is None or not (stage / name).exists():
+            continue
+        probs, of = read_array(stage / name), read_array(stage / "ids.npy")
+        known = ids[np.isin(ids, of)]
+        rows = probs[np.searchsorted(of, known)]
+        found |= {int(i): (int(row.argmax()), float(row.max())) for i, row in zip(known, rows, strict=True)}
+    return found
 
 
 def facts_of(store: LabelStore, rule: Rule) -> Json:

@@ -16,7 +16,8 @@ from svp.select import Cover, find_method, select
 from svp.workflows.check import refuse_options
 from svp.workflows.features import Features
 from svp.workflows.outcomes import Fitted, Ranked, kind_of
-from svp.workflows.people import Ways, known
+from svp.workflows.people import AT_RANDOM, SECOND_LOOK, Ways, known
+from svp.workflows.stopping import fold_of
 from svp.workflows.work import Work, model_seed
 
 
@@ -47,6 +48,11 @@ class Rounds:
         """Ids of what is here and was never asked, ascending."""
         return np.setdiff1d(self.dataset.ids, self._store.asked(), assume_unique=True)
 
+    @property
+    def next(self) -> int:
+        """The number of the round that would be asked now; a second look at labels is none."""
+        return sum(r.origin != SECOND_LOOK for r in self._store.rounds())
+
     def digest(self, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> str:
         """What was known: where the pool may grow, it and the classes count too."""
         return digest(ids, labels, *((self.dataset.fingerprint,) if self._ways.grows else ()))
@@ -61,9 +67,9 @@ class Rounds:
         self, budget: int, pool: NDArray[np.int64], labels: NDArray[np.int64], round_: int
     ) -> tuple[NDArray[np.int64], str]:
         """What to ask while no model can be trained, and how that was chosen."""
-        origin = "random start"
+        origin = f"{AT_RANDOM} start"
         if len(labels):
-            origin = f"random, as all {len(labels):,} labels so far are {self.dataset.classes[labels[0]]}"
+            origin = f"{AT_RANDOM}, as all {len(labels):,} labels so far are {self.dataset.classes[labels[0]]}"
             self.work.run.event("drawn at random", round=round_, why=origin)
             self.work.show(f"asking for {budget:,} at {origin}", 0, 0)
         method = self._ways.start
@@ -94,14 +100,13 @@ class Rounds:
     def chosen(self, ids: NDArray[np.int64], labels: NDArray[np.int64], pool: NDArray[np.int64], budget: int) -> Ranked:
         """Stage: what the configured method takes from the pool, by the proxy trained on these labels."""
         refuse_options(self._config, len(pool), budget)
-        round_ = len(self._store.rounds())
         _, row = find_method(self._config.method)
         covers = isinstance(row, Cover)
         # People may ask for another number when they were interrupted.
         own = f"-{budget}" if self._ways.at_once and kind_of(self._config.method) != "rank" else ""
         return self.work.choose(
-            f"{self.name(round_, ids, labels)}/selection{own}",
-            self.fit(round_, ids, labels, self._config.proxy.seeds) if row.asks_model else [],
+            f"{self.name(self.next, ids, labels)}/selection{own}",
+            self.fit(self.next, ids, labels, self._config.proxy.seeds) if row.asks_model else [],
             np.union1d(pool, ids) if covers else pool,
             None,
             budget,
@@ -127,6 +132,19 @@ class Rounds:
             )
             for i in range(n_models)
         ]
+
+    def whole(self, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> Fitted:
+        """Stage: the proxy on what was labelled after some round: that of the next round, where it was the same."""
+        after = range(1, self.next + 1)
+        names = [self.name(round_, ids, labels) for round_ in after]
+        trained = [r for r, name in zip(after, names, strict=True) if (self.folder / name / "model-0" / DONE).exists()]
+        return self.fit((trained or after)[-1], ids, labels, 1)[0]
+
+    def without_fold(self, fold: int, n_folds: int, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> Fitted:
+        """Stage: the proxy on these labels but for those of one fold."""
+        keep = fold_of(ids, n_folds, self._config.seed) != fold
+        name = f"folds/{self.digest(ids, labels)[:8]}/{fold}-of-{n_folds}"
+        return self.work.train(name, self._config.proxy, ids[keep], labels[keep], self._config.seed)
 
     def features(self, round_: int) -> Features | None:
         """The frozen features that a round's proxy saw; None where it saw the inputs."""

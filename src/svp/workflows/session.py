@@ -12,20 +12,23 @@ from svp.config import RunConfig
 from svp.data import unlabelled
 from svp.data.base import Dataset
 from svp.errors import DataError, FolderInUse, LabelError
+from svp.files import write_json
 from svp.labels import Answer, Batch, Kind, LabelStore, Undone
 from svp.runs import Run
 from svp.select import Selection, find_method
-from svp.workflows import choosing, files, hindsight
+from svp.select.limits import PerClass
+from svp.workflows import choosing, files, hindsight, judging, summary
 from svp.workflows.begin import settled
 from svp.workflows.check import check_arguments, check_needs, refuse_options
 from svp.workflows.choosing import Choice
 from svp.workflows.outcomes import Fitted, Show, kind_of, silent
-from svp.workflows.people import config_in, facts_of, guesses, known, prepared, refuse_words, ways_of
+from svp.workflows.people import SECOND_LOOK, config_in, facts_of, guesses, known, prepared, refuse_words, ways_of
 from svp.workflows.pool import join
 from svp.workflows.rounds import Rounds
 from svp.workflows.work import Work
 
-STORE = "labels.sqlite"
+STORE, SUMMARY = "labels.sqlite", "session.json"
+REVIEWED = 50  # looked at again at a time
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class Session:
 
     # --- the loop ----------------------------------------------------------------------------------------------------------
 
-    def ask(self, n: int | str, *, now: bool = False) -> Batch:
+    def ask(self, n: int | str, *, now: bool = False, per_class: PerClass | None = None) -> Batch:
         """Which `n` examples to label next: stored before it is returned. While a question is open, what is left of it.
 
         The first question is drawn at random (with people and frozen features: by `start`), and so is every one until two classes
@@ -138,15 +141,18 @@ class Session:
         labels so far from scratch; examples on which people are divided come first, once more.
         now  train nothing: choose by the last finished scores, where there are any and the method ranks. While another
              process is training, that is done anyway; `origin` says so
-        Raises BudgetError when there are fewer than n left. Cost: a training, a pass over the pool, and the method's own.
+        per_class  how many of each class, as in `svp.select` (by name): what the proxy takes examples for, and what is labelled
+                   already counts. Near-duplicates are not looked for then
+        Raises BudgetError when there are fewer than n left, or a quota cannot be met. Cost: a training, a pass over the pool, and
+        the method's own.
         """
-        if now and (batch := self._question(n, choosing.meanwhile)) is not None:
+        if now and (batch := self._question(n, per_class, choosing.meanwhile)) is not None:
             return batch
         try:
             with self.rounds.held():
-                asked = self._question(n, choosing.trained)
+                asked = self._question(n, per_class, choosing.trained)
         except FolderInUse:
-            if (asked := self._question(n, choosing.meanwhile)) is None:
+            if (asked := self._question(n, per_class, choosing.meanwhile)) is None:
                 raise
         assert asked is not None  # of the two only the way without a training can find nothing
         return asked
@@ -180,6 +186,46 @@ class Session:
             self._take(self._made.work.run, self.dataset)
         return added
 
+    def review(self, n: int | None = None) -> Batch | None:
+        """Labelled examples whose labels look wrong, to be looked at once more: stored before it is returned, the worst first.
+
+        Answered as a question of `ask` is; what a person says now takes the place of what that person said before. While such a
+        question is open, what is left of it; nothing is offered twice. None where no label looks wrong.
+        n  at most so many; default: all that look wrong, up to REVIEWED
+        Raises LabelError with too few labels. Cost: that of `train`, and five trainings more, which `curve` needs too.
+        """
+        rounds = self._store.rounds()
+        looks = [r.round for r in rounds if r.origin == SECOND_LOOK]
+        if looks and (left := self._store.left_of(looks[-1])) is not None:
+            return left
+        with self.rounds.held():
+            doubts = judging.doubts(self)
+            wrong = doubts.ids[: doubts.wrong]
+            fresh = wrong[~np.isin(wrong, hindsight.asked_in(self._store, looks))][: REVIEWED if n is None else n]
+        return (
+            self._store.ask([], round=len(self._store.rounds()), origin=SECOND_LOOK, again=fresh)
+            if len(fresh)
+            else None
+        )
+
+    def curve(self, holdout: str | Path | Dataset | None = None) -> dict[str, Any]:
+        """How accurate the proxy was after each of the last rounds, with intervals, and what 100 more are predicted to add.
+
+        Without `holdout` by cross-validation, on the labels that were drawn at random, where there are 20 or more: that is its
+        accuracy on the pool ("on": "random"). Otherwise on all ("asked"), which were chosen to be hard: on the pool it is higher.
+        holdout  labelled data for testing alone: a Dataset, a folder of class folders, a table with labels
+        Kept in the folder, where `status` and the report find it. Raises LabelError with too few labels. Cost: five trainings
+        of the proxy for each of six rounds at most, each once; with `holdout` one, which the round has made already.
+        """
+        with self.rounds.held():
+            return judging.curve(self, None if holdout is None else judging.holdout_of(self, holdout))
+
+    def report(self) -> Path:
+        """Write report.html into the folder and return its path. Needs the extra `report`."""
+        with self.rounds.held():
+            write_json(self.folder / SUMMARY, summary.of(self))
+            return self.rounds.work.run.report(self.dataset)
+
     def train(self) -> bool:
         """Train the proxy on the labels so far, and score the pool, so that the next `ask` need not. Killed, it goes on.
 
@@ -193,7 +239,7 @@ class Session:
             if self.ranks:
                 self.rounds.ranked(ids, labels)
             else:
-                self.rounds.fit(len(self._store.rounds()), ids, labels, self.config.proxy.seeds)
+                self.rounds.fit(self.rounds.next, ids, labels, self.config.proxy.seeds)
             return True
 
     def finish(self) -> Finished:
@@ -203,20 +249,25 @@ class Session:
         LabelError until two classes have labels.
         """
         with self.rounds.held():
-            ids, labels = self._two_classes("the target")
+            ids, labels = self.two_classes("the target")
             fitted = self.rounds.final(ids, labels)
             files.write_labelled(self, self.folder / "labelled.csv")
             rest = np.setdiff1d(self.dataset.ids, ids, assume_unique=True)
             files.write_predicted(self, self.folder / "predicted.csv", fitted, rest)
         return Finished(fitted, self.folder / "labelled.csv", self.folder / "predicted.csv", len(ids), len(rest))
 
-    def _question(self, n: int | str, choose: "Callable[[Session, int | str], Choice | None]") -> Batch | None:
+    def _question(
+        self,
+        n: int | str,
+        per_class: PerClass | None,
+        choose: "Callable[[Session, int | str, PerClass | None], Choice | None]",
+    ) -> Batch | None:
         """What is left of the open question, else what is chosen now, stored; None where nothing can be chosen that way."""
         while True:
             if (open_question := self._store.open_question()) is not None:
                 return open_question
             round_ = len(self._store.rounds())
-            if (choice := choose(self, n)) is None:
+            if (choice := choose(self, n, per_class)) is None:
                 return None
             try:
                 return self._store.ask(
@@ -234,8 +285,8 @@ class Session:
     def _labels(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return known(self._store, self.ways.rule)
 
-    def _two_classes(self, what: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """What can be learned; LabelError where no model can be trained on it."""
+    def two_classes(self, what: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """What can be learned; LabelError that names what cannot be had where no model can be trained on it."""
         ids, labels = self._labels()
         if (n := len(np.unique(labels))) < 2:
             raise LabelError(f"{n} of {len(self.classes)} classes have labels; {what} needs two at least")
@@ -307,7 +358,7 @@ class Session:
     def status(self) -> dict[str, Any]:
         """Counts in plain values: labelled, unlabelled, per class, per round, and what is still asked.
 
-        With people also who said how much, how far they agree, and what is left out and why.
+        With people also who said how much, how far they agree, what is left out and why, and whether labelling may stop.
         """
         ids, labels = self._labels()
         open_question = self._store.open_question()
@@ -321,6 +372,7 @@ class Session:
                 for r in self._store.rounds()
             ],
             **(facts_of(self._store, self.ways.rule) if self.ways.grows else {}),
+            **(judging.advice(self) if self.ways.grows else {}),
         }
 
     def guesses(self, ids: NDArray[np.int64]) -> dict[int, tuple[int, float]]:

@@ -1,0 +1,303 @@
+"""How good a session's proxy is, and which labels look wrong: by models that have not seen what they are asked about."""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svp.chance import hash_ids
+from svp.config import PREVIOUS
+from svp.data import load
+from svp.data.base import Dataset
+from svp.errors import DataError, LabelError, SettingError
+from svp.files import Json, digest, read_array, read_record, write_array
+from svp.runs import DONE
+from svp.select import score
+from svp.workflows import hindsight
+from svp.workflows.check import labels_of
+from svp.workflows.outcomes import Fitted
+from svp.workflows.people import known, last_done
+from svp.workflows.stopping import (
+    LEAST_STEP,
+    MORE,
+    STEADY,
+    Gain,
+    fold_of,
+    kappa,
+    predicted_gain,
+    reasons_to_stop,
+    share,
+)
+
+if TYPE_CHECKING:
+    from svp.workflows.session import Session
+
+FOLDS = 5
+POINTS = 6  # rounds that a curve goes back: each costs FOLDS trainings, once
+LEAST_DRAWN = (
+    20  # labelled examples that were drawn at random: with fewer all are scored, the hard ones that were asked for too
+)
+LOOKED_AT = 20_000  # unlabelled examples by which the answers of two rounds are compared
+_CODE = ("svp.chance", "svp.workflows.judging", "svp.workflows.stopping")
+
+Labelled = tuple[NDArray[np.int64], NDArray[np.int64]]  # ids ascending, and their labels
+
+
+# --- the learning curve ---------------------------------------------------------------------------------------------------
+
+
+def curve(session: "Session", holdout: Dataset | None) -> Json:
+    """Stage: the accuracy of proxies trained on what was labelled after each of the last rounds, all on the same examples.
+
+    Without `holdout` by cross-validation: an example is judged by the proxy that was trained without its fold. Scored are those
+    labelled that were drawn at random, if there are LEAST_DRAWN: what the proxy asked for is harder than the pool.
+    """
+    _refuse_previous(session)
+    ids, labels = session.two_classes("a learning curve")
+    points = _points(session, (ids, labels), cross_validated=holdout is None)
+    if not points:
+        raise LabelError(
+            f"{len(ids)} labels are too few for a learning curve: without any fifth of them two classes must be left; label more"
+        )
+    if holdout is None:
+        drawn = np.isin(ids, hindsight.random(session.store))
+        scored = drawn if drawn.sum() >= LEAST_DRAWN else np.ones(len(ids), bool)
+        on = "random" if drawn.sum() >= LEAST_DRAWN else "asked"
+        models = [[session.rounds.without_fold(fold, FOLDS, *point) for fold in range(FOLDS)] for point in points]
+        judged, truth = ids[scored], labels[scored]
+    else:
+        on, models = "holdout", [[session.rounds.whole(*point)] for point in points]
+        judged, truth = holdout.ids, labels_of(holdout)
+    seed = session.config.seed
+    made_from = {
+        "models": [f.origin for of in models for f in of],
+        "ids": digest(judged),
+        "labels": digest(truth),
+        "holdout": None if holdout is None else holdout.fingerprint,
+        "totals": [len(point[0]) for point in points],
+        "seed": seed,
+    }
+    name = f"curve/{digest(session.rounds.digest(ids, labels), made_from['holdout'] or on)[:8]}"
+    stage = session.rounds.work.run.stage(name, made_from, _CODE)
+    if not stage.done:
+        session.rounds.work.show("judging the proxies", 0, 0)
+        right = np.stack([_answers(session, of, judged, holdout) == truth for of in models])
+        sizes = [round(float(np.mean([f.n for f in of]))) for of in models]
+        write_array(stage.folder / "ids.npy", judged)
+        write_array(stage.folder / "correct.npy", right)
+        shares = [share(int(row.sum()), len(judged)) for row in right]
+        gain = predicted_gain(sizes, right, len(ids), seed)
+        stage.finish(
+            n=len(ids),
+            on=on,
+            scored=len(judged),
+            folds=None if holdout else FOLDS,
+            points=[
+                {"n": len(point[0]), "trained_on": size, "accuracy": s.mean, "low": s.low, "high": s.high}
+                for point, size, s in zip(points, sizes, shares, strict=True)
+            ],
+            gain=None if gain is None else gain.facts(),
+        )
+    return dict(stage.facts)
+
+
+def holdout_of(session: "Session", given: str | Path | Dataset) -> Dataset:
+    """Labelled data for testing alone, its classes numbered as the session's. Raises DataError where it has others."""
+    if session.config.proxy.features.source is not None:
+        raise SettingError(
+            "the proxy sees frozen features, and there are none of other data; leave holdout out: labels are cross-validated then"
+        )
+    if not isinstance(given, Dataset):
+        if not Path(given).exists():
+            raise DataError(f"{given} does not exist; give a folder of class folders, or a table with labels")
+        given = load(
+            session.config.model_copy(update={"dataset": str(given), "data": None, "test_share": 0.0}),
+            session.rounds.work.show,
+        )
+    labels, shape = labels_of(given), given.inputs.shape[1:]
+    if shape != session.dataset.inputs.shape[1:] or given.is_text != session.dataset.is_text:
+        raise DataError(f"{given.name} holds inputs of shape {shape}, the pool of {session.dataset.inputs.shape[1:]}")
+    if strange := [name for name in given.classes if name not in session.classes]:
+        raise DataError(
+            f"{given.name} has the class {strange[0]!r}; this session's are {', '.join(session.classes)}. Rename or remove it"
+        )
+    number = np.array([session.classes.index(name) for name in given.classes], np.int64)
+    return replace(given, labels=number[labels], classes=session.classes, test=None)
+
+
+def last_curve(folder: Path) -> Json | None:
+    """What the curve that was finished last found; None where there is none."""
+    stage = last_done(folder, f"curve/*/{DONE}")
+    facts: Json | None = None if stage is None else read_record(stage / DONE, "facts")["facts"]
+    return facts
+
+
+def _points(session: "Session", now: Labelled, *, cross_validated: bool) -> list[Labelled]:
+    """What was known after each of the last POINTS rounds, of different sizes, that a model can be trained on; the last: all."""
+    found: list[Labelled] = []
+    for asked in session.store.rounds()[:-1]:
+        point = known(session.store, session.ways.rule, asked.round)
+        if len(point[0]) < len(now[0]) and (not found or len(point[0]) > len(found[-1][0])):
+            found.append(point)
+    fits = [point for point in [*found, now] if _can_be_trained(point, session.config.seed, cross_validated)]
+    return fits[-POINTS:] if fits and fits[-1] is now else []
+
+
+def _can_be_trained(point: Labelled, seed: int, cross_validated: bool) -> bool:
+    ids, labels = point
+    fold = fold_of(ids, FOLDS, seed) if cross_validated else np.full(len(ids), -1)
+    return all(len(np.unique(labels[fold != left_out])) > 1 for left_out in range(FOLDS))
+
+
+def _answers(
+    session: "Session", models: list[Fitted], judged: NDArray[np.int64], holdout: Dataset | None
+) -> NDArray[np.int64]:
+    """(m,) class numbers: of held-out data by the one model, of labelled examples by that without their fold."""
+    if holdout is not None:
+        return np.asarray(models[0].predict(holdout, judged).probs.argmax(axis=1))
+    return np.asarray(_unseen_probs(session, models, judged).argmax(axis=1))
+
+
+def _unseen_probs(session: "Session", models: list[Fitted], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(m, c) what each example is taken for by the model that was trained without its fold."""
+    fold = fold_of(ids, len(models), session.config.seed)
+    probs = np.zeros((len(ids), len(session.classes)), np.float32)
+    for left_out, fitted in enumerate(models):
+        mine = fold == left_out
+        if mine.any():
+            probs[mine] = fitted.predict(session.dataset, ids[mine]).probs
+    return probs
+
+
+# --- do answers still change ----------------------------------------------------------------------------------------------
+
+
+def kappas(folder: Path) -> list[float]:
+    """Cohen's kappa of the answers of each of the last pairs of rounds about what both had left; none without probabilities.
+
+    At most LOOKED_AT examples are compared. Rounds that had fewer than LEAST_STEP labels more than the one before are left out.
+    """
+    last: dict[str, Path] = {}  # of each round what was finished last: a correction has made it anew
+    for mark in sorted(folder.glob(f"rounds/*/selection/{DONE}"), key=lambda mark: mark.stat().st_mtime_ns):
+        last[mark.parent.parent.name.partition("-")[0]] = mark.parent
+    kept: list[tuple[int, Path]] = []
+    for _, stage in sorted(last.items()):
+        model = stage.parent / "model-0" / DONE
+        if not (stage / "probs-0.npy").exists() or not model.exists():
+            continue
+        n = int(read_record(model, "facts")["facts"]["n"])
+        if not kept or n >= kept[-1][0] + LEAST_STEP:
+            kept.append((n, stage))
+    kept = kept[-STEADY - 1 :]
+    return [_agreement(a, b) for (_, a), (_, b) in pairwise(kept)]
+
+
+def _agreement(first: Path, second: Path) -> float:
+    ids = [np.asarray(read_array(stage / "ids.npy")) for stage in (first, second)]
+    both = np.intersect1d(ids[0], ids[1], assume_unique=True)
+    both = np.sort(both[np.argsort(hash_ids(both, 0, "agreement"), kind="stable")[:LOOKED_AT]])
+    answers = [
+        np.asarray(read_array(stage / "probs-0.npy")[np.searchsorted(of, both)]).argmax(axis=1)
+        for stage, of in zip((first, second), ids, strict=True)
+    ]
+    return kappa(*answers)
+
+
+def advice(session: "Session") -> Json:
+    """Why labelling may stop ("may_stop", sentences), by what was measured last ("curve", "kappas"). Nothing is trained."""
+    found, agreed, store = last_curve(session.folder), kappas(session.folder), session.store
+    still = (
+        0 <= len(session.labelled()[0]) - found["n"] < MORE if found else False
+    )  # does it say something of the next labels?
+    gain = Gain(**found["gain"]) if found and found["gain"] and still else None
+    unasked = session.n_examples - len(np.setdiff1d(store.asked(), list(store.left_out())))
+    reasons = reasons_to_stop(gain, session.config.margin, agreed, unasked)
+    return {"curve": found, "kappas": agreed, "may_stop": reasons}
+
+
+# --- labels that look wrong -----------------------------------------------------------------------------------------------
+
+
+def _refuse_previous(session: "Session") -> None:
+    """SettingError where the proxy's features have seen the labels that it would be judged by."""
+    if session.config.proxy.features.source == PREVIOUS:
+        raise SettingError(
+            f"proxy.features {PREVIOUS!r} have seen the labels that the proxy would be judged by; a curve and a second look need "
+            "features from elsewhere, or none"
+        )
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """Labelled examples, the most doubtful first.
+
+    ids     (m,) those that are labelled
+    scores  (m,) how far another class leads the label, descending
+    wrong   how many of them, from the first on, look wrong
+    """
+
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    wrong: int
+
+
+def doubts(session: "Session") -> Doubts:
+    """Stage: which labels look wrong. How many, confident learning counts by cross-validation; which, training has recorded.
+
+    A proxy that records signals is trained on all labels, and these are ranked by the area under their margin (AUM). The others
+    are ranked by how far another class led in cross-validation. Signals rank better (benchmarks/label_noise.py), but where a net
+    learns wrong labels by heart they do not say where to stop. Cost: FOLDS trainings, those of `curve`, and that of `train`.
+    """
+    _refuse_previous(session)
+    ids, labels = session.two_classes("a second look")
+    if not _can_be_trained((ids, labels), session.config.seed, cross_validated=True):
+        raise LabelError(
+            f"{len(ids)} labels are too few to doubt any: without a fifth of them one class is left; label more"
+        )
+    models = [session.rounds.without_fold(fold, FOLDS, ids, labels) for fold in range(FOLDS)]
+    fitted = session.rounds.whole(ids, labels)
+    made_from = {"models": [f.origin for f in [*models, fitted]], "ids": digest(ids), "labels": digest(labels)}
+    name = f"doubts/{session.rounds.digest(ids, labels)[:8]}"
+    stage = session.rounds.work.run.stage(name, made_from, (*_CODE, "svp.select.scores"))
+    if not stage.done:
+        probs = _unseen_probs(session, models, ids)
+        recorded = "signals" in fitted.learner.gives
+        write_array(stage.folder / "ids.npy", ids)
+        write_array(stage.folder / "probs.npy", probs)
+        write_array(stage.folder / "scores.npy", by_signals(fitted) if recorded else led(probs, labels))
+        stage.finish(n=len(ids), wrong=confidently_wrong(probs, labels), by="signals" if recorded else "folds")
+    scores = np.asarray(read_array(stage.folder / "scores.npy"))
+    order = np.lexsort((hash_ids(ids, session.config.seed, "doubts"), -scores))
+    return Doubts(ids[order], scores[order], int(stage.facts["wrong"]))
+
+
+def by_signals(fitted: Fitted) -> NDArray[np.float64]:
+    """(m,) of the examples it was trained on: minus the area under the margin (Pleiss et al. 2020)."""
+    return score("aum", signals=fitted.signals().kinds())
+
+
+def led(probs: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(m,) probability of the best other class minus that of the label."""
+    others, own = _others(probs, labels)
+    return np.asarray(others.max(axis=1) - own)
+
+
+def confidently_wrong(probs: NDArray[np.float32], labels: NDArray[np.int64]) -> int:
+    """How many labels another class leads, and with no less probability than it has on average where it is the label.
+
+    "Confident learning", Northcutt, Jiang and Chuang 2021: the off-diagonal of its confident joint.
+    """
+    others, own = _others(probs, labels)
+    usual = np.array([own[labels == c].mean() if (labels == c).any() else np.inf for c in range(probs.shape[1])])
+    return int(((others >= usual) & (others > own[:, None])).any(axis=1).sum())
+
+
+def _others(probs: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(m, c) probabilities with none for the label, and (m,) those of the labels."""
+    rows, others = np.arange(len(labels)), probs.astype(np.float64)
+    own = others[rows, labels].copy()
+    others[rows, labels] = -np.inf
+    return others, own
