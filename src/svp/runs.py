@@ -273,9 +273,9 @@ class Run:
 
         return Selection.load(self.folder / "selection.parquet")
 
-    def report(self) -> Path:
-        """Write report.html and return its path. Needs the extra `report`."""
-        return Path(importlib.import_module("svp.report").write(self.folder))
+    def report(self, dataset: Dataset | None = None) -> Path:
+        """Write report.html and return its path. Needs the extra `report`; dataset: that of the run, where it is at hand."""
+        return Path(importlib.import_module("svp.report").write(self.folder, dataset))
 
     def remember(self, name: str, decide: Callable[[], Json]) -> Json:
         """A decision that must stay the same when the run is resumed (such as a measured precision)."""

@@ -1,10 +1,11 @@
-"""One self-contained page about one run, read from its folder. Nothing else imports this package but the command line.
+"""One self-contained page about one run or session, read from its folder. Nothing else imports this package but the command line.
 
     facts.py     the run folder, and the data where it is still there
     tables.py    facts -> rows: plain dicts of numbers and words
     charts.py    rows -> Vega-Lite specifications
     pictures.py  examples -> thumbnails
     page.py      all of it -> HTML (page.html.jinja, page.css, page.js)
+    sessions.py  the same of a labelling session (session.html.jinja)
 
 It could be deleted in one commit.
 """
@@ -19,7 +20,7 @@ __all__ = ["write"]
 
 
 def write(folder: str | Path, dataset: Dataset | None = None) -> Path:
-    """Write report.html into a finished run's folder and return its path.
+    """Write report.html into the folder of a finished run, or of a session with its session.json, and return its path.
 
     dataset  what the run was made from; by default it is loaded again as the run's settings say. Where that fails the
              report is written all the same, without pictures, and says why
@@ -29,8 +30,12 @@ def write(folder: str | Path, dataset: Dataset | None = None) -> Path:
     """
     for module in ("altair", "vl_convert"):
         require(module, "report")
-    from svp.report import facts, page
+    from svp.report import facts, page, sessions
 
-    path = Path(folder) / "report.html"
-    write_bytes(path, page.render(facts.read(Path(folder), dataset)).encode())
-    return path
+    folder = Path(folder)
+    if (folder / sessions.FACTS).exists():
+        html = page.render(sessions.context(folder, dataset), "session.html.jinja")
+    else:
+        html = page.render(page.context(facts.read(folder, dataset)))
+    write_bytes(folder / "report.html", html.encode())
+    return folder / "report.html"

@@ -124,6 +124,43 @@ def learning_curve(rows: list[Json]) -> Json:
     return _finish(line + dot, "Test accuracy of the target against the number of labels, a line for each arm", 8)
 
 
+def session_curve(curve: Json) -> Json:
+    """Accuracy of a session's proxy against the labels that it was trained on, with its interval."""
+    rows = [
+        {"n": point["trained_on"], **{name: 100 * point[name] for name in ("accuracy", "low", "high")}}
+        for point in curve["points"]
+    ]
+    x = alt.X(
+        "n:Q",
+        title="labels trained on",
+        axis=alt.Axis(format=",d", tickCount=6),
+        scale=alt.Scale(zero=False, nice=False, padding=24),
+    )
+    scale = alt.Scale(zero=False, nice=True)
+    tooltip = [
+        alt.Tooltip("n:Q", format=",", title="labels trained on"),
+        *(alt.Tooltip(f"{name}:Q", format=".1f", title=f"{name}, %") for name in ("accuracy", "low", "high")),
+    ]
+    base = alt.Chart(_data(rows))
+    band = base.mark_area(opacity=0.2, color="var(--proxy)").encode(
+        x=x, y=alt.Y("low:Q", title="right, %", scale=scale), y2="high:Q"
+    )
+    line = base.mark_line(strokeWidth=2, color="var(--proxy)").encode(x=x, y=alt.Y("accuracy:Q", scale=scale))
+    span = base.mark_rule(strokeWidth=1.5, color="var(--proxy)").encode(x=x, y="low:Q", y2="high:Q")
+    dot = base.mark_circle(size=70, opacity=1, color="var(--proxy)").encode(x=x, y="accuracy:Q", tooltip=tooltip)
+    return _finish(
+        band + span + line + dot, "Accuracy of the proxy against the number of labels, with its 95 % interval", 8
+    )
+
+
+def counts(rows: list[Json]) -> Json:
+    """The share of each class among the labels (bars), and among the rest as the proxy takes it (ticks)."""
+    data = [{"name": row["name"], "chosen_share": row["share"], "whole_share": row["taken_for_share"]} for row in rows]
+    return balance(
+        data, ("of the labels", "of the rest, by the proxy"), "Share of each class among the labels and in the rest"
+    )
+
+
 def differences(rows: list[Json], margin: float) -> Json:
     """Each difference with its interval, against 0 and, where the question is "no worse", against the margin."""
     data = [
@@ -191,14 +228,18 @@ def costs(table: Json) -> Json:
     return _finish(chart, "Seconds by stage, for each way to a trained target", len(table["rows"]))
 
 
-def balance(rows: list[Json]) -> Json:
+def balance(
+    rows: list[Json],
+    titles: tuple[str, str] = ("of the chosen", "of the whole"),
+    description: str = "Share of each class among the chosen examples and in the whole",
+) -> Json:
     """The share of each class among the chosen (bars) and in the whole (ticks)."""
     data = most_moved(rows)
     y = _rows_axis([row["name"] for row in data], field="name")
     tooltip = [
         alt.Tooltip("name:N", title="class"),
-        alt.Tooltip("chosen_share:Q", format=".1%", title="of the chosen"),
-        alt.Tooltip("whole_share:Q", format=".1%", title="of the whole"),
+        alt.Tooltip("chosen_share:Q", format=".1%", title=titles[0]),
+        alt.Tooltip("whole_share:Q", format=".1%", title=titles[1]),
     ]
     base = alt.Chart(_data(data))
     bar = base.mark_bar(size=12, color="var(--proxy)").encode(
@@ -212,7 +253,7 @@ def balance(rows: list[Json]) -> Json:
     known = any(row["whole_share"] is not None for row in data)
     return _finish(
         bar + tick if known else bar,
-        "Share of each class among the chosen examples and in the whole",
+        description,
         len(data),
         step=24,
     )

@@ -18,12 +18,12 @@ from svp.report import charts, passages, pictures, tables
 from svp.report.facts import Example, Facts
 
 
-def render(facts: Facts) -> str:
-    """The page. Whatever users named (classes, keys, datasets) is escaped by the template."""
+def render(context: Json, template: str = "page.html.jinja") -> str:
+    """The page. Whatever users named (classes, keys, datasets, people, texts) is escaped by the template."""
     script = Markup(_library() + "\n" + _text("page.js"))  # ours and the chart library's: no user's word is in it
     fingerprint = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _template().render(
-        **context(facts),
+    return _template(template).render(
+        **context,
         style=Markup(_text("page.css")),
         script=script,
         # The browser itself refuses whatever is not in this file, and any script but this one.
@@ -101,7 +101,7 @@ def _library() -> str:
     return code.replace("\r", "").replace("</script", r"<\/script").replace("<!--", r"<\!--")
 
 
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("svp.report", "."),
         autoescape=True,
@@ -111,7 +111,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters.update(signed=tables.signed, seconds=words.seconds, times=words.times, value=_value)
     environment.policies["json.dumps_kwargs"] = {}  # keys in their order
-    return environment.get_template("page.html.jinja")
+    return environment.get_template(name)
 
 
 def _value(score: float | None) -> str:
