@@ -1,0 +1,106 @@
+"""When labelling may stop: plain functions, against what can be worked out by hand or by chance."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from sklearn.metrics import cohen_kappa_score
+
+from svp.workflows.judging import confidently_wrong, led
+from svp.workflows.stopping import Gain, fold_of, kappa, predicted_gain, reasons_to_stop, settled, share
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_a_share_has_wilsons_interval(counts: tuple[int, int]) -> None:
+    k, n = counts
+    found, expected = share(k, n), binomtest(k, n).proportion_ci(method="wilson")
+    assert found.mean == k / n
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=50))
+def test_kappa_is_cohens(pairs: list[tuple[int, int]]) -> None:
+    a, b = (np.array(of) for of in zip(*pairs, strict=True))
+    if len(set(a.tolist()) | set(b.tolist())) == 1:
+        assert kappa(a, b) == 1
+    else:
+        assert kappa(a, b) == pytest.approx(cohen_kappa_score(a, b), abs=1e-12)
+
+
+def test_a_fold_belongs_to_the_id() -> None:
+    ids = np.arange(0, 1000, 3)
+    fold = fold_of(ids, 5, seed=1)
+    assert fold_of(ids[::-7], 5, seed=1).tolist() == fold[::-7].tolist()
+    assert np.bincount(fold, minlength=5).min() > 40
+    assert fold_of(ids, 5, seed=2).tolist() != fold.tolist()
+
+
+def answers(errors: list[float], m: int, seed: int) -> np.ndarray:
+    """Which of m examples each point has right: an example is got right once the error falls below its own difficulty."""
+    difficulty = np.random.default_rng(seed).random(m)
+    return np.stack([difficulty >= error for error in errors])
+
+
+SIZES = [100, 200, 300, 400, 500, 600]
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+def test_the_gain_of_a_power_law_is_foretold(exponent: float) -> None:
+    """In most of 20 samples of 400 examples the interval holds what the law itself says."""
+
+    def error(n: int) -> float:
+        return 0.05 + 0.5 * (n / 100) ** -exponent
+
+    truth = 100 * (error(600) - error(700))
+    found = [predicted_gain(SIZES, answers([error(n) for n in SIZES], 400, seed), 600) for seed in range(20)]
+    assert all(gain is not None and gain.low <= gain.points <= gain.high for gain in found)
+    assert sum(gain.low <= truth <= gain.high for gain in found if gain) >= 16
+    assert abs(float(np.median([gain.points for gain in found if gain])) - truth) < 1.0
+
+
+def test_a_flat_curve_gains_nothing_and_a_steep_one_much() -> None:
+    flat = predicted_gain(SIZES, answers([0.1] * 6, 2000, 0), 600)
+    steep = predicted_gain(SIZES, answers([0.9, 0.75, 0.6, 0.45, 0.3, 0.15], 2000, 0), 600)
+    assert flat is not None
+    assert steep is not None
+    assert flat.high < 0.5 < 2 < steep.points
+    assert predicted_gain(SIZES, answers([0.1] * 6, 2000, 0), 600) == flat
+
+
+def test_three_points_foretell_nothing() -> None:
+    assert predicted_gain(SIZES[:3], answers([0.5, 0.4, 0.3], 100, 0), 300) is None
+
+
+def test_answers_have_settled_after_three_pairs_of_rounds() -> None:
+    assert settled([0.5, 0.99, 0.995, 1.0])
+    assert not settled([1.0, 1.0])
+    assert not settled([1.0, 1.0, 1.0, 0.98, 1.0])
+
+
+def test_each_reason_to_stop_is_said_and_none_is_none() -> None:
+    little, much = Gain(100, 0.3, 0.0, 0.9), Gain(100, 0.3, 0.0, 1.1)
+    assert reasons_to_stop(much, 1.0, [0.9, 1.0, 1.0], 5) == []
+    assert reasons_to_stop(None, 1.0, [], 5) == []
+    assert "less than 1" in reasons_to_stop(little, 1.0, [], 5)[0]
+    assert reasons_to_stop(little, 0.5, [], 5) == []
+    assert "hardly change" in reasons_to_stop(None, 1.0, [1.0, 1.0, 0.99], 5)[0]
+    assert reasons_to_stop(None, 1.0, [], 0) == ["everything was asked"]
+
+
+def test_a_label_is_led_by_the_best_other_class() -> None:
+    probs = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.2, 0.5, 0.3]], np.float32)
+    assert led(probs, np.array([0, 1, 0])) == pytest.approx([-0.5, 0.3, 0.3])
+    # Class 2 is never a label: nothing is known of how sure one is of it, so the second is not counted.
+    assert confidently_wrong(probs, np.array([0, 1, 0])) == 1
+
+
+def test_confident_learning_counts_about_as_many_as_are_wrong() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 3000)
+    probs = rng.dirichlet(np.ones(3), 3000).astype(np.float32) * 0.5
+    probs[np.arange(3000), truth] += 0.5
+    flipped = rng.random(3000) < 0.2
+    labels = np.where(flipped, (truth + 1) % 3, truth)
+    assert 0.7 * flipped.sum() < confidently_wrong(probs, labels) < 1.3 * flipped.sum()
+    assert confidently_wrong(probs, truth) < 0.05 * 3000
