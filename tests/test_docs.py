@@ -131,7 +131,7 @@ def test_sessions_run(
         )
     small = "--image-size 8 --compute.threads 1 --compute.precision fp32"
     for role in ("proxy", "target"):
-        small += f" --{role}.model preact8 --{role}.width 0.25 --{role}.epochs 1 --{role}.min-steps 40"
+        small += f" --{role}.model preact8 --{role}.width 0.25 --{role}.epochs 1 --{role}.min-steps 8"
     commands = [line for block in blocks(ROOT / page, "sh") for line in block.splitlines() if "svp session" in line]
     assert len(commands) >= 6
     for command in commands:

@@ -197,6 +197,8 @@ def test_what_is_offered_again_is_mostly_wrong(doubted: Session) -> None:
 
 def test_a_second_look_is_answered_like_any_question(session: Session) -> None:
     label(session, 75, 2, FLIPPED)
+    with pytest.raises(BudgetError, match="give 1 at least"):
+        session.review(0)
     offered = session.review(12)
     assert offered is not None
     assert len(offered) == 12

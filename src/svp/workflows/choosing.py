@@ -9,13 +9,17 @@ from numpy.typing import NDArray
 
 from svp.errors import BudgetError, SettingError
 from svp.files import read_array
+from svp.labels import Batch
 from svp.select import resolve_budget, select
 from svp.select.limits import PerClass
+from svp.workflows import hindsight, judging
 from svp.workflows.outcomes import Ranked
-from svp.workflows.people import best, last_scores, ties
+from svp.workflows.people import SECOND_LOOK, best, last_scores, ties
 
 if TYPE_CHECKING:
     from svp.workflows.session import Session
+
+REVIEWED = 50  # labels looked at again at a time
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,26 @@ def meanwhile(session: "Session", n: int | str, per_class: PerClass | None = Non
     else:
         taken, gains = _within(session, ranked, last[0], pool, budget, per_class)
     return Choice(taken, gains, f"{config.method}, by the scores of round {last[1]}", divided)
+
+
+def second_look(session: "Session", n: int | None) -> Choice | None:
+    """Labels that look wrong and were not offered again before, the worst first. The folder must be held."""
+    if n is not None and n < 1:
+        raise BudgetError(f"a second look at {n} labels is none; give 1 at least, or leave it out")
+    doubts = judging.doubts(session)
+    wrong = doubts.ids[: doubts.wrong]
+    fresh = wrong[~np.isin(wrong, hindsight.asked_in(session.store, _looks(session)))][: n or REVIEWED]
+    return Choice(wrong[:0], None, SECOND_LOOK, fresh.tolist()) if len(fresh) else None
+
+
+def open_look(session: "Session") -> Batch | None:
+    """What is left of the last second look; None where nothing is."""
+    looks = _looks(session)
+    return session.store.left_of(looks[-1]) if looks else None
+
+
+def _looks(session: "Session") -> list[int]:
+    return [r.round for r in session.store.rounds() if r.origin == SECOND_LOOK]
 
 
 def _within(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from svp.config import RunConfig
 from svp.data import unlabelled
 from svp.data.base import Dataset
-from svp.errors import DataError, FolderInUse, LabelError
+from svp.errors import DataError, FolderInUse, LabelError, SettingError
 from svp.files import write_json
 from svp.labels import Answer, Batch, Kind, LabelStore, Undone
 from svp.runs import Run
@@ -22,13 +23,12 @@ from svp.workflows.begin import settled
 from svp.workflows.check import check_arguments, check_needs, refuse_options
 from svp.workflows.choosing import Choice
 from svp.workflows.outcomes import Fitted, Show, kind_of, silent
-from svp.workflows.people import SECOND_LOOK, config_in, facts_of, guesses, known, prepared, refuse_words, ways_of
+from svp.workflows.people import config_in, facts_of, guesses, known, prepared, refuse_words, ways_of
 from svp.workflows.pool import join
 from svp.workflows.rounds import Rounds
 from svp.workflows.work import Work
 
 STORE, SUMMARY = "labels.sqlite", "session.json"
-REVIEWED = 50  # looked at again at a time
 
 
 @dataclass(frozen=True)
@@ -146,13 +146,14 @@ class Session:
         Raises BudgetError when there are fewer than n left, or a quota cannot be met. Cost: a training, a pass over the pool, and
         the method's own.
         """
-        if now and (batch := self._question(n, per_class, choosing.meanwhile)) is not None:
+        left = self._store.open_question
+        if now and (batch := self._stored(left, partial(choosing.meanwhile, self, n, per_class))) is not None:
             return batch
         try:
             with self.rounds.held():
-                asked = self._question(n, per_class, choosing.trained)
+                asked = self._stored(left, partial(choosing.trained, self, n, per_class))
         except FolderInUse:
-            if (asked := self._question(n, per_class, choosing.meanwhile)) is None:
+            if (asked := self._stored(left, partial(choosing.meanwhile, self, n, per_class))) is None:
                 raise
         assert asked is not None  # of the two only the way without a training can find nothing
         return asked
@@ -191,22 +192,13 @@ class Session:
 
         Answered as a question of `ask` is; what a person says now takes the place of what that person said before. While such a
         question is open, what is left of it; nothing is offered twice. None where no label looks wrong.
-        n  at most so many; default: all that look wrong, up to REVIEWED
+        n  at most so many; default: all that look wrong, up to choosing.REVIEWED
         Raises LabelError with too few labels. Cost: that of `train`, and five trainings more, which `curve` needs too.
         """
-        rounds = self._store.rounds()
-        looks = [r.round for r in rounds if r.origin == SECOND_LOOK]
-        if looks and (left := self._store.left_of(looks[-1])) is not None:
+        if (left := choosing.open_look(self)) is not None:
             return left
         with self.rounds.held():
-            doubts = judging.doubts(self)
-            wrong = doubts.ids[: doubts.wrong]
-            fresh = wrong[~np.isin(wrong, hindsight.asked_in(self._store, looks))][: REVIEWED if n is None else n]
-        return (
-            self._store.ask([], round=len(self._store.rounds()), origin=SECOND_LOOK, again=fresh)
-            if len(fresh)
-            else None
-        )
+            return self._stored(partial(choosing.open_look, self), partial(choosing.second_look, self, n))
 
     def curve(self, holdout: str | Path | Dataset | None = None) -> dict[str, Any]:
         """How accurate the proxy was after each of the last rounds, with intervals, and what 100 more are predicted to add.
@@ -221,7 +213,11 @@ class Session:
             return judging.curve(self, None if holdout is None else judging.holdout_of(self, holdout))
 
     def report(self) -> Path:
-        """Write report.html into the folder and return its path. Needs the extra `report`."""
+        """Write report.html into the folder and return its path. Needs the extra `report`, and a session with people."""
+        if not self.ways.grows:
+            raise SettingError(
+                "this session was made without people's settings (svp.SessionConfig); svp report is for runs"
+            )
         with self.rounds.held():
             write_json(self.folder / SUMMARY, summary.of(self))
             return self.rounds.work.run.report(self.dataset)
@@ -256,18 +252,13 @@ class Session:
             files.write_predicted(self, self.folder / "predicted.csv", fitted, rest)
         return Finished(fitted, self.folder / "labelled.csv", self.folder / "predicted.csv", len(ids), len(rest))
 
-    def _question(
-        self,
-        n: int | str,
-        per_class: PerClass | None,
-        choose: "Callable[[Session, int | str, PerClass | None], Choice | None]",
-    ) -> Batch | None:
-        """What is left of the open question, else what is chosen now, stored; None where nothing can be chosen that way."""
+    def _stored(self, left: Callable[[], Batch | None], choose: Callable[[], Choice | None]) -> Batch | None:
+        """What is left of a question that is open, else what is chosen now, stored; None where nothing can be chosen."""
         while True:
-            if (open_question := self._store.open_question()) is not None:
+            if (open_question := left()) is not None:
                 return open_question
             round_ = len(self._store.rounds())
-            if (choice := choose(self, n, per_class)) is None:
+            if (choice := choose()) is None:
                 return None
             try:
                 return self._store.ask(
