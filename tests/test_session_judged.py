@@ -347,6 +347,13 @@ def test_a_session_of_photos_has_a_whole_page(
             assert not (attrs.get(name) or "").startswith(("http", "//"))
     charts = {attrs["id"] for attrs in page.all("div")}
     assert charts == {"chart-curve", "chart-classes"}
+    # Judged on photos that lie in folders of their classes.
+    for photo in sorted(Path("photos").iterdir())[::3]:
+        place = Path("held") / ("dark" if "dark" in photo.name else "light")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / photo.name).write_bytes(photo.read_bytes())
+    held = run(capsys, "curve", "s", "--holdout", "held")
+    assert (held["on"], held["scored"]) == ("holdout", 20)
     # Without the photos: the numbers stay, and it says why there are no pictures.
     Path("photos").rename("elsewhere")
     cli.main(["report", "s"])

@@ -257,6 +257,9 @@ def status(folder: Path, /, *, said: Said = Said()) -> None:
     lines += [f"Round {r['round']}: {r['answered']:,} of {r['asked']:,} ({r['origin']})" for r in facts["rounds"]]
     if facts["curve"]:
         lines += learning(facts["curve"])
+    if facts["kappas"]:
+        agreed = ", ".join(f"{kappa:.3f}" for kappa in facts["kappas"])
+        lines.append(f"From round to round its answers about the rest agreed to {agreed} (Cohen's kappa; 1 is wholly)")
     _say(said, facts, *lines, *_may_stop(facts["may_stop"]))
 
 

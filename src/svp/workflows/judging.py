@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from svp.chance import hash_ids
 from svp.config import PREVIOUS
-from svp.data import load
+from svp.data import load, takes
 from svp.data.base import Dataset
 from svp.errors import DataError, LabelError, SettingError
 from svp.files import Json, digest, read_array, read_record, write_array
@@ -113,10 +113,10 @@ def holdout_of(session: "Session", given: str | Path | Dataset) -> Dataset:
     if not isinstance(given, Dataset):
         if not Path(given).exists():
             raise DataError(f"{given} does not exist; give a folder of class folders, or a table with labels")
-        given = load(
-            session.config.model_copy(update={"dataset": str(given), "data": None, "test_share": 0.0}),
-            session.rounds.work.show,
-        )
+        changed = {"dataset": str(given), "data": None, "test_share": 0.0}
+        if not takes(str(given), "on_error"):
+            changed["on_error"] = "refuse"  # there is nothing to be skipped
+        given = load(session.config.model_copy(update=changed), session.rounds.work.show)
     labels, shape = labels_of(given), given.inputs.shape[1:]
     if shape != session.dataset.inputs.shape[1:] or given.is_text != session.dataset.is_text:
         raise DataError(f"{given.name} holds inputs of shape {shape}, the pool of {session.dataset.inputs.shape[1:]}")

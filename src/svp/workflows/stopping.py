@@ -133,8 +133,8 @@ def reasons_to_stop(gain: Gain | None, margin: float, kappas: Sequence[float], u
     reasons = []
     if gain is not None and gain.high < margin:
         reasons.append(
-            f"the next {gain.more:,} labels are predicted to add {gain.points:.1f} points of accuracy "
-            f"({gain.low:.1f} to {gain.high:.1f}), less than {margin:g}"
+            f"the next {gain.more:,} labels are predicted to add {gain.points:.2f} points to the proxy's accuracy "
+            f"({gain.low:.2f} to {gain.high:.2f}), less than {margin:g}"
         )
     if settled(kappas):
         said = ", ".join(f"{value:.3f}" for value in kappas[-STEADY:])
