@@ -57,6 +57,11 @@ SESSION = {
         "Begin a session on a folder of photos or a table of texts",
         "svp session new cats --data photos --classes cat,dog --method margin",
     ),
+    "serve": (
+        "serving:serve",
+        "Label in the browser: a page of this machine, for one person or several",
+        "svp session serve cats --data photos --classes cat,dog",
+    ),
     "ask": (
         "sessions:ask",
         "Ask for labels: a table to fill in, a folder to sort, or the tasks of a labelling tool",
