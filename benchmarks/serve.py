@@ -3,9 +3,9 @@
     python -m benchmarks.serve [--rows 1000000] [--people 4] [--minutes 10] [--pause 1.0] [--photos 5000] [--json FILE]
 
 A pool of `rows` rows of numbers; each of the people answers what the page shows, thinks for about `pause` seconds, and goes on
-as a browser does over one connection, to a server started by the command, at 127.0.0.1 alone. The proxy is trained meanwhile, after
-every hundred answers. Each answer that was acknowledged must be in the store, once. Before that a folder of `photos` photos: from
-the command to the first question, where it also begins the session (`begun`), and where there is one.
+as a browser does over one connection, to a server started by the command, at 127.0.0.1 alone. The proxy is trained meanwhile,
+after every hundred answers. Each answer that was acknowledged must be in the store, once. Before that a folder of `photos`
+photos: from the command to the first question, where it also begins the session (`begun`), and where there is one.
 """
 
 import argparse
