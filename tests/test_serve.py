@@ -18,12 +18,14 @@ from PIL import Image
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
+import svp
 from svp.errors import LabelError
 from svp.labels import WORDS, Answer, LabelStore
 from svp.serve.cards import Card, as_webp, media_type, photo
 from svp.serve.desk import IN_HAND, RECENT, Desk, curve
 from svp.serve.door import HEADERS, Keys
 from svp.serve.web import keys_of
+from svp.workflows.hindsight import first_guesses, right_before
 from svp.workflows.session import Session
 from tests.serving import FAST, Caller, Server, served
 
@@ -96,17 +98,57 @@ def test_the_last_ones_are_shared_once_nothing_else_is_left(store: LabelStore) -
     assert {(a.who, a.label) for a in store.said()} == {("ann", 0), ("bob", 1)}
 
 
-def test_on_what_people_are_divided_somebody_else_is_asked(store: LabelStore) -> None:
+def test_what_is_asked_again_is_asked_of_whoever_has_not_looked_again(store: LabelStore) -> None:
     desk = desk_of(store, 3)
     store.tell([Answer(0, 0, "ann"), Answer(0, 1, "bob")])
     store.ask([], round=1, origin="people are divided", again=[0])
     desk.put([card(0, again=True)])
-    assert 0 not in asked(desk, "ann")
-    desk.answer("ann", 1, 0)
-    desk.answer("ann", 2, 0)
     desk.exhausted = True
-    assert asked(desk, "ann") == asked(desk, "bob") == []
-    assert asked(desk, "cyd") == [0]
+    assert 0 in asked(desk, "ann")
+    desk.answer("ann", 0, 1)  # another answer than before, or the same: both are one
+    assert desk.labelled == [0, 1]
+    assert 0 not in asked(desk, "ann")
+    assert 0 not in asked(desk, "bob")
+
+
+def test_more_is_asked_at_once_by_the_last_scores_until_nothing_is_left(tmp_path: Path) -> None:
+    """Also while a question is open: at random before a model has scored, then as `ask` would that trains nothing."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 4)) + 2 * np.eye(4)[np.arange(60) % 2]
+    logistic = svp.TrainConfig(model="logistic")
+    config = svp.SessionConfig(dataset="rows", proxy=logistic, target=logistic, classes=CLASSES, diverse=False)
+    pool = svp.Dataset.from_arrays(x, classes=CLASSES, name="rows")
+    with Session.create(tmp_path / "s", config, pool) as session:
+        first = session.ask(12)
+        second = session.ask_more(6)
+        assert second is not None
+        assert second.origin == "random, as no model has scored them yet"
+        assert not set(first.ids) & set(second.ids)
+        assert right_before(session.folder, session.store) == {}
+        session.tell({int(id_): int(id_ % 2) for id_ in [*first.ids, *second.ids[:-2]]}, who="ann")
+        session.train()
+        left = np.setdiff1d(pool.ids, session.store.asked())
+        third = session.ask_more(5)
+        assert third is not None
+        assert third.origin == "margin, by the scores of round 2"
+        probs = session.fit().predict(pool, left).probs
+        by_margin = left[np.argsort(np.abs(probs[:, 0] - probs[:, 1]), kind="stable")]
+        assert third.ids.tolist() == by_margin[:5].tolist()
+        guesses = first_guesses(session.folder, third.ids)
+        assert {id_: guess[0] for id_, guess in guesses.items()} == {
+            int(id_): int(probs[left == id_][0].argmax()) for id_ in third.ids
+        }
+        session.tell({int(third.ids[0]): guesses[int(third.ids[0])][0], int(third.ids[1]): "skip"}, who="ann")
+        session.tell({int(third.ids[2]): 1 - guesses[int(third.ids[2])][0]}, who="ann")
+        assert right_before(session.folder, session.store) == {int(third.ids[0]): True, int(third.ids[2]): False}
+        divided = int(first.ids[0])
+        session.tell({divided: 1 - divided % 2}, who="bob")
+        last = session.ask_more(1000)
+        assert last is not None
+        assert last.ids[0] == divided
+        assert len(session.store.asked()) == 60
+        assert session.ask_more(1) is None
+        assert [each.id for each in session.store.waiting()][:2] == second.ids[-2:].tolist()
 
 
 # --- what is stored ---------------------------------------------------------------------------------------------------------

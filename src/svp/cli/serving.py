@@ -16,7 +16,6 @@ from svp.cli.progress import progress
 from svp.cli.sessions import Flag, SessionFlags, Trains, _opened
 from svp.config import SessionConfig
 from svp.errors import SettingError, require
-from svp.workflows.outcomes import kind_of
 from svp.workflows.session import STORE, Session
 
 
@@ -61,17 +60,16 @@ def serve(
         raise SettingError(f"-n is {n}; give 1 or more")
     _begin(folder, data, settings, recipe, said)
     with _opened(folder, said) as session:
-        config, store = session.config, session.store
         served = Served(
             Where(folder, said.accept_code_change),
-            store.path,
-            config.rule if isinstance(config, SessionConfig) else "majority",
+            session.store.path,
+            session.ways.rule,
             folder.resolve().name,
             getpass.getuser(),
-            Path(config.dataset).expanduser(),
+            Path(session.config.dataset).expanduser(),
             n,
-            store.n_examples() - len(store.left_out()),
-            kind_of(config.method) == "rank",
+            session.n_examples,
+            session.ranks,
         )
         classes = session.classes
 

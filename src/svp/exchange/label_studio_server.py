@@ -33,8 +33,8 @@ class Pushed:
 class Server:
     """A Label Studio server at `url`, for whoever has a token of it: a personal access token, or a legacy one.
 
-    The token is sent to that address alone, and is in no message. All methods raise ServerError where the server cannot be reached
-    or refuses; what was done until then stays, and doing it again does the rest.
+    The token is sent to that address alone, and is in no message. All methods raise ServerError where the server cannot be
+    reached, or refuses; what was done until then stays, and doing it again does the rest.
     """
 
     def __init__(self, url: str, token: str) -> None:

@@ -8,13 +8,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from svp.errors import BudgetError, FolderInUse
+from svp.errors import BudgetError, FolderInUse, MissingExtra
 from svp.serve.cards import Card, cards_of
-from svp.workflows.meanwhile import ask_more, hindsight
-from svp.workflows.outcomes import kind_of
+from svp.workflows.hindsight import right_before
+from svp.workflows.judging import advice
 from svp.workflows.session import Session
 
 _MOST = 200  # cards at a time: a question asked by a command may be of any size
@@ -47,6 +48,13 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """Why labelling may stop now, in sentences (`judging.advice`)."""
+
+    may_stop: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Result:
     """What `finish` left."""
 
@@ -67,7 +75,9 @@ def chooser(where: Where) -> Callable[[Wanted], Found]:
             cards = cards_of(session, waiting[: max(wanted.n, _MOST)])
             if len(cards) >= wanted.n or not _asked(session, wanted.n - len(cards)):
                 exhausted = len(session.store.asked()) >= len(session.dataset)
-                return Found(tuple(cards), exhausted, hindsight(session) if wanted.hindsight else {})
+                return Found(
+                    tuple(cards), exhausted, right_before(session.folder, session.store) if wanted.hindsight else {}
+                )
 
     return find
 
@@ -77,17 +87,17 @@ def _asked(session: Session, n: int) -> bool:
     if not session.store.rounds():
         session.ask(min(n, len(session.dataset)))
         return True
-    return kind_of(session.config.method) == "rank" and ask_more(session, n) is not None
+    return session.ranks and session.ask_more(n) is not None
 
 
-def learner(where: Where) -> Callable[[tuple[str, int]], Result | bool]:
+def learner(where: Where) -> Callable[[tuple[str, int]], Result | Learned]:
     """Trains: ("train", 0) the proxy, ("ask", n) the proxy to choose a set with it, ("finish", 0) the target."""
     _end_with_the_server()
     session = _opened(where)
     if hasattr(os, "nice"):
         os.nice(5)  # people are waited for, not models
 
-    def learn(work: tuple[str, int]) -> Result | bool:
+    def learn(work: tuple[str, int]) -> Result | Learned:
         nonlocal session
         if session.classes != session.dataset.classes:  # one was added by a command
             session.close()
@@ -97,29 +107,28 @@ def learner(where: Where) -> Callable[[tuple[str, int]], Result | bool]:
     return learn
 
 
-def _train(session: Session, _: int) -> bool:
-    return session.train()
+def _train(session: Session, _: int) -> Learned:
+    session.train()
+    return Learned(tuple(advice(session)["may_stop"]))
 
 
-def _ask(session: Session, n: int) -> bool:
-    """Whether there was something to ask."""
+def _ask(session: Session, n: int) -> Learned:
     left = len(session.dataset) - len(session.store.asked())
-    try:
+    with suppress(BudgetError):  # nothing is left to ask
         session.ask(max(1, min(n, left)))
-    except BudgetError:
-        return False
-    return True
+    return Learned(tuple(advice(session)["may_stop"]))
 
 
 def _finish(session: Session, _: int) -> Result:
     done = session.finish()
-    files = (done.labelled, done.predicted)
-    return Result(
-        str(session.folder.resolve()), tuple(str(file.resolve()) for file in files), done.n_labelled, done.n_predicted
-    )
+    files = [done.labelled, done.predicted]
+    with suppress(MissingExtra):
+        files.append(session.report())
+    places = tuple(str(file.resolve()) for file in files)
+    return Result(str(session.folder.resolve()), places, done.n_labelled, done.n_predicted)
 
 
-_WORK: dict[str, Callable[[Session, int], Result | bool]] = {"train": _train, "ask": _ask, "finish": _finish}
+_WORK: dict[str, Callable[[Session, int], Result | Learned]] = {"train": _train, "ask": _ask, "finish": _finish}
 
 
 def _opened(where: Where) -> Session:

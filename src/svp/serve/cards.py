@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from svp.labels import Waiting
-from svp.workflows.meanwhile import first_guesses
+from svp.workflows.hindsight import first_guesses
 from svp.workflows.session import Session
 
 MOST_LETTERS = 20_000  # of a text are shown

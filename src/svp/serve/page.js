@@ -156,6 +156,8 @@ function model(behind, right, curve) {
   if (behind.learning === "finish") words = `The final model is being trained on ${number(behind.learns_from, "label")}.`;
   if (behind.trouble) words = `Something failed and will be tried again: ${behind.trouble}`;
   if ($("learning").textContent !== words) $("learning").textContent = words;
+  const enough = behind.may_stop.length ? `You may stop: ${behind.may_stop.join("; and ")}.` : "";
+  if ($("enough").textContent !== enough) $("enough").textContent = enough;
   $("learning").classList.toggle("busy", Boolean(behind.learning));
   $("curve").hidden = curve.length < 2;
   if (curve.length < 2) return;

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from svp.engine import Worker
 from svp.errors import SvpError
-from svp.serve.behind import Found, Result, Wanted, Where
+from svp.serve.behind import Found, Learned, Result, Wanted, Where
 from svp.serve.desk import Desk
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ class Supply:
         self._learning = ""  # which work the learner has
         self._n_labels = 0  # that it learns from now
         self._learned_from = 0  # labels of the last training that was finished here
+        self._may_stop: tuple[str, ...] = ()
         self._since = 0.0
         self._begun = False  # the first examples were chosen
 
@@ -45,6 +46,7 @@ class Supply:
             "learns_from": self._n_labels,
             "learned_from": self._learned_from,
             "seconds": round(time.monotonic() - self._since) if self._learning else 0,
+            "may_stop": self._may_stop,
             "trouble": self._learner.trouble or self._chooser.trouble,
             "result": None if self.result is None else vars(self.result),
         }
@@ -91,12 +93,14 @@ class Supply:
     async def _learn(self, what: str, n_labels: int, told: int | None) -> None:
         self._learning, self._n_labels, self._since = what, n_labels, time.monotonic()
         try:
-            result = await self._learner.ask((what, self._n))
+            result: Result | Learned = await self._learner.ask((what, self._n))
         finally:
             self._learning = ""
         if told is not None:
             self._learned, self._learned_from = told, n_labels
-        if isinstance(result, Result):
+        if isinstance(result, Learned):
+            self._may_stop = result.may_stop
+        else:
             self.result = result
 
 
