@@ -40,7 +40,7 @@ class Page:
         return self.browser.find_element(By.ID, id_)
 
     def until(self, true: Callable[[], Any]) -> Any:
-        return WebDriverWait(self.browser, 30, poll_frequency=0.03).until(lambda _: true())
+        return WebDriverWait(self.browser, 120, poll_frequency=0.03).until(lambda _: true())
 
     def keys(self, *keys: str) -> None:
         """To whatever has the focus; a name of a key that is held goes before the others."""
