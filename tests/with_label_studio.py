@@ -193,9 +193,9 @@ def test_several_annotators_are_several_people(
     task = studio.tasks(pushed["project"])[0]
     studio.annotate(task["id"], "dark")
     other = studio.annotate(task["id"], "light")
-    invited = studio.call(
-        "POST", "/api/users/", {"email": "cyd@example.org", "username": "cyd", "password": secrets.token_hex(8)}
-    )
+    name = f"cyd-{secrets.token_hex(4)}"
+    person = {"email": f"{name}@example.org", "username": name, "password": secrets.token_hex(8)}
+    invited = studio.call("POST", "/api/users/", person)
     studio.call("PATCH", f"/api/annotations/{other}/", {"completed_by": invited["id"], "result": [_result("light")]})
     assert run(capsys, studio, "pull", session, studio.url)["new"] == 2
     with Session.open(session) as opened:

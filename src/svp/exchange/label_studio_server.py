@@ -53,7 +53,7 @@ class Server:
         project = self._project(mark)
         if project is None:
             settings = {
-                "title": title[:50],
+                "title": f"svp: {title}"[:50],  # of 3 letters at least
                 "description": mark,
                 "label_config": interface,
                 "sampling": "Sequential sampling",
@@ -118,7 +118,7 @@ class Server:
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
             with error:
-                said = self._without_token(error.read(2000).decode(errors="replace"))
+                said = self._without_token(_reason(error.read(9999).decode(errors="replace")))
             if error.code in (401, 403):
                 raise ServerError(
                     f"{self.url} refuses the token ({error.code}); make one there (Account & Settings), set "
@@ -135,6 +135,15 @@ class Server:
 
     def _without_token(self, said: str) -> str:
         return shortened(said.replace(self._token, "...") if self._token else said)
+
+
+def _reason(said: str) -> str:
+    """What is wrong, in the server's record of an error; or all that it said."""
+    try:
+        record = json.loads(said)
+        return str(record.get("validation_errors") or record["detail"])
+    except (ValueError, AttributeError, KeyError):
+        return said
 
 
 class _Stays(urllib.request.HTTPRedirectHandler):
