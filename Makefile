@@ -1,9 +1,10 @@
 # make demo   set up and run both workflows on real images (about a minute after installation)
 # make test   set up and run every check
+# make label-studio  what needs a Label Studio server
 # make clean  remove what these made
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: demo test bare clean
+.PHONY: demo test bare label-studio clean
 
 demo: .venv/.demo
 	$(BIN)/svp demo
@@ -21,14 +22,20 @@ bare: .venv/.test
 	build/bare/bin/pip install -q build/wheel/*.whl
 	$(BIN)/python -m tests.bare build/bare/bin
 
+# A real Label Studio server (800 MB to install, a minute to come up), filled by a session and read back.
+label-studio: .venv/.test
+	$(PYTHON) -m venv build/label-studio
+	build/label-studio/bin/pip install -q label-studio
+	$(BIN)/python -m pytest tests/with_label_studio.py
+
 .venv/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,report]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,report,serve]'
 	touch $@
 
 .venv/.test: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,text,report,dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,text,report,serve,dev]'
 	touch .venv/.demo $@
 
 clean:

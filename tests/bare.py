@@ -49,9 +49,9 @@ worked = run(
     "--quiet",
 )
 assert worked.returncode == 0, worked.stderr
-for command in (["svp", "demo"], ["svp", "coreset", "digits"]):
-    refused = run(*command)
+for extra, command in {"torch": ["demo"], "torch,": ["coreset", "digits"], "serve": ["session", "serve", "s"]}.items():
+    refused = run("svp", *command)
     assert refused.returncode == 1, refused
     assert len(refused.stderr.splitlines()) == 1, refused.stderr
-    assert "pip install 'selection-via-proxy[torch" in refused.stderr, refused.stderr
+    assert f"pip install 'selection-via-proxy[{extra.rstrip(',')}" in refused.stderr, refused.stderr
 print("bare install: ok")

@@ -61,6 +61,7 @@ MAY = {
         "exchange",
         "tables",
     },
+    "serve": {"errors", "engine", "labels", "workflows"},  # the page: questions and answers, and what is shown of them
     "report": SIDEWAYS
     | {"data", "select", "evaluate", "words"},  # run folders and the data they were made from; no model, no workflow
 }

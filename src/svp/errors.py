@@ -12,6 +12,7 @@
     ├── RunChanged           a run folder was made with another configuration, dataset or code
     ├── StorageError         the folder cannot be written (full, read-only)
     │   └── FolderInUse      another process works in it
+    ├── ServerError          a labelling server cannot be reached, or refuses
     └── WorkerError          a process that worked for this one died, or raised what has no name here
 
 The command line prints the message on one line and exits with status 1; a SvpWarning it prints likewise, and goes on.
@@ -80,6 +81,10 @@ class StorageError(SvpError):
 
 class FolderInUse(StorageError):
     """Another process works in this folder."""
+
+
+class ServerError(SvpError):
+    """A labelling server cannot be reached, or refuses."""
 
 
 class WorkerError(SvpError):

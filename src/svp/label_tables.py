@@ -138,7 +138,7 @@ LAST_ASKED = (
 
 LAST_TELL = """
 SELECT event, at FROM events WHERE verb = 'tell' AND event NOT IN (SELECT undone FROM undos)
-AND (:who IS NULL OR EXISTS (SELECT 1 FROM answers WHERE answers.event = events.event AND who = :who))
+AND (?1 IS NULL OR EXISTS (SELECT 1 FROM answers WHERE answers.event = events.event AND who = ?1))
 ORDER BY event DESC LIMIT 1"""
 
 # The answers of a tell that hold: of that person about that example no later tell holds, and within it this row is the last.
@@ -152,9 +152,15 @@ SAID_BEFORE = """
 SELECT question, kind, label FROM answers JOIN events USING (event) WHERE id = ? AND who = ? AND event < ?
 AND verb = 'tell' AND event NOT IN (SELECT undone FROM undos) ORDER BY answer DESC LIMIT 1"""
 
-# Each person's answer about each example: SQLite takes the other columns from the row of the maximum.
+# Everything that is asked and waits for an answer, question by question.
+WAITING = f"""
+SELECT asked.id, round, origin, {_ANSWERED} FROM asked JOIN questions ON questions.event = question
+WHERE question >= (SELECT question FROM asked WHERE NOT {_ANSWERED} AND {_HERE} ORDER BY question LIMIT 1)
+AND NOT {_ANSWERED_SINCE} AND {_HERE} ORDER BY question, rank"""
+
+# Each person's answer about each example: SQLite takes the other columns from the row of the maximum. {of}: which examples.
 ALL_SAID = """
-SELECT * FROM (SELECT id, who, kind, label, at, max(answer) AS answer FROM answers GROUP BY id, who)
+SELECT * FROM (SELECT id, who, kind, label, at, max(answer) AS answer FROM answers {of} GROUP BY id, who)
 WHERE kind <> 'withdrawn' ORDER BY id, answer"""
 
 # What each rule takes the label of the most of.

@@ -42,6 +42,7 @@ from svp.label_tables import (
     TOLD,
     UP_TO,
     VERBS,
+    WAITING,
     WEIGHT,
 )
 from svp.sealed import SealedFile
@@ -110,6 +111,16 @@ class Undone:
     n: int
     who: tuple[str, ...]
     at: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An example that is asked and not answered: in which round, how it was chosen; `again`: people are divided on it."""
+
+    id: int
+    round: int
+    origin: str
+    again: bool
 
 
 @dataclass(frozen=True)
@@ -263,6 +274,16 @@ class LabelStore(SealedFile):
         rows = self._read(LEFT, round)
         return _batch(rows, rows[0][-1]) if rows else None
 
+    def waiting(self) -> list[Waiting]:
+        """What remains of all questions, each example once, in order of asking: what `open_question` gives of the oldest alone.
+
+        Cost: a lookup for every example asked.
+        """
+        rows = {
+            id_: Waiting(id_, round_, origin, bool(again)) for id_, round_, origin, again in self._read(WAITING)[::-1]
+        }
+        return list(rows.values())[::-1]
+
     def asked(self) -> NDArray[np.int64]:
         """(m,) ids that were ever asked, ascending."""
         rows = self._read("SELECT DISTINCT id FROM asked ORDER BY id")
@@ -319,13 +340,18 @@ class LabelStore(SealedFile):
             self._put("tell", event, new)
         return len(new)
 
+    def last_told(self, who: str) -> list[int]:
+        """The examples of this person's last tell, which `undo` would take back; none where there is none."""
+        last = self._read(LAST_TELL, who)
+        return [id_ for _, id_, person in self._read(TOLD, last[0][0]) if person == who] if last else []
+
     def undo(self, who: str | None = None) -> Undone:
         """Take back the last tell (of `who`) that was not taken back yet: each person's answers are again what they were before.
 
         What somebody has changed since stays as it is, and the history keeps everything. Raises LabelError where nothing is left.
         """
         with self._event("undo") as (event, at):
-            last = self._db.execute(LAST_TELL, {"who": who}).fetchone()
+            last = self._db.execute(LAST_TELL, (who,)).fetchone()
             if last is None:
                 raise LabelError(f"There is nothing to undo{f' of {who}' if who else ''}")
             undone, told_at = last
@@ -339,10 +365,19 @@ class LabelStore(SealedFile):
             self._put("undo", event, [{"undone": undone, **row} for row in rows or [nothing]])
         return Undone(len(rows), people, told_at)
 
+    def answered(self, id_: int, who: str) -> bool:
+        """Has this person said something of this example since it was last asked, that still holds?"""
+        said, asked = self._said(id_, who), self._read(LAST_ASKED, id_)
+        return said is not None and said[2] >= asked[0][0]
+
     def _said(self, id_: int, who: str) -> tuple[str, int | None, int] | None:
         """What a person says of an example, and to which question; None where nothing, or where it was withdrawn."""
         said: tuple[str, int | None, int] | None = self._db.execute(SAID, (id_, who)).fetchone()
         return None if said is None or said[0] == "withdrawn" else said
+
+    def changes(self, since: int = 0) -> list[tuple[int, str]]:
+        """(number, verb) of the events behind event `since`: whether another process has told or asked something."""
+        return self._read("SELECT event, verb FROM events WHERE event > ? ORDER BY event", since)
 
     # --- what it comes to --------------------------------------------------------------------------------------------------
 
@@ -367,15 +402,21 @@ class LabelStore(SealedFile):
             pairs = pairs[np.isin(pairs[:, 0], first)]
         return pairs[:, 0].copy(), pairs[:, 1].copy()
 
-    def standings(self, rule: Rule = "majority") -> list[Standing]:
-        """What the answers come to about every example that somebody answered, by id. Cost: a pass over the answers."""
+    def standings(self, rule: Rule = "majority", id_: int | None = None) -> list[Standing]:
+        """What the answers come to about every example that somebody answered, by id; or about this one alone.
+
+        Cost: a pass over the answers; of one example a lookup.
+        """
         if rule not in WEIGHT:
             raise SettingError(f"The label of several answers is that of the {' or the '.join(WEIGHT)}; got {rule!r}")
-        return [Standing(*row) for row in self._read(STANDINGS.format(weight=WEIGHT[rule]))]
+        of, values = ("", ()) if id_ is None else ("WHERE id = ?", (id_,))
+        return [Standing(*row) for row in self._read(STANDINGS.format(weight=WEIGHT[rule], of=of), *values)]
 
     def said(self) -> list[Answer]:
         """Each person's answer about each example as it stands, by example and time. Cost: a pass over the answers."""
-        return [Answer(id_, label, who, at, kind) for id_, who, kind, label, at, _ in self._read(ALL_SAID)]
+        return [
+            Answer(id_, label, who, at, kind) for id_, who, kind, label, at, _ in self._read(ALL_SAID.format(of=""))
+        ]
 
     def rounds(self) -> list[Round]:
         """What has been asked, and how far each round has come. Cost: a lookup for every example asked."""

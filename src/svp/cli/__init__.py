@@ -57,12 +57,27 @@ SESSION = {
         "Begin a session on a folder of photos or a table of texts",
         "svp session new cats --data photos --classes cat,dog --method margin",
     ),
+    "serve": (
+        "serving:serve",
+        "Label in the browser: a page of this machine, for one person or several",
+        "svp session serve cats --data photos --classes cat,dog",
+    ),
     "ask": (
         "sessions:ask",
         "Ask for labels: a table to fill in, a folder to sort, or the tasks of a labelling tool",
         "svp session ask cats -n 200 --out batch.csv",
     ),
     "tell": ("sessions:tell", "Read answers back, a part of them or all", "svp session tell cats batch.csv --who ann"),
+    "push": (
+        "label_studio:push",
+        "Ask by a Label Studio server: a project with tasks, in order, with predictions",
+        "svp session push cats http://127.0.0.1:8080 -n 200",
+    ),
+    "pull": (
+        "label_studio:pull",
+        "Read the annotations of that project back",
+        "svp session pull cats http://127.0.0.1:8080",
+    ),
     "status": (
         "sessions:status",
         "Say how far it is: labels, people, agreement, what is open",

@@ -30,7 +30,7 @@ def map(start: str, settings: Sequence[Any], items: Iterable[Any]) -> Iterator[A
     Settings, items and results go through pipes (pickled, between our own processes): give paths in place of large arrays.
     Raises the named error that an item led to, or WorkerError. However it ends, also by Ctrl-C, no process is left.
     """
-    workers = [_Worker(start, setting) for setting in settings]
+    workers = [Worker(start, setting) for setting in settings]
     tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
     # A thread for each process waits for its answers. Daemons: an interpreter that ends, with this not closed, waits for no item.
     threads = [threading.Thread(target=_serve, args=(worker, tasks), daemon=True) for worker in workers]
@@ -65,7 +65,7 @@ def map(start: str, settings: Sequence[Any], items: Iterable[Any]) -> Iterator[A
         atexit.unregister(end)
 
 
-def _serve(worker: "_Worker", tasks: "queue.SimpleQueue[_Task | None]") -> None:
+def _serve(worker: "Worker", tasks: "queue.SimpleQueue[_Task | None]") -> None:
     while (task := tasks.get()) is not None:
         item, future = task
         if not future.set_running_or_notify_cancel():
@@ -83,8 +83,11 @@ def _result(future: Future[Any]) -> Any:
     return future.result()
 
 
-class _Worker:
-    """One process, started when it is first asked."""
+class Worker:
+    """One process, started when it is first asked: `map` with one item at a time, for whoever asks over hours.
+
+    `kill` may be called by another thread than the one that waits in `ask`, which then raises WorkerError.
+    """
 
     def __init__(self, start: str, setting: Any) -> None:
         self._told = (start, setting)
@@ -92,6 +95,7 @@ class _Worker:
         self._ended = False
 
     def ask(self, item: Any) -> Any:
+        """What the item becomes, as in `map`."""
         if self._process is None:
             self._begin()
             self._exchange(self._told)

@@ -22,9 +22,8 @@ WORDS = ("unsure", "none")  # skip is a button there
 
 def write(path: Path, asked: Sequence[Asked], classes: Sequence[str]) -> None:
     photos = any(item.file is not None for item in asked)
-    tasks = [_task(item, "image" if photos else "text") for item in asked]
-    write_bytes(path, json.dumps(tasks, ensure_ascii=False, indent=1).encode())
-    write_bytes(path.with_suffix(".xml"), _interface(classes, "Image" if photos else "Text").encode())
+    write_bytes(path, json.dumps(tasks_of(asked, photos), ensure_ascii=False, indent=1).encode())
+    write_bytes(path.with_suffix(".xml"), interface_of(classes, photos).encode())
 
 
 def read(path: Path) -> list[Told]:
@@ -34,7 +33,17 @@ def read(path: Path) -> list[Told]:
         raise DataError(f"{path} is no JSON: {error}; export it anew") from None
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise DataError(f"{path} is no export of Label Studio: it holds no list of tasks")
-    return [told for number, task in enumerate(tasks) for told in _of_task(task, f"{path.name}, task {number}")]
+    return annotations_of(tasks, path.name)
+
+
+def tasks_of(asked: Sequence[Asked], photos: bool) -> list[dict[str, Any]]:
+    """As Label Studio imports them, with predictions where there are guesses."""
+    return [_task(item, "image" if photos else "text") for item in asked]
+
+
+def annotations_of(tasks: Sequence[dict[str, Any]], where: str) -> list[Told]:
+    """Of an export."""
+    return [told for number, task in enumerate(tasks) for told in _of_task(task, f"{where}, task {number}")]
 
 
 def _task(item: Asked, kind: str) -> dict[str, Any]:
@@ -52,7 +61,9 @@ def _task(item: Asked, kind: str) -> dict[str, Any]:
     }
 
 
-def _interface(classes: Sequence[str], tag: str) -> str:
+def interface_of(classes: Sequence[str], photos: bool) -> str:
+    """The labelling interface of a project."""
+    tag = "Image" if photos else "Text"
     choices = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in (*classes, *WORDS))
     return (
         f'<View>\n  <{tag} name="{tag.lower()}" value="${tag.lower()}"/>\n'

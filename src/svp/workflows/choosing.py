@@ -1,6 +1,6 @@
 """What to ask next: a draw, what the proxy wants most, or, while one is being trained, what the last one wanted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from svp.select import resolve_budget, select
 from svp.select.limits import PerClass
 from svp.workflows import hindsight, judging
 from svp.workflows.outcomes import Ranked
-from svp.workflows.people import SECOND_LOOK, best, last_scores, ties
+from svp.workflows.people import AT_RANDOM, SECOND_LOOK, best, last_scores, ties
 
 if TYPE_CHECKING:
     from svp.workflows.session import Session
@@ -81,6 +81,27 @@ def meanwhile(session: "Session", n: int | str, per_class: PerClass | None = Non
     else:
         taken, gains = _within(session, ranked, last[0], pool, budget, per_class)
     return Choice(taken, gains, f"{config.method}, by the scores of round {last[1]}", divided)
+
+
+def at_once(session: "Session", n: int) -> Choice | None:
+    """As `meanwhile`, of all that is left where that is less; at random where there are no scores. None where nothing is left.
+
+    Examples on which people are divided come again unless they wait for an answer already.
+    """
+    store, pool = session.store, session.rounds.unasked()
+    waiting = {each.id for each in store.waiting()}
+    divided = [id_ for id_ in ties(store, session.ways.rule) if id_ not in waiting]
+    n = min(n, len(pool))
+    if not n:
+        return Choice(pool, None, "people are divided", divided) if divided else None
+    try:
+        choice = meanwhile(session, n)
+    except BudgetError:  # the rest of the pool came after the last scores
+        choice = None
+    if choice is None:
+        drawn = select("random", n, ids=pool, seed=session.config.seed).ids
+        choice = Choice(drawn, None, f"{AT_RANDOM}, as no model has scored them yet", divided)
+    return replace(choice, again=divided)
 
 
 def second_look(session: "Session", n: int | None) -> Choice | None:

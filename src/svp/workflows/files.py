@@ -30,13 +30,18 @@ def write_question(session: "Session", batch: Batch, path: Path, format: str | N
     root = Path(session.config.dataset).expanduser()
     if root.is_dir() and path.resolve().is_relative_to(root.resolve()):
         raise SettingError(f"{path} lies inside the data ({root}), and would be part of it; give a place outside")
-    write(path, _items(session, batch), session.classes, format)
+    write(path, items_of(session, batch), session.classes, format)
 
 
 def answers_in(session: "Session", path: Path, who: str, format: str | None) -> list[Answer]:
     """Raises LabelError naming the row that means no example or no class of this session."""
+    return answers_of(session, read(path, format), who)
+
+
+def answers_of(session: "Session", told: Sequence[Told], who: str) -> list[Answer]:
+    """What was told, as answers; `who` gave those of which it is not said. Raises as `answers_in`."""
     by_name = _by_name(session.classes)
-    return [_answer(session.store, told, by_name, who) for told in read(path, format)]
+    return [_answer(session.store, each, by_name, who) for each in told]
 
 
 def write_labelled(session: "Session", path: Path) -> int:
@@ -125,7 +130,8 @@ def _lines(path: Path) -> Iterator[Any]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def _items(session: "Session", batch: Batch) -> list[Asked]:
+def items_of(session: "Session", batch: Batch) -> list[Asked]:
+    """What is written of each example of a question."""
     ids = batch.ids.tolist()
     known, texts, guesses = _keys(session, ids), _texts(session, ids), session.guesses(batch.ids)
     root = Path(session.config.dataset).expanduser()

@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from numbers import Integral
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from svp.errors import BudgetError
+from svp.files import read_array
 from svp.labels import Batch, LabelStore
-from svp.runs import PARTS
+from svp.runs import DONE, PARTS
 from svp.select import Selection, find_method
 from svp.workflows.features import Features
 from svp.workflows.outcomes import Fitted
@@ -101,3 +103,29 @@ def random(store: LabelStore) -> NDArray[np.int64]:
     """Ids whose first question was a draw from all that were left: as good or bad as the pool."""
     drawn = [q.ids for q in _questions(store) if q.origin.startswith(AT_RANDOM)]
     return np.concatenate([np.zeros(0, np.int64), *drawn])
+
+
+def first_guesses(folder: Path, ids: NDArray[np.int64]) -> dict[int, tuple[int, float]]:
+    """What the last proxy that scored an example, so before it was asked, took it for, with its probability.
+
+    Only of methods that score by probabilities. Cost: a lookup for each example and training, until all are found.
+    """
+    found: dict[int, tuple[int, float]] = {}
+    marks = sorted(folder.glob(f"rounds/*/selection/{DONE}"), key=lambda mark: mark.stat().st_mtime_ns)
+    for stage in (mark.parent for mark in marks[::-1] if (mark.parent / "probs-0.npy").exists()):
+        probs, scored = read_array(stage / "probs-0.npy"), read_array(stage / "ids.npy")
+        rows = np.minimum(np.searchsorted(scored, ids), len(scored) - 1)
+        here = scored[rows] == ids
+        for id_, row in zip(ids[here].tolist(), probs[rows[here]], strict=True):
+            found[id_] = int(row.argmax()), float(row.max())
+        if not len(ids := ids[~here]):
+            break
+    return found
+
+
+def right_before(folder: Path, store: LabelStore) -> dict[int, bool]:
+    """Was the proxy right about each example before it was asked, by what the first of its people said? In order of time."""
+    said = [answer for answer in store.said() if answer.kind == "label"]
+    first = {answer.id: answer for answer in sorted(said, key=lambda answer: str(answer.at), reverse=True)}
+    guesses = first_guesses(folder, np.array(list(first), np.int64))
+    return {id_: guesses[id_][0] == answer.label for id_, answer in reversed(first.items()) if id_ in guesses}

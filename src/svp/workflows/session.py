@@ -158,6 +158,14 @@ class Session:
         assert asked is not None  # of the two only the way without a training can find nothing
         return asked
 
+    def ask_more(self, n: int) -> Batch | None:
+        """A further question at once, also while one is open, for people who answer one by one while another process trains.
+
+        By the last finished scores; at random where there are none. Of all that is left where that is less than `n`; None where
+        nothing is. Trains nothing and holds no folder.
+        """
+        return self._stored(lambda: None, partial(choosing.at_once, self, n))
+
     def tell(
         self, answers: Mapping[int, int | Kind] | Sequence[Answer], *, who: str = "oracle", replace: bool = False
     ) -> int:

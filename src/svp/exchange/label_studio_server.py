@@ -1,0 +1,153 @@
+"""A Label Studio server: a session's project there, its tasks, and the annotations that come back.
+
+Plain HTTP over the standard library. The project is known by a mark in its description, a task by our id in its data, so that
+nothing has to be kept here, and whatever was interrupted can be done again.
+"""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from svp.errors import ServerError, SettingError, shortened
+from svp.exchange.items import Asked, Told
+from svp.exchange.label_studio import annotations_of, interface_of, tasks_of
+
+TIMEOUT = 60.0  # seconds
+_HERE = {"localhost", "127.0.0.1", "::1"}
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A project by its number and address, how many tasks are new in it, and how many were there already."""
+
+    project: int
+    url: str
+    new: int
+    known: int
+
+
+class Server:
+    """A Label Studio server at `url`, for whoever has a token of it: a personal access token, or a legacy one.
+
+    The token is sent to that address alone, and is in no message. All methods raise ServerError where the server cannot be
+    reached, or refuses; what was done until then stays, and doing it again does the rest.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+            raise SettingError(f"{url!r} is no address of a server; give one such as http://127.0.0.1:8080")
+        self.url, self._token = url.rstrip("/"), token.strip()
+        proxies = [urllib.request.ProxyHandler({})] if parts.hostname in _HERE else []
+        self._opener = urllib.request.build_opener(_Stays, *proxies)
+        self._authority = ""
+
+    def push(self, title: str, mark: str, asked: Sequence[Asked], classes: Sequence[str]) -> Pushed:
+        """Import what is asked, in this order, into the project with this mark, which is made where it is not there."""
+        photos = any(item.file is not None for item in asked)
+        interface = interface_of(classes, photos)
+        project = self._project(mark)
+        if project is None:
+            settings = {
+                "title": f"svp: {title}"[:50],  # of 3 letters at least
+                "description": mark,
+                "label_config": interface,
+                "sampling": "Sequential sampling",
+                "show_collab_predictions": True,
+                "show_skip_button": True,
+            }
+            project = self._call("POST", "/api/projects/", settings)
+        elif project["label_config"] != interface:
+            self._call("PATCH", f"/api/projects/{project['id']}/", {"label_config": interface})
+        known = {task["data"].get("svp_id") for task in self._tasks(project["id"], all_of_them=True)}
+        new = [item for item in asked if item.id not in known]
+        if new:
+            self._call("POST", f"/api/projects/{project['id']}/import", tasks_of(new, photos))
+        return Pushed(project["id"], f"{self.url}/projects/{project['id']}", len(new), len(asked) - len(new))
+
+    def pull(self, mark: str) -> list[Told]:
+        """What every annotator says now of each task of the project with this mark; a skipped one is skip."""
+        project = self._project(mark)
+        if project is None:
+            raise ServerError(f"{self.url} has no project of this session; svp session push makes it")
+        told = annotations_of(self._tasks(project["id"], all_of_them=False), f"project {project['id']}")
+        last: dict[Any, Told] = {}
+        for each in sorted(told, key=lambda each: each.at or ""):  # of one person's several annotations the last
+            last[each.id, each.key, each.who] = each
+        return list(last.values())
+
+    def _project(self, mark: str) -> Any | None:
+        page = 1
+        while True:
+            found = self._call("GET", f"/api/projects/?{urlencode({'page': page, 'page_size': 100})}")
+            for project in found["results"]:
+                if project.get("description") == mark:
+                    return project
+            if not found.get("next"):
+                return None
+            page += 1
+
+    def _tasks(self, project: int, *, all_of_them: bool) -> list[Any]:
+        query = {"exportType": "JSON", "download_all_tasks": str(all_of_them).lower()}
+        found: list[Any] = self._call("GET", f"/api/projects/{project}/export?{urlencode(query)}")
+        return found
+
+    # --- HTTP ----------------------------------------------------------------------------------------------------------------
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        if not self._authority:
+            self._authority = self._enter()
+        return self._send(method, path, body, {"Authorization": self._authority})
+
+    def _enter(self) -> str:
+        """A personal access token (a JSON web token) is exchanged for one of some minutes; a legacy one is sent as it is."""
+        if self._token.count(".") != 2:
+            return f"Token {self._token}"
+        return f"Bearer {self._send('POST', '/api/token/refresh', {'refresh': self._token}, {})['access']}"
+
+    def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {**headers, "Content-Type": "application/json", "Accept": "application/json"}
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        try:
+            with self._opener.open(request, timeout=TIMEOUT) as answer:
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            with error:
+                said = self._without_token(_reason(error.read(9999).decode(errors="replace")))
+            if error.code in (401, 403):
+                raise ServerError(
+                    f"{self.url} refuses the token ({error.code}); make one there (Account & Settings), set "
+                    "LABEL_STUDIO_API_KEY to it, and repeat the command"
+                ) from None
+            raise ServerError(
+                f"{self.url} answered {error.code} to {method} {path.partition('?')[0]}: {said}"
+            ) from None
+        except (OSError, ValueError) as error:  # the latter: what came is no JSON
+            reason = self._without_token(str(getattr(error, "reason", error)))
+            raise ServerError(
+                f"{self.url} cannot be reached, or is no Label Studio ({reason}); repeat the command"
+            ) from None
+
+    def _without_token(self, said: str) -> str:
+        return shortened(said.replace(self._token, "...") if self._token else said)
+
+
+def _reason(said: str) -> str:
+    """What is wrong, in the server's record of an error; or all that it said."""
+    try:
+        record = json.loads(said)
+        return str(record.get("validation_errors") or record["detail"])
+    except (ValueError, AttributeError, KeyError):
+        return said
+
+
+class _Stays(urllib.request.HTTPRedirectHandler):
+    """A redirection would take the token elsewhere."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None

@@ -1,0 +1,156 @@
+"""What runs behind the page, each in a process of its own (`svp.engine`), so that the page stays fast while models train.
+
+They share the session's folder with the server and with whoever works in it by commands: what is chosen is stored as a question,
+what is trained as stages. Nothing is lost with a process.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from svp.errors import BudgetError, FolderInUse, MissingExtra
+from svp.serve.cards import Card, cards_of
+from svp.workflows.hindsight import right_before
+from svp.workflows.judging import advice
+from svp.workflows.session import Session
+
+_MOST = 200  # cards at a time: a question asked by a command may be of any size
+
+
+@dataclass(frozen=True)
+class Where:
+    """A session's folder, and whether to go on in it although code has changed."""
+
+    folder: Path
+    accept_code_change: bool = False
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """`n` examples to show, beside those that are shown already; and with `hindsight` what was before."""
+
+    n: int
+    known: frozenset[int]
+    hindsight: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """Cards in order of asking; whether nothing is left that was not asked; and was the proxy right about what is answered?"""
+
+    cards: tuple[Card, ...]
+    exhausted: bool
+    right: dict[int, bool]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Why labelling may stop now, in sentences (`judging.advice`)."""
+
+    may_stop: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `finish` left."""
+
+    folder: str
+    files: tuple[str, ...]
+    n_labelled: int
+    n_predicted: int
+
+
+def chooser(where: Where) -> Callable[[Wanted], Found]:
+    """Shows what waits for an answer, and asks for more where that is less than is wanted. It trains nothing."""
+    _end_with_the_server()
+    session = _opened(where)
+
+    def find(wanted: Wanted) -> Found:
+        while True:
+            waiting = [each for each in session.store.waiting() if each.id not in wanted.known]
+            cards = cards_of(session, waiting[: max(wanted.n, _MOST)])
+            if len(cards) >= wanted.n or not _asked(session, wanted.n - len(cards)):
+                exhausted = len(session.store.asked()) >= len(session.dataset)
+                return Found(
+                    tuple(cards), exhausted, right_before(session.folder, session.store) if wanted.hindsight else {}
+                )
+
+    return find
+
+
+def _asked(session: Session, n: int) -> bool:
+    """Ask for `n` more, if that can be done without a training. False where nothing is left, or a training has to come first."""
+    if not session.store.rounds():
+        session.ask(min(n, len(session.dataset)))
+        return True
+    return session.ranks and session.ask_more(n) is not None
+
+
+def learner(where: Where) -> Callable[[tuple[str, int]], Result | Learned]:
+    """Trains: ("train", 0) the proxy, ("ask", n) the proxy to choose a set with it, ("finish", 0) the target."""
+    _end_with_the_server()
+    session = _opened(where)
+    if hasattr(os, "nice"):
+        os.nice(5)  # people are waited for, not models
+
+    def learn(work: tuple[str, int]) -> Result | Learned:
+        nonlocal session
+        if session.classes != session.dataset.classes:  # one was added by a command
+            session.close()
+            session = _opened(where)
+        return _WORK[work[0]](session, work[1])
+
+    return learn
+
+
+def _train(session: Session, _: int) -> Learned:
+    session.train()
+    return Learned(tuple(advice(session)["may_stop"]))
+
+
+def _ask(session: Session, n: int) -> Learned:
+    left = len(session.dataset) - len(session.store.asked())
+    with suppress(BudgetError):  # nothing is left to ask
+        session.ask(max(1, min(n, left)))
+    return Learned(tuple(advice(session)["may_stop"]))
+
+
+def _finish(session: Session, _: int) -> Result:
+    done = session.finish()
+    files = [done.labelled, done.predicted]
+    with suppress(MissingExtra):
+        files.append(session.report())
+    places = tuple(str(file.resolve()) for file in files)
+    return Result(str(session.folder.resolve()), places, done.n_labelled, done.n_predicted)
+
+
+_WORK: dict[str, Callable[[Session, int], Result | Learned]] = {"train": _train, "ask": _ask, "finish": _finish}
+
+
+def _opened(where: Where) -> Session:
+    """The session, its data read; another process that does the same at this moment is waited for."""
+    session = Session.open(where.folder, accept_code_change=where.accept_code_change)
+    for seconds in (0.2, 0.5, 1, 2, 4):
+        try:
+            _ = session.dataset
+        except FolderInUse:
+            time.sleep(seconds)
+        else:
+            break
+    return session
+
+
+def _end_with_the_server() -> None:
+    """Killed, it cannot say so, and a training would hold the folder until it is finished."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

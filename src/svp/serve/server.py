@@ -1,0 +1,63 @@
+"""The server: one process, one port, loopback unless told otherwise."""
+
+import errno
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from svp.errors import SettingError
+from svp.serve.door import Keys
+from svp.serve.web import Served, app_of
+
+PORT = 8765  # where it is free; else any
+
+
+def run(served: Served, host: str, port: int | None, ready: Callable[[str, str], None]) -> None:
+    """Answer until it is interrupted.
+
+    host   the address to listen at; a name too, by which the page then goes
+    port   None: PORT, or any that is free
+    ready  called once browsers can connect, with the link to print and one that works once
+    Raises SettingError where that address or port cannot be had.
+    """
+    listening = _listen(host, port)
+    keys = Keys(listening.getsockname()[1], (host, socket.gethostname()))
+    name = host if host not in ("0.0.0.0", "::", "") else socket.gethostname()
+    page = f"http://{f'[{name}]' if ':' in name else name}:{keys.port}/?token="
+    # No log: the token would stand in it.
+    config = uvicorn.Config(
+        app_of(served, keys),
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=3,
+    )
+    ready(page + keys.token, page + keys.once())
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int | None) -> socket.socket:
+    """A socket that browsers can connect to from now on: what they say waits until the server is up."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port or PORT, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise SettingError(f"--host {host} is no address of this machine ({error.strerror or error})") from None
+    wanted = [port] if port is not None else [PORT, 0]
+    for each in wanted:
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((address[0], each, *address[2:]))
+            listening.listen(128)
+        except OSError as error:
+            listening.close()
+            if error.errno == errno.EADDRINUSE and each != wanted[-1]:
+                continue
+            raise SettingError(
+                f"{host}, port {each}, cannot be had ({error.strerror or error}); give another --port, or --host"
+            ) from None
+        return listening
+    raise AssertionError("the last one returns or raises")
