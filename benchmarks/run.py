@@ -98,13 +98,13 @@ def company(begin: Clock, end: Clock) -> dict[str, Any]:
 
 
 def as_bits(correct: ArrayLike) -> str:
-    """Which test rows were right, (n,), as text of n / 6 letters: intervals are made of these. n: a multiple of 8."""
+    """Which test rows were right, (n,), as text of n / 6 letters: intervals are made of these."""
     return base64.b64encode(np.packbits(np.asarray(correct, bool)).tobytes()).decode()
 
 
-def from_bits(text: str) -> NDArray[np.uint8]:
-    """(n,) zeros and ones, as `as_bits` was given them."""
-    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8))
+def from_bits(text: str, n: int | None = None) -> NDArray[np.uint8]:
+    """(n,) zeros and ones, as `as_bits` was given them. n: how many; without it a multiple of 8."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=n)
 
 
 def machine() -> dict[str, Any]:

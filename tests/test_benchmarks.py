@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import cifar10_coreset, claims, run, vision
+from benchmarks import arms, cifar10_coreset, claims, run, vision
 from benchmarks.select import agreement, exponent
 from benchmarks.select_cases import CASES, everything, features, growth, k_center, one_row_per_pick
 from svp.config import ActiveConfig, CoresetConfig
@@ -126,10 +126,10 @@ def test_units_of_vision_have_names_of_their_own_and_settings_that_hold() -> Non
     names = [unit.name for unit in vision.UNITS]
     assert len(set(names)) == len(names)
     for asker in vision.ASKERS:
-        settings = {"dataset": "cifar10", "labelled": list(vision.TOTALS), **vision.asking(asker)(vision.FULL)}
+        settings = {"dataset": "cifar10", "labelled": list(vision.TOTALS), **vision.asking(asker)(arms.FULL)}
         assert ActiveConfig.make(settings).target.model == "preact56"
     for arm in vision.KEPT:
-        assert CoresetConfig.make({"dataset": "cifar10", **vision.keeping(*arm)(vision.FULL)}).target.epochs == 40
+        assert CoresetConfig.make({"dataset": "cifar10", **vision.keeping(*arm)(arms.FULL)}).target.epochs == 40
 
 
 def test_the_tables_claim_by_the_rule(
@@ -202,12 +202,12 @@ def test_summaries_are_in_words(
 def test_a_small_scale_cuts_every_class_and_both_parts() -> None:
     x, y = np.arange(40 * 4, dtype=np.uint8).reshape(40, 2, 2, 1), np.arange(40) % 4
     whole = Dataset.from_arrays(x, y, test=(x[::-1], y[::-1]), augmentation="crop")
-    small = vision.cut(whole, vision.Scale(images=3))
+    small = arms.cut(whole, arms.Scale(examples=3))
     assert small.labels is not None
     assert small.test is not None
     assert np.bincount(small.labels).tolist() == np.bincount(small.test.labels).tolist() == [3, 3, 3, 3]
     assert small.augmentation == "crop"
-    assert vision.cut(whole, vision.FULL) is whole
+    assert arms.cut(whole, arms.FULL) is whole
 
 
 def test_recording_is_measured_at_a_tiny_scale() -> None:
