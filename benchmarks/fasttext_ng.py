@@ -1,14 +1,12 @@
 """fasttext-ng, the C++ fastText that ours stands beside: from a folder of its own, because it shares its name with others.
 
-    pip install --no-deps --target WORK/fasttext-ng fasttext-ng==0.9.3      from source, about a minute
+    pip install --no-deps --target WORK/fasttext-ng fasttext-ng==0.9.3      from source: a minute or two
 
 It is given the words that ours makes of a text, in a file as its authors prepare one. Lists are predicted: for one text its
 `predict` asks numpy 2 for an array without a copy, which that refuses.
 """
 
-import importlib
 import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from benchmarks.run import peer
 from svp.config import TrainConfig
 from svp.learners.fasttext import Size
 
@@ -27,15 +26,7 @@ LOWER = str.maketrans({chr(c): chr(c + 32) for c in range(ord("A"), ord("Z") + 1
 
 
 def module(work: Path) -> Any:
-    """The package in WORK/fasttext-ng; SystemExit with what to do where there is none."""
-    folder = work / NAME
-    if not folder.is_dir():
-        raise SystemExit(f"pip install --no-deps --target {folder} fasttext-ng==0.9.3")
-    sys.path.insert(0, str(folder))
-    try:
-        return importlib.import_module("fasttext")
-    finally:
-        sys.path.remove(str(folder))
+    return peer(work, f"{NAME}==0.9.3", "fasttext")
 
 
 def words(text: str) -> str:

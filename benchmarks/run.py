@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,6 +106,19 @@ def as_bits(correct: ArrayLike) -> str:
 def from_bits(text: str, n: int | None = None) -> NDArray[np.uint8]:
     """(n,) zeros and ones, as `as_bits` was given them. n: how many; without it a multiple of 8."""
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=n)
+
+
+def peer(work: Path, requirement: str, module: str) -> Any:
+    """A package that is no part of svp's environment, from a folder of its own; SystemExit with how to put it there.
+
+    What both bring (numpy) is that of svp's environment.
+    """
+    folder = work / requirement.partition("==")[0]
+    if not folder.is_dir():
+        raise SystemExit(f"pip install --target {folder} {requirement}")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    return importlib.import_module(module)
 
 
 def machine() -> dict[str, Any]:
