@@ -171,7 +171,7 @@ def test_summaries_are_in_words(
     precision = pytest.importorskip("benchmarks.precision")  # of torch
     monkeypatch.setattr(claims, "RESULTS", tmp_path)
     facts = {"n": 25_000, "epochs": 40, "steps": 7840}
-    for experiment, arms in (
+    for experiment, shares in (
         ("cifar10_coreset", {"proxy-epochs": 8, "random-epochs": 6, "full-epochs": 8}),
         ("precision", {"bf16": 8, "fp32": 8}),
     ):

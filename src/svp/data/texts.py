@@ -66,7 +66,10 @@ class Texts:
         batch_of = np.searchsorted(self._starts, rows, side="right") - 1
         runs = []
         for start, stop in pairwise(np.flatnonzero(np.diff(batch_of, prepend=-1, append=-1))):
-            here, column = rows[start:stop] - self._starts[batch_of[start]], self._batches[batch_of[start]].column("text")
+            here, column = (
+                rows[start:stop] - self._starts[batch_of[start]],
+                self._batches[batch_of[start]].column("text"),
+            )
             gaps = here[-1] - here[0] != len(here) - 1 or (np.diff(here) != 1).any()
             runs.append(bytes_of(column.take(_array(here)) if gaps else column.slice(int(here[0]), len(here))))
         if len(runs) == 1:
@@ -134,7 +137,7 @@ def hashes_of(texts: Any) -> NDArray[np.uint64]:
 def column_hashes(column: Any) -> NDArray[np.uint64]:
     """(n,) of `text_hash` of an Arrow array of strings."""
     data, ends = bytes_of(column)
-    view, bounds = memoryview(data), [0, *ends.tolist()]
+    view, bounds = data.data, [0, *ends.tolist()]
     return np.frombuffer(b"".join([text_hash(view[start:stop]) for start, stop in pairwise(bounds)]), np.uint64)
 
 

@@ -333,7 +333,12 @@ def _codes() -> NDArray[np.uint64]:
     lower = np.arange(256, dtype=np.uint8)
     lower[ord("A") : ord("Z") + 1] += 32
     codes = lower.view(np.int8).astype(np.uint32).astype(np.uint64)
-    kinds = (b" \t\n\v\f\r\0;:", kernels.GAP), (b"'.,()!?", kernels.ALONE), (b'"', kernels.DROPPED), (b"<", kernels.BREAK)
+    kinds = (
+        (b" \t\n\v\f\r\0;:", kernels.GAP),
+        (b"'.,()!?", kernels.ALONE),
+        (b'"', kernels.DROPPED),
+        (b"<", kernels.BREAK),
+    )
     for marks, kind in kinds:
         codes[list(marks)] |= np.uint64(kind << 32)
     return codes

@@ -40,7 +40,7 @@ def hash_words(
         while at < end:
             code = codes[text[at]]
             at += 1
-            kind = np.int64(code >> _32)
+            kind: Any = np.int64(code >> _32)
             if kind == BREAK:
                 is_break = at + 5 <= end and _is_break(text, at - 1)
                 at, kind = (at + 5, GAP) if is_break else (at, 0)
