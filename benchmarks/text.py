@@ -30,7 +30,6 @@ from svp.chance import shuffled
 from svp.config import ComputeConfig, TrainConfig, read_toml
 from svp.data.base import Dataset
 from svp.learners import find, make_learner
-from svp.learners.compute import decide
 from svp.select import resolve_budget
 from svp.words import NEAR
 
@@ -119,6 +118,8 @@ def _tested(dataset: Dataset, config: TrainConfig, seed: int, probs: NDArray[np.
 
 def rates_unit(model: str, data: Path, work: Path, scale: Scale = FULL) -> Facts:
     """Texts a second of Review Polarity that one thread tokenises, trains (a net: compiled, after its first epoch) and scores."""
+    from svp.learners.compute import decide
+
     dataset = load("polarity", data, scale)
     config = scale.train(**{**asking("polarity", model, "target", scale)["target"].model_dump(), "epochs": 2})
     if model == "fasttext":
