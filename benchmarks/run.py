@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,13 +99,26 @@ def company(begin: Clock, end: Clock) -> dict[str, Any]:
 
 
 def as_bits(correct: ArrayLike) -> str:
-    """Which test rows were right, (n,), as text of n / 6 letters: intervals are made of these. n: a multiple of 8."""
+    """Which test rows were right, (n,), as text of n / 6 letters: intervals are made of these."""
     return base64.b64encode(np.packbits(np.asarray(correct, bool)).tobytes()).decode()
 
 
-def from_bits(text: str) -> NDArray[np.uint8]:
-    """(n,) zeros and ones, as `as_bits` was given them."""
-    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8))
+def from_bits(text: str, n: int | None = None) -> NDArray[np.uint8]:
+    """(n,) zeros and ones, as `as_bits` was given them. n: how many; without it a multiple of 8."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=n)
+
+
+def peer(work: Path, requirement: str, module: str) -> Any:
+    """A package that is no part of svp's environment, from a folder of its own; SystemExit with how to put it there.
+
+    What both bring (numpy) is that of svp's environment.
+    """
+    folder = work / requirement.partition("==")[0]
+    if not folder.is_dir():
+        raise SystemExit(f"pip install --target {folder} {requirement}")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    return importlib.import_module(module)
 
 
 def machine() -> dict[str, Any]:

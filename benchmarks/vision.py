@@ -12,9 +12,8 @@ benchmarks.cifar10_coreset too.
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -24,33 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import svp
-from benchmarks.claims import MARGIN, Facts, against, results
-from benchmarks.run import RESULTS, Unit, as_bits
-from svp.config import ActiveConfig, CoresetConfig, TrainConfig
+from benchmarks.arms import COMPUTE, FULL, Paused, Scale, active_unit, coreset_unit, cut, pausing
+from benchmarks.claims import Facts, against, line, results, speed_up, table
+from benchmarks.run import RESULTS, Unit
+from svp.config import CoresetConfig, TrainConfig
 from svp.data.base import Dataset
-from svp.files import read_array, read_json
-from svp.runs import Run
+from svp.files import read_json
 
 SEEDS = (0, 1, 2)
-# Fixed, not measured: all arms of a seed must round alike, and units of one thread can run two at a time on two cores.
-COMPUTE = {"device": "cpu", "precision": "bf16", "channels_last": True, "threads": 1}
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much of everything: a small one shows that all units run."""
-
-    images: int | None = None  # of each class; None: all
-    epochs: float = 1.0
-
-    def train(self, model: str, epochs: int, **settings: Any) -> TrainConfig:
-        return TrainConfig.make({"model": model, "epochs": max(1, round(self.epochs * epochs)), **settings})
-
-    def count(self, n: int) -> int:
-        return n if self.images is None else max(2, n * self.images // 5000)
-
-
-FULL = Scale()
 
 # --- data -----------------------------------------------------------------------------------------------------------------
 
@@ -63,109 +43,9 @@ def tiny_imagenet(data: Path, scale: Scale) -> Dataset:
     return cut(svp.load_dataset("imagenet", root=data / "imagenet", image_size=64), scale)
 
 
-def cut(dataset: Dataset, scale: Scale) -> Dataset:
-    """The first images of each class, train and test."""
-    if scale.images is None:
-        return dataset
-    assert dataset.test is not None
-    assert dataset.labels is not None
-    parts = []
-    for part in (dataset, dataset.test):
-        assert part.labels is not None
-        rows = np.sort(
-            np.concatenate([np.flatnonzero(part.labels == c)[: scale.images] for c in range(len(part.classes))])
-        )
-        parts.append((np.array(part.inputs[rows]), part.labels[rows]))
-    (x, y), test = parts
-    return Dataset.from_arrays(
-        x, y, classes=dataset.classes, test=test, name=dataset.name, augmentation=dataset.augmentation
-    )
-
-
-# --- one unit of each workflow --------------------------------------------------------------------------------------------
-
-
-def coreset_unit(
-    name: str,
-    load: Callable[[Path, Scale], Dataset],
-    settings: Callable[[Scale], Facts],
-    arm: str,
-    seed: int,
-    data: Path,
-    work: Path,
-    scale: Scale = FULL,
-) -> Facts:
-    """Train the target on what `arm` keeps ("proxy": the method's choice)."""
-    given = {
-        **settings(scale),
-        "seed": seed,
-        "compute": COMPUTE,
-        "margin": MARGIN,
-        "control": () if arm == "proxy" else (arm,),
-    }
-    dataset = load(data, scale)
-    config = CoresetConfig.make({"dataset": dataset.name, **given})
-    run = svp.coreset(config, dataset, out=work / name, reuse=earlier(work, name), show=show)
-    folder = "target/full" if arm == "full" else f"target/{arm}-epochs"
-    facts = next(found for found in run.metrics["arms"] if found["arm"] == arm)
-    proxies = run.metrics["proxies"]
-    return {
-        **brief(facts),
-        "method": run.metrics["method"],
-        "proxy": brief(proxies[0]) if proxies else None,
-        "correct": answers(run, f"{folder}/seed-{seed}/test", dataset),
-    }
-
-
-def active_unit(
-    name: str,
-    load: Callable[[Path, Scale], Dataset],
-    settings: Callable[[Scale], Facts],
-    totals: tuple[int, ...],
-    seed: int,
-    data: Path,
-    work: Path,
-    scale: Scale = FULL,
-) -> Facts:
-    """Label up to the last of `totals`, and train the target on that."""
-    given = {
-        **settings(scale),
-        "seed": seed,
-        "compute": COMPUTE,
-        "margin": MARGIN,
-        "labelled": [scale.count(n) for n in totals],
-    }
-    dataset = load(data, scale)
-    config = ActiveConfig.make({"dataset": dataset.name, **given})
-    run = svp.active(config, dataset, out=work / name, reuse=earlier(work, name), show=show)
-    (facts,) = run.metrics["arms"]
-    return {
-        **brief(facts),
-        "method": run.metrics["method"],
-        "selection_seconds": facts["selection_seconds"],
-        "labelled": run.metrics["labelled"],
-        "correct": answers(run, f"target/proxy-{facts['n']}/seed-{seed}/test", dataset),
-    }
-
-
-def brief(facts: Facts) -> Facts:
-    return {key: facts[key] for key in ("model", "seed", "n", "epochs", "steps", "accuracy", "seconds")}
-
-
-def answers(run: Run, stage: str, dataset: Dataset) -> str:
-    """Which test images were right, one bit each."""
-    assert dataset.test is not None
-    correct = np.asarray(read_array(run.folder / stage / "probs.npy")).argmax(axis=1) == dataset.test.labels
-    return as_bits(correct)
-
-
-def earlier(work: Path, name: str) -> list[Path]:
-    """The finished runs of other units: what they trained is not trained again."""
-    return sorted(mark.parent for mark in work.glob("*/metrics.json") if mark.parent.name != name)
-
-
-def show(what: str, done: int, total: int, note: str = "") -> None:
-    print(f"  {what} {done}/{total} {note}", flush=True)
+def count(n: int, scale: Scale) -> int:
+    """A number of CIFAR-10's images, cut as these are: there are 5,000 of each class."""
+    return n if scale.examples is None else max(2, n * scale.examples // 5000)
 
 
 # --- which units ----------------------------------------------------------------------------------------------------------
@@ -236,7 +116,8 @@ def _active(scale: Scale) -> Iterator[Unit]:
             # The target asking for itself is longer than one unit: a first one labels up to the total before the last.
             for totals in (TOTALS[:-1], TOTALS) if asker == "target" else (TOTALS,):
                 name = f"active-{asker}-{totals[-1]}-seed{seed}"
-                yield _unit(name, active_unit, cifar10, asking(asker), totals, seed, scale=scale)
+                counts = tuple(count(n, scale) for n in totals)
+                yield _unit(name, active_unit, cifar10, asking(asker), counts, seed, scale=scale)
 
 
 def _coreset(scale: Scale) -> Iterator[Unit]:
@@ -259,7 +140,8 @@ def _tiny(scale: Scale) -> Iterator[Unit]:
         yield _unit(f"tiny-coreset-{arm}-seed0", coreset_unit, tiny_imagenet, half, arm, 0, scale=scale)
     for method in ("margin", "random"):
         asks = partial(_with, tiny, method=method)
-        yield _unit(f"tiny-active-{method}-seed0", active_unit, tiny_imagenet, asks, (2000, 5000, 8000), 0, scale=scale)
+        counts = tuple(count(n, scale) for n in (2000, 5000, 8000))
+        yield _unit(f"tiny-active-{method}-seed0", active_unit, tiny_imagenet, asks, counts, 0, scale=scale)
 
 
 def _with(settings: Callable[[Scale], Facts], scale: Scale, **more: Any) -> Facts:
@@ -269,28 +151,19 @@ def _with(settings: Callable[[Scale], Facts], scale: Scale, **more: Any) -> Fact
 WHOLE_EPOCHS, WHOLE_PARTS = 12, 2
 
 
-class Paused(Exception):
-    """A unit ends before the training does; the next one goes on from its checkpoint."""
-
-
 def whole_unit(name: str, part: int, seed: int, data: Path, work: Path, scale: Scale = FULL) -> Facts:
     """Train preact56 on all images, for `agreement`: longer than one unit, so that each trains a part of the epochs."""
     epochs = scale.train("preact56", WHOLE_EPOCHS).epochs
     until = epochs * part // WHOLE_PARTS
-
-    def pausing(what: str, done: int, total: int, note: str = "") -> None:
-        show(what, done, total, note)
-        if "preact56" in what and total == epochs and until <= done < epochs:
-            raise Paused
-
     settings = {
         **keeping("10%", "preact56", WHOLE_EPOCHS, "entropy", target="tiny")(scale),
         "seed": seed,
         "compute": COMPUTE,
     }
     dataset = cifar10(data, scale)
+    shown = pausing(f"training preact56 on {len(dataset):,} examples", until)
     with suppress(Paused):
-        svp.coreset(CoresetConfig.make({"dataset": dataset.name, **settings}), dataset, out=work / name, show=pausing)
+        svp.coreset(CoresetConfig.make({"dataset": dataset.name, **settings}), dataset, out=work / name, show=shown)
     return {"model": "preact56", "seed": seed, "epochs": until, "of": epochs}
 
 
@@ -304,18 +177,6 @@ def _whole(scale: Scale) -> Iterator[Unit]:
 UNITS = units()
 
 # --- tables ---------------------------------------------------------------------------------------------------------------
-
-
-def line(arm: str, by_seed: dict[int, Facts], *cells: str) -> str:
-    one = next(iter(by_seed.values()))
-    accuracies = ", ".join(f"{100 * result['accuracy']:.2f}" for _, result in sorted(by_seed.items()))
-    return "| " + " | ".join([arm, f"{one['n']:,}", str(one["epochs"]), accuracies, *cells]) + " |"
-
-
-def table(title: str, heads: Sequence[str], lines: Sequence[str]) -> None:
-    heads = ["arm", "examples", "epochs", "accuracy by seed, %", *heads]
-    if lines:
-        print(f"\n## {title}\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}", *lines, sep="\n")
 
 
 def tables() -> None:
@@ -358,13 +219,6 @@ def tables() -> None:
         ["minus random", "minus everything"],
         rows,
     )
-
-
-def speed_up(target: dict[int, Facts], own: dict[int, Facts]) -> str:
-    """Seconds of selection by the target over those by this arm, of seeds whose units were alone on the machine."""
-    seeds = [s for s in target.keys() & own.keys() if target[s].get("quiet") and own[s].get("quiet")]
-    taken = [sum(sum(side[s]["selection_seconds"].values()) for s in seeds) for side in (target, own)]
-    return f"{taken[0] / taken[1]:.1f}" if seeds and taken[1] else "not timed alone"
 
 
 # --- do they rank alike? --------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import cifar10_coreset, claims, run, vision
+from benchmarks import arms, cifar10_coreset, claims, run, text, vision
 from benchmarks.select import agreement, exponent
 from benchmarks.select_cases import CASES, everything, features, growth, k_center, one_row_per_pick
 from svp.config import ActiveConfig, CoresetConfig
@@ -126,10 +127,10 @@ def test_units_of_vision_have_names_of_their_own_and_settings_that_hold() -> Non
     names = [unit.name for unit in vision.UNITS]
     assert len(set(names)) == len(names)
     for asker in vision.ASKERS:
-        settings = {"dataset": "cifar10", "labelled": list(vision.TOTALS), **vision.asking(asker)(vision.FULL)}
+        settings = {"dataset": "cifar10", "labelled": list(vision.TOTALS), **vision.asking(asker)(arms.FULL)}
         assert ActiveConfig.make(settings).target.model == "preact56"
     for arm in vision.KEPT:
-        assert CoresetConfig.make({"dataset": "cifar10", **vision.keeping(*arm)(vision.FULL)}).target.epochs == 40
+        assert CoresetConfig.make({"dataset": "cifar10", **vision.keeping(*arm)(arms.FULL)}).target.epochs == 40
 
 
 def test_the_tables_claim_by_the_rule(
@@ -171,12 +172,12 @@ def test_summaries_are_in_words(
     precision = pytest.importorskip("benchmarks.precision")  # of torch
     monkeypatch.setattr(claims, "RESULTS", tmp_path)
     facts = {"n": 25_000, "epochs": 40, "steps": 7840}
-    for experiment, arms in (
+    for experiment, shares in (
         ("cifar10_coreset", {"proxy-epochs": 8, "random-epochs": 6, "full-epochs": 8}),
         ("precision", {"bf16": 8, "fp32": 8}),
     ):
         (tmp_path / experiment).mkdir()
-        for arm, share in arms.items():
+        for arm, share in shares.items():
             for seed in range(n_seeds):
                 right = np.arange(1000) % 10 < share
                 result = {**facts, "seed": seed, "accuracy": right.mean(), "correct": run.as_bits(right)}
@@ -202,12 +203,134 @@ def test_summaries_are_in_words(
 def test_a_small_scale_cuts_every_class_and_both_parts() -> None:
     x, y = np.arange(40 * 4, dtype=np.uint8).reshape(40, 2, 2, 1), np.arange(40) % 4
     whole = Dataset.from_arrays(x, y, test=(x[::-1], y[::-1]), augmentation="crop")
-    small = vision.cut(whole, vision.Scale(images=3))
+    small = arms.cut(whole, arms.Scale(examples=3))
     assert small.labels is not None
     assert small.test is not None
     assert np.bincount(small.labels).tolist() == np.bincount(small.test.labels).tolist() == [3, 3, 3, 3]
     assert small.augmentation == "crop"
-    assert vision.cut(whole, vision.FULL) is whole
+    assert arms.cut(whole, arms.FULL) is whole
+
+
+# --- units of the text experiment -----------------------------------------------------------------------------------------
+
+
+def test_units_of_text_have_names_of_their_own_and_settings_that_hold() -> None:
+    names = [unit.name for unit in text.UNITS]
+    assert len(set(names)) == len(names)
+    for kind, model in text.ACTIVE:
+        for asker in text.ASKERS:
+            settings = text.asking(kind, model, asker, arms.FULL)
+            config = ActiveConfig.make({"dataset": kind, "labelled": ["10%", "20%"], **settings})
+            assert (config.target.model, config.target.epochs) == (model, 5)
+            assert (config.proxy == config.target) == (asker == "target")
+    for kind, model in text.KEPT:
+        config = CoresetConfig.make({"dataset": kind, **text.keeping(kind, model, "80%", arms.FULL)})
+        assert (config.proxy.model, config.target.model, config.budget) == ("fasttext", model, "80%")
+
+
+@pytest.mark.parametrize("scores", [False, True])
+@pytest.mark.parametrize("shares", [[0.1, 0.2], [0.4], [1.0]])
+@pytest.mark.parametrize("limit", [300, 1000, 2000, 10_000])
+def test_no_part_of_a_unit_is_longer_than_it_may_be(limit: int, shares: list[float], scores: bool) -> None:
+    """Of 1,000 texts; a training of all of them has epochs that are longer than the lowest limit by themselves."""
+    ends = text.stops(shares, 1000, limit, scores)
+    assert ends == sorted(set(ends))
+    assert (0, 0) not in ends or scores
+    length, longest = 0.0, max([1000 * share for share in shares] + [1000 * text.SCORING * scores])
+    for i, share in enumerate(shares):
+        length += 1000 * text.SCORING if scores and (i or len(shares) == 1) else 0
+        for epoch in range(5):
+            length = 0.0 if (i, epoch) in ends else length
+            length += 1000 * share
+            assert length <= max(limit, 2 * longest)
+    if limit == 10_000:
+        assert not ends
+
+
+def test_a_unit_stops_at_an_epoch(tmp_path: Path) -> None:
+    reached: list[int] = []
+
+    def unit(data: Path, work: Path, show: Any) -> dict[str, Any]:
+        reached.clear()
+        for epoch in range(6):
+            reached.append(epoch)
+            show("training net on 10 examples", epoch, 5)
+        return {}
+
+    for training, epoch, last in (("net on 10", 2, 2), ("net on 10", 0, 0), ("net on 9", 2, 5), ("net on 10", 5, 5)):
+        name = f"training {training} examples"
+        assert arms.until(unit, name, epoch, tmp_path, tmp_path) == {"until": name, "epochs": epoch}
+        assert reached[-1] == last
+
+
+def test_the_tables_of_text_say_what_the_target_knew_and_what_choosing_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """fastText as good as the target itself, which knew nothing when it first asked; both better than chance."""
+    for module in (claims, text):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    (tmp_path / "text").mkdir()
+    for asker, share in (("random", 6), ("target", 8), ("fasttext", 8)):
+        for seed in range(3):
+            right = np.arange(1003) % 10 < share
+            right[seed] = False
+            result = {
+                "seed": seed,
+                "n": 400,
+                "n_pool": 1000,
+                "epochs": 5,
+                "labelled": [100, 200, 400],
+                "accuracy": right.mean(),
+                "accuracies": {"100": 0.54, "400": right.mean()},
+                "majority_rate": 0.5,
+                "n_test": len(right),
+                "correct": run.as_bits(right),
+                "selection_seconds": {"train": 1.0},
+            }
+            name = text.arm_name("polarity", "vdcnn9", asker, "40%")
+            (tmp_path / "text" / f"{name}-seed{seed}.json").write_text(json.dumps(result))
+    for model, rate in (("vdcnn9", 10), ("fasttext", 1000)):
+        rates = {"texts_a_second": {"tokenise": 1000.0, "train": rate, "score": rate}, "quiet": True}
+        (tmp_path / "text" / f"rates-{model}.json").write_text(json.dumps(rates))
+    text.tables()
+    said = capsys.readouterr().out
+    (row,) = [line for line in said.splitlines() if line.startswith("| fasttext |")]
+    cells = [part.strip() for part in row.strip("|").split("|")]
+    assert cells[4].endswith("better: shown")
+    assert cells[5].startswith("+0.00 (")
+    assert cells[5].endswith("no worse: shown")
+    assert cells[6] == "not timed alone"
+    assert said.count("its own selection carries no information.") == 3
+    # 5 epochs of 300 texts, 900 and 800 scored, 1,000 tokenised: 321 s, and 4.2.
+    assert "vdcnn9 321 s (tokenising 1.0, training 150.0, scoring 170.0)" in said
+    assert "76.4 times." in said
+
+
+@pytest.mark.parametrize("content", ["Good.  Bad<br />ugly", 'A "quoted" word; it\'s', "ÄA\n\t(x)!?", "<BR />", ""])
+def test_fasttext_ng_is_given_our_words(content: str, tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    from benchmarks import fasttext_ng
+    from svp.learners.fasttext import words_of
+    from tests.test_fasttext import fnv
+
+    data = replace(Dataset.from_arrays([content, "x"], [0, 1]), cache=tmp_path)
+    words = [*fasttext_ng.words(content).split(), "</s>", *fasttext_ng.words("x").split(), "</s>"]
+    assert words_of(data).values.tolist() == [fnv(word) for word in words]
+
+
+def test_rows_are_repeated_until_there_are_enough(tmp_path: Path) -> None:
+    text_speed = pytest.importorskip("benchmarks.text_speed")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "train.csv").write_bytes(b"".join(b'"%d","title %d","text"\n' % (i % 2 + 1, i) for i in range(7)))
+    (source / "test.csv").write_bytes(b'"1","other","test"\n"2","rows","test"\n')
+    text_speed._repeat(source, tmp_path / "rows-17" / text_speed.LAYOUT, 17)
+    (tmp_path / "own").mkdir()
+    found = {
+        side: text_speed.child("read", side, 17, tmp_path / "own", tmp_path)
+        for side in ("svp", "svp, read before", "a plain read")
+    }
+    assert {facts["rows"] for facts in found.values()} == {17}
 
 
 def test_recording_is_measured_at_a_tiny_scale() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svp.data import Dataset, load_dataset, text_cache, text_files
-from svp.data.texts import Texts
+from svp.data.texts import Texts, utf8_of
 from svp.errors import DataError, SettingError, StorageError, SvpWarning
 from tests.characters import CONTROL, PLAIN
 
@@ -340,6 +340,39 @@ def test_amazon_reviews_in_their_publishers_files(tmp_path):
     write(folder / "test.csv", '"1","Never","again"\n"3","So","so"\n')
     with pytest.raises(DataError, match=r"1 row with the label '3', which is none of 1, 2 \(row 1\)"):
         load_dataset("amazon-polarity", root=tmp_path)
+
+
+@TRY
+@given(data=st.data())
+def test_bytes_are_read_as_they_lie(data, tmp_path_factory):
+    """Of all rows, and of some with gaps, over several files and batches: the bytes of the texts that indexing gives."""
+    root = tmp_path_factory.mktemp("bytes")
+    (root / "data").mkdir()
+    texts = data.draw(st.lists(st.text(PLAIN, min_size=1, max_size=5).filter(str.strip), min_size=3, max_size=20))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_files, "_BLOCK_BYTES", 64)
+        for i in range(2):
+            table(root / "data" / f"train-{i}.jsonl", [("ab"[j % 2], text) for j, text in enumerate(texts)])
+        with pytest.warns(SvpWarning):
+            read = load_dataset(root / "data", cache=root / "cache", test_share=0).inputs
+    rows = data.draw(st.lists(st.integers(0, 2 * len(texts) - 1), unique=True).map(sorted))
+    for some in (read, read.part(np.array(rows, int))):
+        part = slice(*sorted(data.draw(st.tuples(st.integers(0, 40), st.integers(0, 40)))))
+        whole, ends = utf8_of(some, part)
+        assert [bytes(piece) for piece in np.split(whole, ends)[:-1]] == [text.encode() for text in some[part]]
+        for got, wanted in zip(utf8_of(np.array(some[:]), part), (whole, ends), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+def test_reading_ahead_keeps_order_and_errors():
+    def numbers():
+        yield from range(3)
+        raise DataError("no more")
+
+    ahead = text_cache.ahead(numbers())
+    assert [next(ahead) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(DataError, match="no more"):
+        next(ahead)
 
 
 # --- the cache -----------------------------------------------------------------------------------------------------------

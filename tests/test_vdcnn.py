@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from svp.config import TrainConfig
 from svp.data import load_dataset
 from svp.data.base import Dataset
+from svp.data.texts import joined
 from svp.errors import SettingError
 from svp.learners import find, inference, loop, make_learner
 from svp.learners.characters import ALPHABET, HOW, LENGTH, N_CHARACTERS, _encode, characters_of, widths_of
@@ -103,7 +104,7 @@ def test_characters_are_kept_where_the_texts_are(tmp_path: Path, monkeypatch: py
 
 @given(st.lists(st.text(ANY, max_size=20), max_size=6))
 def test_characters_are_numbered_as_one_by_one(some: list[str]) -> None:
-    values, lengths = _encode([text.encode() for text in some])
+    values, lengths = _encode(*joined([text.encode() for text in some]))
     parts = np.split(values, np.cumsum(lengths)[:-1]) if some else []
     assert [part.tolist() for part in parts] == [slowly(text) for text in some]
 

@@ -142,7 +142,8 @@ class FeaturesConfig(Config):
     source: str | None = Field(
         None,
         description="embeddings in place of inputs: a file of them (.npy, file.npz:name, .parquet ...), a net by name, "
-        "the folder of a trained net, or previous: the target of the round before",
+        "the folder of a trained net, model2vec:FOLDER or sentence-transformers:FOLDER for texts, or previous: the target of "
+        "the round before",
     )
     test: str | None = Field(None, description="file of the embeddings of the test part")
     weights: Path | None = Field(None, description="weights of a net by name: a .safetensors file")

@@ -1,8 +1,9 @@
 """What this machine gives to this process."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
@@ -16,15 +17,20 @@ def n_cores() -> int:
 
 
 def each(work: Callable[[T], U], items: Sequence[T], n_threads: int) -> Iterator[U]:
-    """The results in order, from at most so many threads and cores. Matrix products within an item have one thread: they
-    are too small to share.
+    """The results in order, from at most so many threads and cores, and two a thread ahead of whoever takes them. Matrix products
+    within an item have one thread: they are too small to share.
     """
     n_threads = min(n_cores(), n_threads)
     if n_threads < 2:
         yield from map(work, items)
         return
     with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
-        yield from pool.map(work, items)
+        waiting: deque[Future[U]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * n_threads:
+                yield waiting.popleft().result()
+        yield from (waiting.popleft().result() for _ in range(len(waiting)))
 
 
 @cache

@@ -18,7 +18,14 @@ from svp.files import Json
 # What stages run, and their results may depend on.
 PACKAGES = (
     *("numpy", "scipy", "scikit-learn", "torch", "pillow", "pyarrow", "numba", "safetensors"),
-    *("timm", "torchvision"),  # where somebody has them
+    *(
+        "timm",
+        "torchvision",
+        "model2vec",
+        "tokenizers",
+        "sentence-transformers",
+        "transformers",
+    ),  # where somebody has them
 )
 
 

@@ -258,6 +258,8 @@ class Part:
     n_bad: int
 
     def where(self, chosen: NDArray[np.bool_]) -> "Part":
+        if chosen.all():
+            return self
         keys = None if self.keys is None else tuple(self.keys[i] for i in np.flatnonzero(chosen))
         return replace(self, texts=self.texts.part(chosen), labels=self.labels[chosen], ids=self.ids[chosen], keys=keys)
 
@@ -358,13 +360,14 @@ def _part(source: Path, files: list[Path], found: list[Read], classes: dict[str,
 def _without_repeats(train: Part, test: Part) -> tuple[Part, list[str]]:
     """Test rows whose text stands in the training part are left out; what was found, in words. Texts are told by their hashes."""
     notes = []
-    unique = np.unique(train.texts.hashes)
-    seen = np.isin(test.texts.hashes, unique)
+    known = np.sort(train.texts.hashes)  # np.unique would keep a table of them
+    place = np.minimum(np.searchsorted(known, test.texts.hashes), len(known) - 1)
+    seen = known[place] == test.texts.hashes
     if n_seen := int(seen.sum()):
         notes.append(
             f"{n_seen:,} of {len(seen):,} test rows have a text of the training part, and are left out of the test"
         )
-    if repeats := len(train.ids) - len(unique):
+    if repeats := int((known[1:] == known[:-1]).sum()):
         notes.append(f"{repeats:,} of {len(train.ids):,} training rows repeat the text of another, and are kept")
     if len(seen) and seen.all():
         raise DataError(f"{notes[0]}: nothing is left to test on; bring other test rows")

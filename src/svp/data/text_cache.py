@@ -13,10 +13,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,11 +25,12 @@ from svp.data.base import Progress
 from svp.data.cache import cache_folder, check_outside, check_space, flush, held, replace
 from svp.data.pixels import stamp
 from svp.data.text_files import Columns, Problems, rows_of, size_of
-from svp.data.texts import text_hash
+from svp.data.texts import column_hashes
 from svp.errors import DataError
 
 _VERSION = 1  # of how a text is made of a row: raise it when `text_files` gives others
 _WHAT = "texts"
+_T = TypeVar("_T")
 _MANY = 10_000  # labels that differ: beyond that a column is none of classes
 
 
@@ -97,19 +99,28 @@ def _written(part: Path, file: Path, columns: Columns, problems: Problems, progr
     numbers: dict[str, int] = {}
     n_rows = 0
     with part.open("wb") as opened, _whole(opened), pa.ipc.new_file(opened, _schema()) as writer:
-        for rows, labels, texts in rows_of(file, columns, problems, _percent(file, progress)):
-            codes = np.fromiter((numbers.setdefault(word, len(numbers)) for word in labels), np.int32, len(labels))
+        for rows, labels, texts in ahead(rows_of(file, columns, problems, _percent(file, progress))):
+            each = labels.dictionary_encode()
+            words = [numbers.setdefault(word, len(numbers)) for word in each.dictionary.to_pylist()]
+            codes = np.array(words, np.int32)[each.indices.to_numpy()]
             if len(numbers) > _MANY:
                 raise DataError(
                     f"{file}: column {columns.label} has more than {_MANY:,} different labels, so they are no classes; "
                     "name another (--label-column)"
                 )
             n_rows = max([n_rows, *(rows[-1:] + 1)])
-            hashes = np.frombuffer(b"".join(map(text_hash, texts.cast(pa.binary()).to_pylist())), np.uint64)
-            writer.write_batch(
-                pa.record_batch([texts, pa.array(codes), pa.array(rows), pa.array(hashes)], schema=_schema())
-            )
+            written = [texts, pa.array(codes), pa.array(rows), pa.array(column_hashes(texts))]
+            writer.write_batch(pa.record_batch(written, schema=_schema()))
     return list(numbers), int(n_rows)
+
+
+def ahead(items: Iterator[_T]) -> Iterator[_T]:
+    """The same items, each made by a thread while the one before it is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, items, None)
+            yield item
 
 
 def _schema() -> Any:

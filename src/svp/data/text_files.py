@@ -14,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from svp.data.texts import bytes_of
 from svp.errors import DataError, one_line
 
 _BLOCK_BYTES = 8 << 20  # of a file, parsed at a time: a row must fit in it
@@ -104,8 +105,8 @@ def names_of(file: Path, encoding: str = "utf-8") -> list[str]:
 
 def rows_of(
     file: Path, columns: Columns, problems: Problems, progress: Callable[[float], object]
-) -> Iterator[tuple[NDArray[np.int64], list[str], Any]]:
-    """(row numbers, labels as words, texts as a pyarrow array of strings) of the rows that can be used, block by block.
+) -> Iterator[tuple[NDArray[np.int64], Any, Any]]:
+    """(row numbers, labels, texts), the latter two as pyarrow arrays of strings, of the rows that can be used, block by block.
 
     problems  counts the others
     progress  called with the share of the file that has been read
@@ -121,7 +122,7 @@ def size_of(file: Path) -> int:
     return _KINDS[file.suffix.lower()].size(file)
 
 
-def _cleaned(block: Block, columns: Columns, problems: Problems) -> tuple[NDArray[np.int64], list[str], Any]:
+def _cleaned(block: Block, columns: Columns, problems: Problems) -> tuple[NDArray[np.int64], Any, Any]:
     """The rows of a block that can be used; each other row counts with its first reason."""
     import pyarrow.compute as pc
 
@@ -140,13 +141,23 @@ def _cleaned(block: Block, columns: Columns, problems: Problems) -> tuple[NDArra
         (NOT_ENCODED, broken),
         (NO_LABEL, _is_empty(labels)),
         (NO_TEXT, _is_empty(pc.utf8_trim_whitespace(text))),
-        (NUL, pc.match_substring(text, "\0").to_numpy(zero_copy_only=False)),
+        (NUL, _with_nul(text)),
     ):
         problems.add(reason, block.rows[usable & bad])
         usable &= ~bad
     if not usable.all():
         labels, text = (values.filter(_mask(usable)) for values in (labels, text))
-    return block.rows[usable], labels.to_pylist(), text
+    return block.rows[usable], labels, text
+
+
+def _with_nul(text: Any) -> NDArray[np.bool_]:
+    """Which texts hold a NUL. Mostly none does, which one look at all bytes tells."""
+    import pyarrow.compute as pc
+
+    if bytes_of(text)[0].all():
+        return np.zeros(len(text), bool)
+    found: NDArray[np.bool_] = pc.match_substring(text, "\0").to_numpy(zero_copy_only=False)
+    return found
 
 
 def _strings(values: Any) -> tuple[Any, NDArray[np.bool_]]:

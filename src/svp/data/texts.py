@@ -60,6 +60,22 @@ class Texts:
         parts = [batch.column(name).to_numpy() for batch in self._batches]
         return np.concatenate(parts) if parts else np.zeros(0, np.uint64 if name == "hash" else np.int64)
 
+    def utf8(self, index: slice) -> "Joined":
+        """Some of the texts as UTF-8, read as they lie: of rows that follow each other without a copy, and without any `str`."""
+        rows = self._rows[index]
+        batch_of = np.searchsorted(self._starts, rows, side="right") - 1
+        runs = []
+        for start, stop in pairwise(np.flatnonzero(np.diff(batch_of, prepend=-1, append=-1))):
+            here, column = (
+                rows[start:stop] - self._starts[batch_of[start]],
+                self._batches[batch_of[start]].column("text"),
+            )
+            gaps = here[-1] - here[0] != len(here) - 1 or (np.diff(here) != 1).any()
+            runs.append(bytes_of(column.take(_array(here)) if gaps else column.slice(int(here[0]), len(here))))
+        if len(runs) == 1:
+            return runs[0]
+        return _joined([data for data, _ in runs], [np.diff(ends, prepend=0) for _, ends in runs])
+
     def _read(self, rows: Ints) -> NDArray[np.object_]:
         """Rows of the files, batch by batch: each is looked up once, however the rows lie."""
         texts = np.empty(len(rows), object)
@@ -74,7 +90,39 @@ class Texts:
         return texts
 
 
-def text_hash(text: bytes) -> bytes:
+# Texts as UTF-8: all their bytes, read-only, and where each text ends.
+Joined = tuple[NDArray[np.uint8], Ints]
+
+
+def utf8_of(texts: Any, part: slice) -> Joined:
+    """Texts of a dataset as UTF-8, from memory or from disk."""
+    if isinstance(texts, Texts):
+        return texts.utf8(part)
+    return joined([text.encode() for text in texts[part]])
+
+
+def joined(texts: list[bytes]) -> Joined:
+    """Texts one after the other."""
+    return _joined([np.frombuffer(b"".join(texts), np.uint8)], [np.array([len(text) for text in texts], np.int64)])
+
+
+def _joined(data: list[NDArray[np.uint8]], lengths: list[Ints]) -> Joined:
+    whole = np.concatenate([np.zeros(0, np.uint8), *data])
+    whole.flags.writeable = False
+    return whole, np.cumsum(np.concatenate([np.zeros(0, np.int64), *lengths]))
+
+
+def bytes_of(column: Any) -> Joined:
+    """An Arrow array of strings, its bytes where they lie."""
+    _, offsets, data = column.buffers()
+    if not len(column):
+        return joined([])
+    ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1].astype(np.int64)
+    whole = np.frombuffer(b"" if data is None else data, np.uint8)
+    return whole[ends[0] : ends[-1]], ends[1:] - ends[0]
+
+
+def text_hash(text: bytes | memoryview) -> bytes:
     """8 bytes that two texts share by chance once in 2**64: of the text as UTF-8."""
     return hashlib.blake2b(text, digest_size=8).digest()
 
@@ -84,6 +132,13 @@ def hashes_of(texts: Any) -> NDArray[np.uint64]:
     if isinstance(texts, Texts):
         return texts.hashes
     return np.frombuffer(b"".join(text_hash(text.encode()) for text in texts), np.uint64)
+
+
+def column_hashes(column: Any) -> NDArray[np.uint64]:
+    """(n,) of `text_hash` of an Arrow array of strings."""
+    data, ends = bytes_of(column)
+    view, bounds = data.data, [0, *ends.tolist()]
+    return np.frombuffer(b"".join([text_hash(view[start:stop]) for start, stop in pairwise(bounds)]), np.uint64)
 
 
 def digest_of(texts: Any) -> bytes:

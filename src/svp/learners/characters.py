@@ -33,12 +33,14 @@ def widths_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.clip(-(-lengths // STEP) * STEP, STEP, LENGTH)
 
 
-def _encode(texts: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    numbers = _NUMBERS[np.frombuffer(b"".join(texts), np.uint8)]
-    begins = numbers != _INSIDE  # bytes with which a character begins
-    n_bytes = np.array([len(text) for text in texts], np.int64)
-    ends = np.cumsum(n_bytes)
-    so_far = np.concatenate([[0], np.cumsum(begins)])
-    first, last = so_far[ends - n_bytes], so_far[ends]  # of each text, counted in characters
-    within = np.arange(so_far[-1]) - np.repeat(first, last - first)
-    return numbers[begins][within < LENGTH], np.minimum(last - first, LENGTH)
+def _encode(text: NDArray[np.uint8], ends: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    numbers = _NUMBERS[text]
+    kept = numbers != _INSIDE  # bytes with which a character begins
+    n_bytes = np.diff(ends, prepend=0)
+    for i in np.flatnonzero(n_bytes > LENGTH):
+        inside = kept[ends[i] - n_bytes[i] : ends[i]]
+        inside[np.flatnonzero(inside)[LENGTH:]] = False
+    if kept.all():
+        return numbers, n_bytes
+    left_out = np.searchsorted(np.flatnonzero(~kept), ends)  # up to the end of each text
+    return numbers[kept], n_bytes - np.diff(left_out, prepend=0)

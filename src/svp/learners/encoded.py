@@ -7,7 +7,7 @@ alone.
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from svp.data.base import Dataset
 from svp.data.cache import cache_folder
-from svp.data.texts import digest_of
+from svp.data.texts import digest_of, utf8_of
 from svp.errors import DataError, StorageError
+from svp.machine import each, n_cores
 
-_BLOCK = 4096  # texts encoded at a time
+_BLOCK = 4096  # texts encoded at a time by a thread
 
-Encode = Callable[[list[bytes]], tuple[NDArray[Any], NDArray[np.int64]]]  # (values of all texts, how many of each)
+# (bytes of texts, where each ends) -> (values of all, how many of each)
+Encode = Callable[[NDArray[np.uint8], NDArray[np.int64]], tuple[NDArray[Any], NDArray[np.int64]]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def encoded(dataset: Dataset, how: str, encode: Encode, dtype: type[np.generic])
 
     how  names the way to encode, with all that it depends on: raise a number in it when `encode` gives others
     Time: a pass over the texts to encode them; later none of texts on disk, and one of texts in memory, to know them again.
-    Memory: a block of texts, and 8 bytes a text. Raises StorageError where the cache cannot be written.
+    Memory: a few blocks of texts a core, and 8 bytes a text. Raises StorageError where the cache cannot be written.
     """
     parent = cache_folder(dataset.cache, "encoded")
     folder = parent / f"{how}-{digest_of(dataset.inputs).hex()[:24]}"
@@ -90,10 +92,10 @@ def _read(folder: Path, n: int, dtype: type[np.generic]) -> Encoded:
 def _write(folder: Path, inputs: Any, encode: Encode, dtype: type[np.generic]) -> None:
     lengths = [np.zeros(1, np.int64)]
     with (folder / "values").open("wb") as file:
-        for texts in _blocks(inputs):
-            values, each = encode(texts)
+        blocks = [slice(start, start + _BLOCK) for start in range(0, len(inputs), _BLOCK)]
+        for values, n_values in each(lambda block: encode(*utf8_of(inputs, block)), blocks, n_cores()):
             file.write(np.ascontiguousarray(values, dtype).data)
-            lengths.append(each)
+            lengths.append(n_values)
         file.flush()
         os.fsync(file.fileno())
     np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)))
@@ -105,8 +107,3 @@ def _rename(building: Path, folder: Path) -> None:
     except OSError:
         if not folder.is_dir():  # else another process was faster, with the same content
             raise
-
-
-def _blocks(inputs: Any) -> Iterator[list[bytes]]:
-    for start in range(0, len(inputs), _BLOCK):
-        yield [text.encode() for text in inputs[start : start + _BLOCK]]

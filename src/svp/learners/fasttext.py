@@ -13,7 +13,6 @@ id.
 import json
 import math
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +24,12 @@ from numpy.typing import NDArray
 from svp.chance import shuffled, spawn_seed
 from svp.config import TrainConfig
 from svp.data.base import Dataset, check_memory
+from svp.data.texts import joined
 from svp.errors import DataError, SettingError, TrainingError, one_line, require
 from svp.files import read_json, write_bytes, write_json
 from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.learners.encoded import Encoded, encoded
-from svp.machine import n_cores
+from svp.machine import each, n_cores
 from svp.signals import KINDS, Signals
 
 WORDS = "words-1"  # name of this way to split and hash: another number where it gives other words
@@ -234,8 +234,8 @@ class FastTextLearner:
                 *(len(model.words), self._size.ngrams, longest, probs[part], hidden[part]),
             )
 
-        with ThreadPoolExecutor(n_cores()) as pool:  # each text by itself: how many threads there are changes nothing
-            list(pool.map(score, range(0, len(positions), _SCORED_AT_A_TIME)))
+        for _ in each(score, range(0, len(positions), _SCORED_AT_A_TIME), n_cores()):
+            pass  # each text by itself: how many threads there are changes nothing
         return probs, hidden
 
     def load(self, folder: Path) -> None:
@@ -288,11 +288,11 @@ def words_of(dataset: Dataset) -> Encoded:
     """The words of every text as 32-bit hashes (int32), from the cache. Time: about 2 seconds a million short texts."""
     from svp.learners import kernels
 
-    kinds, lower = _bytes()
-    end_of_text = kernels.hash_words(*_joined([b"</s>"]), kinds, lower, 0)[0][0]
+    codes = _codes()
+    end_of_text = kernels.hash_words(*joined([b"</s>"]), codes, 0)[0][0]
 
-    def encode(texts: list[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        words, counts = kernels.hash_words(*_joined(texts), kinds, lower, end_of_text)
+    def encode(text: NDArray[np.uint8], ends: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        words, counts = kernels.hash_words(text, ends, codes, end_of_text)
         return words, counts
 
     return encoded(dataset, WORDS, encode, np.int32)
@@ -326,18 +326,19 @@ def _longest(texts: Encoded, positions: NDArray[np.int64]) -> int:
     return int(texts.lengths(positions).max(initial=1))
 
 
-def _joined(texts: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Texts one after the other, and where each ends."""
-    return np.frombuffer(b"".join(texts), np.uint8), np.cumsum([len(text) for text in texts], dtype=np.int64)
-
-
-def _bytes() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """(256,) what each byte is to a word, and which byte it counts as."""
+def _codes() -> NDArray[np.uint64]:
+    """(256,) what each byte is to a word, as `kernels.hash_words` wants it: ASCII letters in lower case, bytes as signed."""
     from svp.learners import kernels
 
-    kinds = np.full(256, kernels.LETTER, np.uint8)
     lower = np.arange(256, dtype=np.uint8)
     lower[ord("A") : ord("Z") + 1] += 32
-    for marks, kind in ((b" \t\n\v\f\r\0;:", kernels.GAP), (b"'.,()!?", kernels.ALONE), (b'"', kernels.DROPPED)):
-        kinds[list(marks)] = kind
-    return kinds, lower
+    codes = lower.view(np.int8).astype(np.uint32).astype(np.uint64)
+    kinds = (
+        (b" \t\n\v\f\r\0;:", kernels.GAP),
+        (b"'.,()!?", kernels.ALONE),
+        (b'"', kernels.DROPPED),
+        (b"<", kernels.BREAK),
+    )
+    for marks, kind in kinds:
+        codes[list(marks)] |= np.uint64(kind << 32)
+    return codes

@@ -17,47 +17,44 @@ _GOLDEN, _MIX_1, _MIX_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE
 _30, _27, _31, _40 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(40)
 EMPTY = -2  # what belongs to no word: the slot of a table is free
 
-LETTER, GAP, ALONE, DROPPED = 0, 1, 2, 3
+# What a byte is where it is no letter: between words, a word of its own, nothing, or perhaps the begin of "<br />".
+GAP, ALONE, DROPPED, BREAK = 1, 2, 3, 4  # 0 and 1 are the most common
+_32 = np.uint64(32)
 
 
 @njit(cache=True, nogil=True)
 def hash_words(
-    text: NDArray[np.uint8],
-    ends: NDArray[np.int64],
-    kinds: NDArray[np.uint8],
-    lower: NDArray[np.uint8],
-    end_of_text: int,
+    text: NDArray[np.uint8], ends: NDArray[np.int64], codes: NDArray[np.uint64], end_of_text: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Words of texts that stand one after the other, text i up to ends[i]: their hashes, and how many each text has.
 
-    kinds  (256,) what a byte is: part of a word, between words, a word of its own, or nothing
-    lower  (256,) which byte it counts as
+    codes  (256,) the 32 bits that a byte adds to a hash, and above these what it is, 0 for a letter
     The hash is FNV-1a of 32 bits, bytes taken as signed, as fastText's is. Every text ends with the word `end_of_text`.
     """
-    words = np.empty(len(text) + len(ends), np.int32)
+    words = np.empty(len(text) + len(ends) + 1, np.int32)
     counts = np.empty(len(ends), np.int64)
     n, at = 0, 0
     for i in range(len(ends)):
-        first, h, inside = n, _FNV_BASIS, False
-        while at < ends[i]:
-            byte = text[at]
-            kind = kinds[byte]
-            # "<br />" stands between words.
-            if byte == 60 and at + 6 <= ends[i] and _is_break(text, at):
-                at, kind = at + 5, GAP
+        # inside: 1 behind a letter. Gaps come as often as words do, and no processor foresees them: there is no branch for them.
+        first, end, h, inside = n, ends[i], _FNV_BASIS, 0
+        while at < end:
+            code = codes[text[at]]
             at += 1
-            if kind == LETTER:
-                h, inside = _fnv(h, lower[byte]), True
-            elif kind != DROPPED:
-                if inside:
-                    words[n] = np.int32(h)
-                    n, h, inside = n + 1, _FNV_BASIS, False
-                if kind == ALONE:
-                    words[n] = np.int32(_fnv(_FNV_BASIS, byte))
-                    n += 1
-        if inside:
-            words[n] = np.int32(h)
-            n += 1
+            kind: Any = np.int64(code >> _32)
+            if kind == BREAK:
+                is_break = at + 5 <= end and _is_break(text, at - 1)
+                at, kind = (at + 5, GAP) if is_break else (at, 0)
+            if kind <= GAP:
+                words[n] = np.int32(h)
+                n += kind & inside
+                h, inside = _FNV_BASIS if kind else _fnv(h, code), 1 - kind
+            elif kind == ALONE:
+                words[n] = np.int32(h)
+                n += inside
+                words[n] = np.int32(_fnv(_FNV_BASIS, code))
+                n, h, inside = n + 1, _FNV_BASIS, 0
+        words[n] = np.int32(h)
+        n += inside
         words[n] = end_of_text
         n += 1
         counts[i] = n - first
@@ -65,8 +62,8 @@ def hash_words(
 
 
 @njit(inline="always")
-def _fnv(h: Any, byte: Any) -> Any:
-    return ((h ^ (np.uint64(np.int64(np.int8(byte))) & _WORD)) * _FNV_PRIME) & _WORD
+def _fnv(h: Any, code: Any) -> Any:
+    return ((h ^ (code & _WORD)) * _FNV_PRIME) & _WORD
 
 
 @njit(inline="always")

@@ -1,8 +1,9 @@
 """Frozen features: embeddings in place of the inputs, made once a run, for models that are trained on nothing else.
 
-They come from a file, from a net by name with its weights, from the net that a run folder holds, or (in active learning) from the
-target as it was trained a round before. Either way they become a stage of the run, `embeddings.npy` and `test.npy`, made block by
-block; a model then is fitted on a dataset whose inputs these are, memory-mapped, and knows nothing of where they are from.
+They come from a file, from a net by name with its weights, from an encoder of texts in a folder, from the net that a run folder
+holds, or (in active learning) from the target as it was trained a round before. Either way they become a stage of the run,
+`embeddings.npy` and `test.npy`, made block by block; a model then is fitted on a dataset whose inputs these are, memory-mapped,
+and knows nothing of where they are from.
 """
 
 import json
@@ -21,6 +22,7 @@ from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError
 from svp.files import Json, digest, fill_array, read_array, read_record
 from svp.learners import Learner, find, trial
+from svp.learners.encoders import TextEncoder, names_encoder
 from svp.runs import BEGUN, DONE, Run
 
 # Examples between two marks; a multiple of the batch in which nets score, so that resuming moves no rounding.
@@ -264,6 +266,37 @@ class FromNet:
         return embedded
 
 
+@dataclass
+class FromEncoder:
+    """Embeddings of texts that another library makes."""
+
+    encoder: TextEncoder
+    made_from: Json
+    facts: Json
+    code: tuple[str, ...] = ("svp.learners.encoders", "svp.workflows.features")
+
+    @classmethod
+    def of(cls, config: FeaturesConfig, dataset: Dataset) -> "FromEncoder":
+        """Raises SettingError where the examples are no texts, and what `TextEncoder.load` does."""
+        name = str(config.source)
+        if {config.width, config.weights, config.normalize, config.test} != {None}:
+            raise SettingError(
+                f"{name} is a model in a folder; of its settings only features.options mean something to it"
+            )
+        if not dataset.is_text:
+            raise SettingError(f"{name} embeds texts, and {dataset.name} holds none; name a net with its weights")
+        encoder = TextEncoder.load(name, config.options)
+        options = {f"options.{key}": value for key, value in config.options.items()}
+        made_from = {"encoder": name.partition(":")[0], "initial_weights": encoder.weights, **options}
+        return cls(encoder, made_from, {"kind": "net", "source": name, "initial_weights": encoder.weights})
+
+    def parts(self, dataset: Dataset) -> dict[Part, Dataset]:
+        return {"embeddings": dataset, **({} if dataset.test is None else {"test": dataset.test})}
+
+    def rows(self, part: Part, dataset: Dataset, start: int, stop: int) -> NDArray[np.float32]:
+        return self.encoder.encode(list(_part_of(dataset, part).inputs[start:stop]))
+
+
 def source_of(
     config: FeaturesConfig, dataset: Dataset, learner_of: Callable[[TrainConfig], Learner], computed: Callable[[], Json]
 ) -> Embedder:
@@ -271,6 +304,8 @@ def source_of(
 
     learner_of  makes a net; computed  where nets live, as their stages record it
     """
+    if names_encoder(config.source):
+        return FromEncoder.of(config, dataset)
     if is_file(config):
         return FromFile.of(config, dataset)
     model, facts = encoder(config, dataset)
@@ -351,8 +386,10 @@ def is_file(config: FeaturesConfig) -> bool:
 
 
 def uses_net(config: FeaturesConfig) -> bool:
-    """Is there a net to be run?"""
-    return config.source is not None and (config.source == PREVIOUS or not is_file(config))
+    """Is there a net of ours to be run?"""
+    if config.source is None or names_encoder(config.source):
+        return False
+    return config.source == PREVIOUS or not is_file(config)
 
 
 def check_learned(name: str, learner: Learner) -> None:
@@ -376,7 +413,9 @@ def stand_in(config: TrainConfig, dataset: Dataset, target: TrainConfig, *, test
     features = config.features
     if features.source is None:
         return dataset
-    if features.source != PREVIOUS and is_file(features):
+    if names_encoder(features.source):
+        width = FromEncoder.of(features, dataset).rows("embeddings", dataset, 0, 1).shape[1]
+    elif features.source != PREVIOUS and is_file(features):
         arrays = FromFile.of(features, dataset).arrays
         if tested and "test" not in arrays:
             raise MissingInput(
