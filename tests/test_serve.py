@@ -102,8 +102,10 @@ def test_what_is_asked_again_is_asked_of_whoever_has_not_looked_again(store: Lab
     desk = desk_of(store, 3)
     store.tell([Answer(0, 0, "ann"), Answer(0, 1, "bob")])
     store.ask([], round=1, origin="people are divided", again=[0])
-    desk.put([card(0, again=True)])
     desk.exhausted = True
+    desk.progress()
+    assert not desk.exhausted  # somebody asked by a command: there is something to fetch
+    desk.put([card(0, again=True)])
     assert 0 in asked(desk, "ann")
     desk.answer("ann", 0, 1)  # another answer than before, or the same: both are one
     assert desk.labelled == [0, 1]

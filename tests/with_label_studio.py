@@ -52,7 +52,7 @@ class Studio:
         words += ["--username", "ann@example.org", "--password", secrets.token_hex(8), "--user-token", self.token]
         with (folder / "log").open("w") as log:
             self.process = subprocess.Popen([COMMAND, *words], env=environment, cwd=folder, stdout=log, stderr=log)
-        for _ in range(1200):
+        for _ in range(1100):
             with suppress(OSError):
                 urllib.request.urlopen(f"{self.url}/health", timeout=5).close()
                 return

@@ -157,6 +157,8 @@ class Desk:
         if not changes:
             return
         self._event = changes[-1][0]
+        if any(verb == "ask" for _, verb in changes):
+            self.exhausted = False  # a second look, perhaps: whoever puts cards here knows
         if any(verb != "ask" for _, verb in changes):
             self.classes = self._store.classes
             self._counts = Counter((s.kind, s.label) for s in self._store.standings(self._rule))

@@ -61,12 +61,11 @@ class Supply:
         elif not exhausted and free < max(FEW, self._n // 4):
             # Half as many as before: what is asked while the proxy is trained does not know of it yet.
             self._chooser.begin(self._choose(Wanted(max(FEW, self._n // 2), open_)))
-        n_labels = sum(labelled)
-        if not self._begun or sum(map(bool, labelled)) < 2:
-            return
-        if self._scores and (n_labels >= self._n if self._learned < 0 else told - self._learned >= self._n):
+        n_labels, two_classes = sum(labelled), sum(map(bool, labelled)) > 1
+        enough = n_labels >= self._n if self._learned < 0 else told - self._learned >= self._n
+        if self._begun and self._scores and two_classes and enough:
             self._learner.begin(self._learn("train", n_labels, told))
-        elif not self._scores and not open_ and not exhausted:
+        elif self._begun and not self._scores and not open_ and not exhausted:
             self._learner.begin(self._learn("ask", n_labels, told))
 
     def finish(self, n_labels: int) -> None:
