@@ -235,7 +235,7 @@ class Doubts:
     """Labelled examples, the most doubtful first.
 
     ids     (m,) those that are labelled
-    scores  (m,) how far another class leads the label, descending
+    scores  (m,) how doubtful each is, descending
     wrong   how many of them, from the first on, look wrong
     """
 
@@ -247,9 +247,10 @@ class Doubts:
 def doubts(session: "Session") -> Doubts:
     """Stage: which labels look wrong. How many, confident learning counts by cross-validation; which, training has recorded.
 
-    A proxy that records signals is trained on all labels, and these are ranked by the area under their margin (AUM). The others
-    are ranked by how far another class led in cross-validation. Signals rank better (benchmarks/label_noise.py), but where a net
-    learns wrong labels by heart they do not say where to stop. Cost: FOLDS trainings, those of `curve`, and that of `train`.
+    A proxy that records signals is trained on all labels, and these are ranked by how wrong it was about them early on (EL2N).
+    The others are ranked by how far another class led in cross-validation. Signals rank better, EL2N best of them, since a net
+    that learns wrong labels by heart does so later (benchmarks/label_noise.py); they do not say how many are wrong. Cost: FOLDS
+    trainings, those of `curve`, and that of `train`.
     """
     _refuse_previous(session)
     ids, labels = session.two_classes("a second look")
@@ -264,7 +265,8 @@ def doubts(session: "Session") -> Doubts:
     stage = session.rounds.work.run.stage(name, made_from, (*_CODE, "svp.select.scores"))
     if not stage.done:
         probs = _unseen_probs(session, models, ids)
-        recorded = "signals" in fitted.learner.gives
+        # Examples that training held out (validation) have no signals.
+        recorded = "signals" in fitted.learner.gives and not session.config.proxy.validation
         write_array(stage.folder / "ids.npy", ids)
         write_array(stage.folder / "probs.npy", probs)
         write_array(stage.folder / "scores.npy", by_signals(fitted) if recorded else led(probs, labels))
@@ -275,8 +277,8 @@ def doubts(session: "Session") -> Doubts:
 
 
 def by_signals(fitted: Fitted) -> NDArray[np.float64]:
-    """(m,) of the examples it was trained on: minus the area under the margin (Pleiss et al. 2020)."""
-    return score("aum", signals=fitted.signals().kinds())
+    """(m,) of the examples it was trained on: the mean norm of the error in the first 10 epochs (Paul et al. 2021)."""
+    return score("el2n", signals=fitted.signals().kinds())
 
 
 def led(probs: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
