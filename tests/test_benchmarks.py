@@ -346,6 +346,5 @@ def test_one_answer_in_five_is_flipped_to_another_class() -> None:
     dataset = Dataset.from_arrays(rng.normal(size=(4000, 2)), labels)
     said = label_noise.with_flips(dataset, 3)
     assert 0.17 < (said != labels).mean() < 0.23
-    assert np.bincount((said - labels)[said != labels] % 5, minlength=5).min() == 0
     assert np.bincount((said - labels)[said != labels] % 5, minlength=5)[1:].min() > 150
     assert label_noise.with_flips(dataset, 3).tolist() == said.tolist()
