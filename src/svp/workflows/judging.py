@@ -1,6 +1,7 @@
 """How good a session's proxy is, and which labels look wrong: by models that have not seen what they are asked about."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -192,16 +193,22 @@ def kappas(folder: Path) -> list[float]:
         if not kept or n >= kept[-1][0] + LEAST_STEP:
             kept.append((n, stage))
     kept = kept[-STEADY - 1 :]
-    return [_agreement(a, b) for (_, a), (_, b) in pairwise(kept)]
+    stages = [(stage.resolve(), (stage / DONE).stat().st_mtime_ns) for _, stage in kept]
+    return [_agreement(first, second) for first, second in pairwise(stages)]
 
 
-def _agreement(first: Path, second: Path) -> float:
-    ids = [np.asarray(read_array(stage / "ids.npy")) for stage in (first, second)]
+@lru_cache(maxsize=64)  # a finished stage stays as it is, and whoever serves a page asks again and again
+def _agreement(first: tuple[Path, int], second: tuple[Path, int]) -> float:
+    """Of two stages, each with the time at which it was finished."""
+    stages = first[0], second[0]
+    ids = [np.asarray(read_array(stage / "ids.npy")) for stage in stages]
     both = np.intersect1d(ids[0], ids[1], assume_unique=True)
+    if not len(both):
+        return 0.0  # nothing to compare says nothing for stopping
     both = np.sort(both[np.argsort(hash_ids(both, 0, "agreement"), kind="stable")[:LOOKED_AT]])
     answers = [
         np.asarray(read_array(stage / "probs-0.npy")[np.searchsorted(of, both)]).argmax(axis=1)
-        for stage, of in zip((first, second), ids, strict=True)
+        for stage, of in zip(stages, ids, strict=True)
     ]
     return kappa(*answers)
 
@@ -209,10 +216,11 @@ def _agreement(first: Path, second: Path) -> float:
 def advice(session: "Session") -> Json:
     """Why labelling may stop ("may_stop", sentences), by what was measured last ("curve", "kappas"). Nothing is trained."""
     found, agreed, store = last_curve(session.folder), kappas(session.folder), session.store
-    still = (
-        0 <= len(session.labelled()[0]) - found["n"] < MORE if found else False
-    )  # does it say something of the next labels?
-    gain = Gain(**found["gain"]) if found and found["gain"] and still else None
+    gain = None
+    if (
+        found and found["gain"] and 0 <= len(session.labelled()[0]) - found["n"] < MORE
+    ):  # older ones say nothing of what is next
+        gain = Gain(**found["gain"])
     unasked = session.n_examples - len(np.setdiff1d(store.asked(), list(store.left_out())))
     reasons = reasons_to_stop(gain, session.config.margin, agreed, unasked)
     return {"curve": found, "kappas": agreed, "may_stop": reasons}
