@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import arms, cifar10_coreset, claims, run, text, vision
+from benchmarks import arms, cifar10_coreset, claims, label_noise, run, text, vision
 from benchmarks.select import agreement, exponent
 from benchmarks.select_cases import CASES, everything, features, growth, k_center, one_row_per_pick
 from svp.config import ActiveConfig, CoresetConfig
@@ -338,3 +338,13 @@ def test_recording_is_measured_at_a_tiny_scale() -> None:
     found = recording.large(n_epochs=3, n=1000)
     assert found["megabytes_on_disk"] == round((9 * 3 * 1000 + 5 * 128) / 1e6, 1)
     assert len(found["resident_megabytes_after_each_epoch"]) == 3
+
+
+def test_one_answer_in_five_is_flipped_to_another_class() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 4000)
+    dataset = Dataset.from_arrays(rng.normal(size=(4000, 2)), labels)
+    said = label_noise.with_flips(dataset, 3)
+    assert 0.17 < (said != labels).mean() < 0.23
+    assert np.bincount((said - labels)[said != labels] % 5, minlength=5)[1:].min() > 150
+    assert label_noise.with_flips(dataset, 3).tolist() == said.tolist()

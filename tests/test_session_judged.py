@@ -329,6 +329,8 @@ def test_a_session_of_photos_has_a_whole_page(
     run(capsys, "tell", "s", "c.csv", "--who", "bob")
     curve = run(capsys, "curve", "s")
     assert curve["points"][-1]["n"] == 29
+    with pytest.raises(DataError, match="svp session report s"):
+        svp.Run.open("s").report()
     run(capsys, "review", "s")
     assert "there is no class 'cat'" in fails(capsys, "ask", "s", "--per-class", "cat=3")
     assert "is none; give equal" in fails(capsys, "ask", "s", "--per-class", "some")

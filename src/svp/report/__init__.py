@@ -13,7 +13,7 @@ It could be deleted in one commit.
 from pathlib import Path
 
 from svp.data.base import Dataset
-from svp.errors import require
+from svp.errors import DataError, require
 from svp.files import write_bytes
 
 __all__ = ["write"]
@@ -33,6 +33,8 @@ def write(folder: str | Path, dataset: Dataset | None = None) -> Path:
     from svp.report import facts, page, sessions
 
     folder = Path(folder)
+    if (folder / "labels.sqlite").exists() and not (folder / sessions.FACTS).exists():
+        raise DataError(f"{folder} is a session, and has no report yet; give: svp session report {folder}")
     if (folder / sessions.FACTS).exists():
         html = page.render(sessions.context(folder, dataset), "session.html.jinja")
     else:

@@ -1,6 +1,7 @@
 """How good a session's proxy is, and which labels look wrong: by models that have not seen what they are asked about."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -192,16 +193,22 @@ def kappas(folder: Path) -> list[float]:
         if not kept or n >= kept[-1][0] + LEAST_STEP:
             kept.append((n, stage))
     kept = kept[-STEADY - 1 :]
-    return [_agreement(a, b) for (_, a), (_, b) in pairwise(kept)]
+    stages = [(stage.resolve(), (stage / DONE).stat().st_mtime_ns) for _, stage in kept]
+    return [_agreement(first, second) for first, second in pairwise(stages)]
 
 
-def _agreement(first: Path, second: Path) -> float:
-    ids = [np.asarray(read_array(stage / "ids.npy")) for stage in (first, second)]
+@lru_cache(maxsize=64)  # a finished stage stays as it is, and whoever serves a page asks again and again
+def _agreement(first: tuple[Path, int], second: tuple[Path, int]) -> float:
+    """Of two stages, each with the time at which it was finished."""
+    stages = first[0], second[0]
+    ids = [np.asarray(read_array(stage / "ids.npy")) for stage in stages]
     both = np.intersect1d(ids[0], ids[1], assume_unique=True)
+    if not len(both):
+        return 0.0  # nothing to compare says nothing for stopping
     both = np.sort(both[np.argsort(hash_ids(both, 0, "agreement"), kind="stable")[:LOOKED_AT]])
     answers = [
         np.asarray(read_array(stage / "probs-0.npy")[np.searchsorted(of, both)]).argmax(axis=1)
-        for stage, of in zip((first, second), ids, strict=True)
+        for stage, of in zip(stages, ids, strict=True)
     ]
     return kappa(*answers)
 
@@ -209,10 +216,11 @@ def _agreement(first: Path, second: Path) -> float:
 def advice(session: "Session") -> Json:
     """Why labelling may stop ("may_stop", sentences), by what was measured last ("curve", "kappas"). Nothing is trained."""
     found, agreed, store = last_curve(session.folder), kappas(session.folder), session.store
-    still = (
-        0 <= len(session.labelled()[0]) - found["n"] < MORE if found else False
-    )  # does it say something of the next labels?
-    gain = Gain(**found["gain"]) if found and found["gain"] and still else None
+    gain = None
+    if (
+        found and found["gain"] and 0 <= len(session.labelled()[0]) - found["n"] < MORE
+    ):  # older ones say nothing of what is next
+        gain = Gain(**found["gain"])
     unasked = session.n_examples - len(np.setdiff1d(store.asked(), list(store.left_out())))
     reasons = reasons_to_stop(gain, session.config.margin, agreed, unasked)
     return {"curve": found, "kappas": agreed, "may_stop": reasons}
@@ -235,7 +243,7 @@ class Doubts:
     """Labelled examples, the most doubtful first.
 
     ids     (m,) those that are labelled
-    scores  (m,) how far another class leads the label, descending
+    scores  (m,) how doubtful each is, descending
     wrong   how many of them, from the first on, look wrong
     """
 
@@ -247,9 +255,10 @@ class Doubts:
 def doubts(session: "Session") -> Doubts:
     """Stage: which labels look wrong. How many, confident learning counts by cross-validation; which, training has recorded.
 
-    A proxy that records signals is trained on all labels, and these are ranked by the area under their margin (AUM). The others
-    are ranked by how far another class led in cross-validation. Signals rank better (benchmarks/label_noise.py), but where a net
-    learns wrong labels by heart they do not say where to stop. Cost: FOLDS trainings, those of `curve`, and that of `train`.
+    A proxy that records signals is trained on all labels, and these are ranked by how wrong it was about them early on (EL2N).
+    The others are ranked by how far another class led in cross-validation. Signals rank better, EL2N best of them, since a net
+    that learns wrong labels by heart does so later (benchmarks/label_noise.py); they do not say how many are wrong. Cost: FOLDS
+    trainings, those of `curve`, and that of `train`.
     """
     _refuse_previous(session)
     ids, labels = session.two_classes("a second look")
@@ -264,7 +273,8 @@ def doubts(session: "Session") -> Doubts:
     stage = session.rounds.work.run.stage(name, made_from, (*_CODE, "svp.select.scores"))
     if not stage.done:
         probs = _unseen_probs(session, models, ids)
-        recorded = "signals" in fitted.learner.gives
+        # Examples that training held out (validation) have no signals.
+        recorded = "signals" in fitted.learner.gives and not session.config.proxy.validation
         write_array(stage.folder / "ids.npy", ids)
         write_array(stage.folder / "probs.npy", probs)
         write_array(stage.folder / "scores.npy", by_signals(fitted) if recorded else led(probs, labels))
@@ -275,8 +285,8 @@ def doubts(session: "Session") -> Doubts:
 
 
 def by_signals(fitted: Fitted) -> NDArray[np.float64]:
-    """(m,) of the examples it was trained on: minus the area under the margin (Pleiss et al. 2020)."""
-    return score("aum", signals=fitted.signals().kinds())
+    """(m,) of the examples it was trained on: the mean norm of the error in the first 10 epochs (Paul et al. 2021)."""
+    return score("el2n", signals=fitted.signals().kinds())
 
 
 def led(probs: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
