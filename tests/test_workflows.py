@@ -650,6 +650,26 @@ def test_runs_side_by_side_share_their_trainings(
     assert reused(stranger) == set()
 
 
+@pytest.mark.parametrize("workflow", ["coreset", "active"])
+def test_damage_in_a_run_that_nobody_named_stops_no_other(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workflow: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {"proxy": LOGISTIC, "target": LOGISTIC}
+
+    def go(method: str, **given: Any) -> Run:
+        if workflow == "coreset":
+            return coreset(core(method=method, **small), data, **given)
+        return active(act(method=method, **small), data, **given)
+
+    first = go("margin")
+    for answers in first.folder.rglob("labels.npy"):
+        answers.write_bytes(b"damaged")
+    go("entropy")
+    with refused(DataError, str(first.folder), "is damaged"):
+        go("least_confidence", reuse=first.folder)
+
+
 def test_sessions_side_by_side_share_their_trainings(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[Training]
 ) -> None:

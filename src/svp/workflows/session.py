@@ -71,11 +71,13 @@ class Session:
         *,
         accept_code_change: bool = False,
         reuse: Sequence[Path] = (),
+        siblings: Sequence[Path] = (),
         show: Show = silent,
     ) -> Self:
         """A new session, or the one that is in `folder` already if it was made with the same settings and data.
 
         config  a SessionConfig for people, a RunConfig for a simulation
+        reuse, siblings  other sessions to take stages from, as `Run.start` does
         """
         ways = ways_of(config)
         check_arguments("a session", ways.kind, config, dataset)
@@ -84,7 +86,13 @@ class Session:
         check_needs(config, dataset, trained_on_all=False)
         refuse_options(config, len(dataset))
         run = Run.start(
-            folder, config, dataset, reuse=reuse, accept_code_change=accept_code_change, may_grow=ways.grows
+            folder,
+            config,
+            dataset,
+            reuse=reuse,
+            siblings=siblings,
+            accept_code_change=accept_code_change,
+            may_grow=ways.grows,
         )
         with run:
             path = folder / STORE
