@@ -32,6 +32,7 @@ from svp.errors import (
 from svp.files import digest, read_array, read_json
 from svp.labels import LabelStore
 from svp.learners import loop
+from svp.learners.epochs import n_epochs
 from svp.provenance import code_digest
 from svp.runs import Run
 from svp.select import METHODS, SAMPLERS, Selection, select
@@ -97,7 +98,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
 
     def counted(model: Any, examples: Any, config: Any, *, seed: int, **given: Any) -> Any:
         start = {name: value.clone() for name, value in model.state_dict().items()}
-        calls.append(Training(len(examples.ids), config.epochs_for(len(examples.ids)), seed, start))
+        calls.append(Training(len(examples.ids), n_epochs(config, len(examples.ids)), seed, start))
         return real(model, examples, config, seed=seed, **given)
 
     monkeypatch.setattr(loop, "train", counted)

@@ -21,6 +21,7 @@ from svp.errors import BudgetError, MissingInput, SettingError
 from svp.evaluate import better, no_worse
 from svp.files import Json
 from svp.learners import find
+from svp.learners.epochs import n_epochs, shown, steps_per_epoch
 from svp.runs import Run
 from svp.select import Selection, find_method, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
@@ -127,9 +128,9 @@ def _train_targets(
 
 def as_many_steps(config: TrainConfig, n_part: int, n_whole: int) -> TrainConfig:
     """The same training with as many steps on `n_part` examples as it has on `n_whole`, to the nearest epoch."""
-    part, whole = config.shown(n_part), config.shown(n_whole)
-    n_steps = config.epochs_for(whole) * config.steps_per_epoch(whole)
-    epochs = max(1, round(n_steps / config.steps_per_epoch(part)))
+    part, whole = shown(config, n_part), shown(config, n_whole)
+    n_steps = n_epochs(config, whole) * steps_per_epoch(config, whole)
+    epochs = max(1, round(n_steps / steps_per_epoch(config, part)))
     return config.model_copy(update={"epochs": epochs, "min_steps": 0})
 
 

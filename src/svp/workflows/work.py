@@ -18,6 +18,7 @@ from svp.errors import SettingError, TrainingError
 from svp.evaluate import majority_rate
 from svp.files import Json, digest, read_array, write_array, write_json
 from svp.learners import EpochRecord, Learner, Outputs, find, make_learner
+from svp.learners.epochs import n_epochs, shown
 from svp.runs import METRICS_FORMAT, Run
 from svp.select import Cover, Method, Rank, Selection, find_method, score, select
 from svp.select.table import path_of
@@ -142,7 +143,7 @@ class Work:
         def progress(record: EpochRecord, n_epochs: int) -> None:
             self.show(what, int(record["epoch"]) + 1, n_epochs, f"accuracy {record['accuracy']:.1%}")
 
-        self.show(what, 0, config.epochs_for(config.shown(len(ids))))
+        self.show(what, 0, n_epochs(config, shown(config, len(ids))))
         history = learner.fit(dataset, ids, labels, folder=stage.folder, progress=progress)
         stage.finish(seconds=sum(record["seconds"] for record in history), epochs=len(history), n=len(ids))
         return Fitted(stage, config, learner, len(ids), loaded=True, features=features)
