@@ -583,6 +583,22 @@ def test_several_seeds_are_for_proxies(data: Dataset, tmp_path: Path) -> None:
     coreset(core(proxy=own, target=own, method="margin", compute={}), data, out=tmp_path / "one")
 
 
+def test_a_model_whose_answers_are_no_probabilities_is_named(data: Dataset, tmp_path: Path) -> None:
+    proxy = {"model": "tests.own_models:Logarithmic"}
+    words = ["own_models:Logarithmic", "proxy/seed-0/model-0", "64 of 64 examples", "from 0 to 1", "predict_proba"]
+    with refused(SettingError, *words):
+        coreset(core(proxy=proxy, target=LOGISTIC, method="margin", compute={}), data, out=tmp_path / "run")
+
+
+def test_a_run_that_was_begun_on_a_device_that_is_not_here_says_what_helps(data: Dataset, tmp_path: Path) -> None:
+    with Run.start(tmp_path / "run", core(), data) as run:
+        run.remember(
+            "compute", lambda: {"device": "cuda:99", "precision": "fp32", "channels_last": False, "threads": 1}
+        )
+        with refused(SettingError, "'cuda:99' cannot be used here", str(run.folder), "was begun there", "--out"):
+            _ = Work(run, data, core().compute).compute
+
+
 def test_a_model_that_answers_in_no_numbers_is_no_result(data: Dataset, tmp_path: Path) -> None:
     """NaN has a largest entry too: it would be tested as if it had said the first class."""
     broken = {"model": "tests.own_models:Undecided"}

@@ -112,13 +112,13 @@ def free_memory(device: str) -> int | None:
     return torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else available_memory()
 
 
-def require_device(device: str) -> None:
-    """SettingError unless tensors can be put there."""
+def require_device(device: str, instead: str = "use auto or cpu") -> None:
+    """SettingError unless tensors can be put there. instead: what can be done then."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         first_line = str(error).splitlines()[0]
-        raise SettingError(f"compute.device {device!r} cannot be used here ({first_line}); use auto or cpu") from None
+        raise SettingError(f"compute.device {device!r} cannot be used here ({first_line}); {instead}") from None
 
 
 def _bf16_is_faster(device: str) -> bool:

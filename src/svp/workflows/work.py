@@ -16,11 +16,12 @@ from svp.config import PREVIOUS, ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import SettingError, TrainingError
 from svp.evaluate import majority_rate
-from svp.files import Json, digest, read_array, write_array, write_json
+from svp.files import ELSEWHERE, Json, digest, read_array, write_array, write_json
 from svp.learners import EpochRecord, Learner, Outputs, find, make_learner
 from svp.learners.epochs import n_epochs, shown
 from svp.runs import METRICS_FORMAT, Run
 from svp.select import Cover, Method, Rank, Selection, find_method, score, select
+from svp.select.inputs import UNSOUND, is_sound
 from svp.select.table import path_of
 from svp.separation import separation
 from svp.signals import KINDS
@@ -65,7 +66,7 @@ class Work:
             **{field.name: decided[field.name] for field in fields(Compute) if field.name in decided},
             processes=self._compute_config.processes,
         )
-        require_device(compute.device)
+        require_device(compute.device, f"{self.run.folder} was begun there: go on where it can be used, or {ELSEWHERE}")
         return compute
 
     def decided(self, *models: TrainConfig) -> ComputeConfig:
@@ -285,6 +286,11 @@ class Work:
         embeddings = "embeddings" in reads or "similarity" in reads
         if "probs" in reads or embeddings:
             outputs: Outputs = fitted.predict(self.dataset, ids, embeddings=embeddings)
+            if wrong := int((~is_sound("probs", outputs.probs)).sum()):
+                raise SettingError(
+                    f"{fitted.config.model} ({fitted.stage.folder}) gives {wrong:,} of {len(ids):,} examples {UNSOUND['probs']}; "
+                    "mend its predict_proba, or choose another model (svp list models)"
+                )
             given["probs"] = outputs.probs
             if outputs.embeddings is not None:
                 given["embeddings"] = outputs.embeddings
