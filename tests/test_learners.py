@@ -584,7 +584,14 @@ def test_what_is_asked_for_is_what_is_used(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(("faster", "precision"), [(2.0, "bf16"), (1.0, "fp32")])
 def test_auto_measures(monkeypatch: pytest.MonkeyPatch, faster: float, precision: str) -> None:
-    monkeypatch.setattr("svp.learners.compute._seconds", lambda conv, x, *, bf16: 1.0 if bf16 else faster)
+    """In one thread, and with the switches of a training: TF32 would make fp32 faster than it is there."""
+
+    def seconds(conv: Any, x: Any, *, bf16: bool) -> float:
+        cudnn = torch.backends.cudnn
+        assert (torch.get_num_threads(), cudnn.allow_tf32, cudnn.deterministic) == (1, False, True)
+        return 1.0 if bf16 else faster
+
+    monkeypatch.setattr("svp.learners.compute._seconds", seconds)
     threads = torch.get_num_threads()
     assert decide(ComputeConfig(device="cpu", threads=1)).precision == precision
     assert torch.get_num_threads() == threads
