@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from svp.data import decode, load_dataset, pixels
-from svp.data.base import Dataset, MappedImages, facts_of
-from svp.data.cache import held, silent
+from svp.data.base import Dataset, MappedImages, facts_of, silent
+from svp.data.cache import held
 from svp.errors import DataError, SettingError, StorageError, SvpWarning
 
 

@@ -34,6 +34,10 @@ _CONTAINER = (
 )
 
 
+def silent(what: str, done: int, total: int, note: str = "") -> None:
+    """Show nothing."""
+
+
 @dataclass(frozen=True, eq=False)
 class Facts:
     """What is known of images without reading them: SHA-256 of their bytes, (c,) mean and deviation of their channels."""

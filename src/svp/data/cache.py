@@ -78,24 +78,10 @@ def check_space(folder: Path, n_bytes: int, what: str, instead: str = "") -> Non
         )
 
 
-def replace(path: Path, content: bytes) -> None:
-    """The whole content, or what was there before."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def flush(file: IO[bytes]) -> None:
     """What was written so far stands on the disk."""
     file.flush()
     os.fsync(file.fileno())
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Show nothing."""
 
 
 def _amount(n_bytes: int) -> str:

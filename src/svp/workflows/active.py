@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from svp.config import PREVIOUS, ActiveConfig, RunConfig
-from svp.data.base import Dataset
+from svp.data.base import Dataset, silent
 from svp.errors import BudgetError, SettingError
 from svp.evaluate import better, no_worse
 from svp.files import Json
@@ -25,7 +25,7 @@ from svp.workflows import hindsight
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.begin import begin, loaded, settled
 from svp.workflows.check import check, check_arguments, check_needs, labels_of, refuse_options
-from svp.workflows.outcomes import Ranked, Show, silent
+from svp.workflows.outcomes import Ranked, Show
 from svp.workflows.session import Session
 from svp.workflows.work import Work
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from svp.config import RunConfig
 from svp.data import unlabelled
-from svp.data.base import Dataset
+from svp.data.base import Dataset, silent
 from svp.errors import DataError, FolderInUse, LabelError, SettingError
 from svp.files import write_json
 from svp.labels import Answer, Batch, Kind, LabelStore, Undone
@@ -22,7 +22,7 @@ from svp.workflows import choosing, files, hindsight, judging, summary
 from svp.workflows.begin import settled
 from svp.workflows.check import check_arguments, check_needs, refuse_options
 from svp.workflows.choosing import Choice
-from svp.workflows.outcomes import Fitted, Show, kind_of, silent
+from svp.workflows.outcomes import Fitted, Show, kind_of
 from svp.workflows.people import config_in, facts_of, guesses, known, prepared, refuse_words, ways_of
 from svp.workflows.pool import join
 from svp.workflows.rounds import Rounds

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from svp.chance import spawn_seed
 from svp.config import PREVIOUS, ComputeConfig, RunConfig, TrainConfig
-from svp.data.base import Dataset
+from svp.data.base import Dataset, silent
 from svp.errors import SettingError, TrainingError
 from svp.evaluate import majority_rate
 from svp.files import ELSEWHERE, Json, digest, read_array, write_array, write_json
@@ -27,7 +27,7 @@ from svp.separation import separation
 from svp.signals import KINDS
 from svp.workflows.check import labels_of, test_part
 from svp.workflows.features import Features, FromNet, embed, inputs_of, source_of, uses_net
-from svp.workflows.outcomes import Fitted, Ranked, Show, Tested, kind_of, silent
+from svp.workflows.outcomes import Fitted, Ranked, Show, Tested, kind_of
 
 if TYPE_CHECKING:
     from svp.learners.compute import Compute
