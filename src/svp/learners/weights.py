@@ -57,7 +57,7 @@ def take(name: str, net: nn.Module, path: Path) -> str:
     for key, tensor in cast.items():  # the tensors of a state are those of the net
         own[key].copy_(tensor)
     if STATISTICS in header:
-        net.input_statistics = _of_channels(path, header[STATISTICS])
+        net.input_statistics = _of_channels(path, header[STATISTICS])  # type: ignore[assignment]
     return digest
 
 
