@@ -30,6 +30,13 @@ class CountingClassifier(ClassifierMixin):
         return self.classes_[self.predict_proba(x).argmax(axis=1)]
 
 
+class Logarithmic(CountingClassifier):
+    """Finite numbers, the largest of the likeliest class, and no probabilities."""
+
+    def predict_proba(self, x: Any) -> Any:
+        return np.log(super().predict_proba(x))
+
+
 class Undecided(CountingClassifier):
     """No numbers for what is dark."""
 

@@ -40,6 +40,16 @@ def test_narrow_strided_shortcuts_are_not_taken_channels_last_in_float32(model: 
     assert not replace(CPU, channels_last=False).safe_for(model).channels_last
 
 
+def test_a_net_with_weights_of_volumes_is_placed_as_it_is() -> None:
+    """torch knows channels last of images alone, and refuses to place any other."""
+    volumes = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 4, 3, padding=1), nn.Flatten(), nn.LazyLinear(2))
+    x = torch.ones(2, 3, 8, 8)
+    expected = volumes(x)
+    for precision in ("fp32", "bf16"):
+        compute = replace(CPU, precision=precision).safe_for(volumes)
+        assert torch.equal(compute.place(volumes)(x), expected)
+
+
 def test_a_narrow_net_trains_in_float32_to_the_end() -> None:
     """In a process of its own: without that care it is killed by SIGSEGV or SIGABRT, as a rule in its first step."""
     script = """

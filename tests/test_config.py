@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from svp.config import ActiveConfig, Config, CoresetConfig, RunConfig, TrainConfig, changes, merge
 from svp.errors import DataError, SettingError, SvpError, UnknownName
+from svp.learners.epochs import held_out, n_epochs, shown
 from tests.characters import CONTROL, PLAIN
 
 TRY = settings(derandomize=True, deadline=None, max_examples=80)
@@ -229,15 +230,15 @@ def test_min_steps_raises_the_epochs_just_enough(n: int, batch: int, epochs: int
     enough = epochs
     while enough * steps_per_epoch < floor:
         enough += 1
-    assert config.epochs_for(n) == enough
+    assert n_epochs(config, n) == enough
 
 
 @TRY
 @given(n=st.integers(0, 10**6), hundredths=st.integers(0, 99))
 def test_a_share_is_held_out_as_it_is_written(n: int, hundredths: int) -> None:
     config = TrainConfig(validation=hundredths / 100)
-    assert config.held_out(n) == max(0, min(-(-hundredths * n // 100), n - 2))
-    assert config.shown(n) + config.held_out(n) == n
+    assert held_out(config, n) == max(0, min(-(-hundredths * n // 100), n - 2))
+    assert shown(config, n) + held_out(config, n) == n
 
 
 def test_flat_names_settings_as_the_command_line_does() -> None:

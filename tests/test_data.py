@@ -13,6 +13,7 @@ from svp.config import DataConfig
 from svp.data import DATASETS, Dataset, hold_out, load, load_dataset
 from svp.data.base import available_memory, check_memory, with_held_out_test
 from svp.errors import DataError, SettingError, UnknownName
+from svp.machine import cpu_quota
 from svp.names import resolve
 
 distinct_ids = st.lists(st.integers(0, 2**62), min_size=1, max_size=40, unique=True)
@@ -373,6 +374,48 @@ def test_free_memory_knows_a_containers_limit(monkeypatch, limit, free):
     }
     monkeypatch.setattr(Path, "read_text", lambda path: texts[str(path)])
     assert available_memory() == free
+
+
+@pytest.mark.parametrize(("limit", "free"), [(2**63 - 4096, 8 * 2**30), (4 * 2**30, 3 * 2**30)])
+def test_free_memory_knows_the_limit_of_an_older_container(monkeypatch, limit, free):
+    texts = {
+        "/proc/meminfo": f"MemAvailable: {8 * 2**20} kB\n",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes": f"{limit}\n",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes": f"{3 * 2**30}\n",
+        "/sys/fs/cgroup/memory/memory.stat": f"rss {2**30}\ninactive_file {2**30}\nactive_file {2**30}\n"
+        f"total_inactive_file {2**30}\ntotal_active_file {2**30}\n",
+    }
+    only(monkeypatch, texts)
+    assert available_memory() == free
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu.max": "?\n"}, None),
+    ],
+)
+def test_the_share_of_processors_of_a_container_is_known(monkeypatch, files, cores):
+    only(monkeypatch, {f"/sys/fs/cgroup/{name}": text for name, text in files.items()})
+    assert cpu_quota() == cores
+
+
+def only(monkeypatch, texts):
+    """As if the files of the system were these alone."""
+
+    def read(path):
+        if str(path) not in texts:
+            raise FileNotFoundError(path)
+        return texts[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read)
 
 
 def test_what_does_not_fit_into_memory_is_refused(monkeypatch):

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from svp.data import decode, load_dataset, pixels
-from svp.data.base import Dataset, MappedImages, facts_of
+from svp.data.base import Dataset, MappedImages, facts_of, silent
+from svp.data.cache import held
 from svp.errors import DataError, SettingError, StorageError, SvpWarning
 
 
@@ -407,3 +408,19 @@ def test_a_disk_that_fills_up_keeps_what_is_done(tmp_path, cache, monkeypatch):
     calls = []
     assert len(load(root, progress=lambda *call: calls.append(call[1]))) == 10
     assert calls == [6, 8, 10]
+
+
+def test_a_source_that_vanishes_while_it_is_read_is_not_said_to_be_the_caches_fault(tmp_path):
+    folder = tmp_path / "cache" / "here"
+    with (
+        pytest.raises(DataError, match=r"cannot read .*photo\.png: No such file.*; put it back"),
+        held(folder, "images", silent),
+    ):
+        (tmp_path / "photos" / "photo.png").stat()
+    with pytest.raises(StorageError, match="the cache of images"), held(folder, "images", silent):
+        (folder / "no" / "map").touch()
+    with pytest.raises(StorageError, match="the cache of images"), held(folder, "images", silent):
+        raise OSError(28, "No space left on device")
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="the cache of images"), held(tmp_path / "file" / "here", "images", silent):
+        pytest.fail("held")

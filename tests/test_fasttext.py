@@ -322,6 +322,22 @@ def test_a_rate_that_is_too_high_and_no_examples_are_named(tmp_path: Path) -> No
         fit(data, config(), tmp_path / "none", [])
 
 
+def test_vectors_that_break_in_the_last_epoch_are_found_by_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch_of = fasttext.FastTextLearner._epoch
+
+    def broken(self: Any, *given: Any) -> Any:
+        seen = epoch_of(self, *given)
+        if given[-1] == 4:
+            self._model.rows[0] = np.nan
+        return seen
+
+    monkeypatch.setattr(fasttext.FastTextLearner, "_epoch", broken)
+    with pytest.raises(TrainingError, match="fasttext diverged in epoch 5 of 5"):
+        fit(reviews(40), config(), tmp_path)
+
+
 def test_numba_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)

@@ -3,11 +3,12 @@
 import json
 import math
 import pickle
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,27 @@ def test_all_that_a_training_runs_is_counted(images: Dataset) -> None:
     modules = {name for name in named if (ROOT / f"{name.removeprefix('svp.').replace('.', '/')}.py").exists()}
     assert {"svp.learners.loop", "svp.learners.checkpoints"} <= modules
     assert modules - bystanders <= set(code)
+
+
+def test_all_that_a_training_calls_is_counted(images: Dataset, tmp_path: Path) -> None:
+    """The modules of which a function runs in `fit`, but for those that write files and name things."""
+    settings = config(model="linear", width=1.0, epochs=1, validation=0.2, min_steps=2)
+    learner = make_learner(settings, images, seed=0, compute=CPU)
+    fit(images, settings, tmp_path / "first")  # what torch imports when it is first used takes long under a profiler
+    called = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        called.add(str(frame.f_globals.get("__name__")))
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        learner.fit(images, images.ids, images.labels, folder=tmp_path / "second")
+    finally:
+        sys.setprofile(before)
+    assert {"svp.learners.loop", "svp.learners.epochs", "svp.signals"} <= called
+    bystanders = {"svp.errors", "svp.files", "svp.data.base"}  # the last is counted by the workflows
+    assert {name for name in called if name.startswith("svp.")} - bystanders <= set(learner.code)
 
 
 def test_rows_of_predictions_are_in_the_order_of_the_ids(images: Dataset, tmp_path: Path) -> None:
@@ -562,7 +584,14 @@ def test_what_is_asked_for_is_what_is_used(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(("faster", "precision"), [(2.0, "bf16"), (1.0, "fp32")])
 def test_auto_measures(monkeypatch: pytest.MonkeyPatch, faster: float, precision: str) -> None:
-    monkeypatch.setattr("svp.learners.compute._seconds", lambda conv, x, *, bf16: 1.0 if bf16 else faster)
+    """In one thread, and with the switches of a training: TF32 would make fp32 faster than it is there."""
+
+    def seconds(conv: Any, x: Any, *, bf16: bool) -> float:
+        cudnn = torch.backends.cudnn
+        assert (torch.get_num_threads(), cudnn.allow_tf32, cudnn.deterministic) == (1, False, True)
+        return 1.0 if bf16 else faster
+
+    monkeypatch.setattr("svp.learners.compute._seconds", seconds)
     threads = torch.get_num_threads()
     assert decide(ComputeConfig(device="cpu", threads=1)).precision == precision
     assert torch.get_num_threads() == threads

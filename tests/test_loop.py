@@ -26,6 +26,7 @@ from svp.errors import DataError, TrainingError
 from svp.learners import checkpoints, inference, loop
 from svp.learners.augment import augment, draw
 from svp.learners.compute import Compute
+from svp.learners.epochs import n_epochs
 from svp.learners.resnet import preact
 from svp.signals import KINDS, Signals
 
@@ -80,7 +81,7 @@ def config(**values: Any) -> TrainConfig:
 def fit(
     folder: Path, model: nn.Module, examples: inference.Examples, settings_: TrainConfig, **given: Any
 ) -> tuple[list[Any], Signals]:
-    signals = Signals.create(folder / "signals", settings_.epochs_for(len(examples.ids)), len(examples.ids))
+    signals = Signals.create(folder / "signals", n_epochs(settings_, len(examples.ids)), len(examples.ids))
     given = {"seed": 0, "augmentation": "none", "compute": FP32, **given}
     records = loop.train(
         model, examples, settings_, signals=signals, checkpoint=folder / "checkpoint.safetensors", **given

@@ -531,6 +531,16 @@ def test_a_library_that_cannot_be_imported_is_one_line(library: str, monkeypatch
 
 
 @pytest.mark.parametrize(
+    "header", ["mean 0.5", "[[0.5]]", "[[0.5], [1, 2]]", '[["a"], [1]]', "[[0], [NaN]]", "3", "[1, 2]"]
+)
+def test_what_a_foreign_header_says_of_inputs_is_checked(header: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file({k: v.contiguous() for k, v in state(learner(images())).items()}, path, {"svp.statistics": header})
+    with pytest.raises(DataError, match=r"w\.safetensors: the entry svp\.statistics of its header is not two lists"):
+        learner(images(), weights=path)
+
+
+@pytest.mark.parametrize(
     ("library", "pretrained"), [("timm", {"pretrained": True}), ("torchvision", {"weights": "DEFAULT"})]
 )
 def test_nets_of_libraries_split_train_and_say_what_they_began_with(

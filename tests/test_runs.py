@@ -454,6 +454,10 @@ def test_a_damaged_result_is_not_believed(tmp_path: Path, data: Dataset, name: s
         run.stage("train", {"a": 1}, CODE)
     with Run.start(tmp_path / "new", config(), data, reuse=[run.folder]) as new, refused(DataError, *words):
         new.stage("train", {"a": 1}, CODE)
+    # A run that nobody named does not stop this one.
+    with Run.start(tmp_path / "beside", config(), data, siblings=[run.folder]) as beside:
+        assert not beside.stage("train", {"a": 1}, CODE).done
+        assert str(path) in (beside.folder / "events.jsonl").read_text()
     # The next step helps.
     shutil.rmtree(stage.folder)
     with Run.start(run.folder, config(), data) as run:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import svp
 from svp import cli
+from svp.data.base import Dataset
 from svp.labels import Answer, Batch, LabelStore
-from svp.workflows.pool import distinct, vectors_of
+from svp.workflows.pool import distinct, join, vectors_of
 from svp.workflows.session import Session
 
 FAST = ["--proxy.model", "logistic", "--target.model", "logistic", "--quiet"]
@@ -294,6 +298,35 @@ def test_a_question_about_a_file_that_went_keeps_nobody_waiting(
         (photos / key).unlink()
     second = run(capsys, "ask", "s", "-n", "3")
     assert not set(second["ids"]) & set(first["ids"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pools=st.lists(
+        st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 1)), min_size=1, unique_by=lambda row: row[0]),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_examples_keep_the_numbers_and_the_content_with_which_they_were_first_seen(
+    pools: list[list[tuple[str, int]]],
+) -> None:
+    """Against a dictionary of what was met. Each pool comes twice: the second time nothing has changed."""
+    met: dict[str, tuple[int, int]] = {}  # key: number, content
+    with tempfile.TemporaryDirectory() as folder, LabelStore.create(Path(folder) / "labels.sqlite", ["x"]) as store:
+        for i, pool in enumerate(pool for pool in pools for _ in range(2)):
+            raw = Dataset.from_arrays([[float(content)] for _, content in pool], keys=[key for key, _ in pool])
+            found, noticed = join(raw, store)
+            new = [key for key, _ in pool if key not in met]
+            met |= {key: (len(met) + j, dict(pool)[key]) for j, key in enumerate(new)}
+            here = sorted((met[key][0], key, content) for key, content in pool if met[key][1] == content)
+            rows = zip(found.ids.tolist(), found.keys or (), found.inputs[:, 0].tolist(), strict=True)
+            assert list(rows) == here
+            assert list(noticed.get("new in the data", ())) == (new if i else [])
+            kept, left = {key for _, key, _ in here}, {key for key, _ in pool}
+            assert set(noticed.get("changed, left out", ())) == left - kept
+            assert set(noticed.get("gone, left out", ())) == met.keys() - left
+            assert {key for _, key, _, state in store.examples() if state == "here"} == kept
 
 
 def test_rows_appended_to_a_table_join(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,7 @@ from svp.errors import (
 from svp.files import digest, read_array, read_json
 from svp.labels import LabelStore
 from svp.learners import loop
+from svp.learners.epochs import n_epochs
 from svp.provenance import code_digest
 from svp.runs import Run
 from svp.select import METHODS, SAMPLERS, Selection, select
@@ -97,7 +98,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
 
     def counted(model: Any, examples: Any, config: Any, *, seed: int, **given: Any) -> Any:
         start = {name: value.clone() for name, value in model.state_dict().items()}
-        calls.append(Training(len(examples.ids), config.epochs_for(len(examples.ids)), seed, start))
+        calls.append(Training(len(examples.ids), n_epochs(config, len(examples.ids)), seed, start))
         return real(model, examples, config, seed=seed, **given)
 
     monkeypatch.setattr(loop, "train", counted)
@@ -582,6 +583,22 @@ def test_several_seeds_are_for_proxies(data: Dataset, tmp_path: Path) -> None:
     coreset(core(proxy=own, target=own, method="margin", compute={}), data, out=tmp_path / "one")
 
 
+def test_a_model_whose_answers_are_no_probabilities_is_named(data: Dataset, tmp_path: Path) -> None:
+    proxy = {"model": "tests.own_models:Logarithmic"}
+    words = ["own_models:Logarithmic", "proxy/seed-0/model-0", "64 of 64 examples", "from 0 to 1", "predict_proba"]
+    with refused(SettingError, *words):
+        coreset(core(proxy=proxy, target=LOGISTIC, method="margin", compute={}), data, out=tmp_path / "run")
+
+
+def test_a_run_that_was_begun_on_a_device_that_is_not_here_says_what_helps(data: Dataset, tmp_path: Path) -> None:
+    with Run.start(tmp_path / "run", core(), data) as run:
+        run.remember(
+            "compute", lambda: {"device": "cuda:99", "precision": "fp32", "channels_last": False, "threads": 1}
+        )
+        with refused(SettingError, "'cuda:99' cannot be used here", str(run.folder), "was begun there", "--out"):
+            _ = Work(run, data, core().compute).compute
+
+
 def test_a_model_that_answers_in_no_numbers_is_no_result(data: Dataset, tmp_path: Path) -> None:
     """NaN has a largest entry too: it would be tested as if it had said the first class."""
     broken = {"model": "tests.own_models:Undecided"}
@@ -648,6 +665,26 @@ def test_runs_side_by_side_share_their_trainings(
     stranger = coreset(core(seed=3), make_data(seed=1))
     assert [t.n for t in trained] == [64, 24]
     assert reused(stranger) == set()
+
+
+@pytest.mark.parametrize("workflow", ["coreset", "active"])
+def test_damage_in_a_run_that_nobody_named_stops_no_other(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workflow: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {"proxy": LOGISTIC, "target": LOGISTIC}
+
+    def go(method: str, **given: Any) -> Run:
+        if workflow == "coreset":
+            return coreset(core(method=method, **small), data, **given)
+        return active(act(method=method, **small), data, **given)
+
+    first = go("margin")
+    for answers in first.folder.rglob("labels.npy"):
+        answers.write_bytes(b"damaged")
+    go("entropy")
+    with refused(DataError, str(first.folder), "is damaged"):
+        go("least_confidence", reuse=first.folder)
 
 
 def test_sessions_side_by_side_share_their_trainings(

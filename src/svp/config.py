@@ -11,7 +11,6 @@ import numbers
 import re
 import tomllib
 from collections.abc import Sequence
-from decimal import Decimal
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -217,24 +216,6 @@ class TrainConfig(Config):
         if patience and not info.data.get("validation", 1):
             raise ValueError("patience looks at held-out examples; set validation too, to 0.1 say")
         return patience
-
-    def held_out(self, n: int) -> int:
-        """How many of `n` examples are held out: at least one where any are wanted, but two are left to train on.
-
-        The share is taken as it is written: 0.07 of 100 is 7, although the float nearest to 0.07 is a little more.
-        """
-        return max(0, min(math.ceil(Decimal(str(self.validation)) * n), n - 2))
-
-    def shown(self, n: int) -> int:
-        """How many of `n` examples an epoch shows: all but those held out."""
-        return n - self.held_out(n)
-
-    def steps_per_epoch(self, n_shown: int) -> int:
-        return -(-n_shown // self.batch_size)
-
-    def epochs_for(self, n_shown: int) -> int:
-        """Epochs over so many examples once `min_steps` is honoured."""
-        return max(self.epochs, -(-self.min_steps // self.steps_per_epoch(n_shown)))
 
 
 class ComputeConfig(Config):

@@ -106,6 +106,7 @@ class Run:
         self.folder = Path(folder)
         self._accept_code_change = False
         self.reuse: tuple[Path, ...] = ()
+        self.siblings: tuple[Path, ...] = ()
         self._lock: int | None = None
 
     @classmethod
@@ -124,6 +125,7 @@ class Run:
         *,
         may_vary: Sequence[str] = (),
         reuse: Sequence[Path] = (),
+        siblings: Sequence[Path] = (),
         accept_code_change: bool = False,
         may_grow: bool = False,
     ) -> Self:
@@ -132,11 +134,12 @@ class Run:
         may_grow  the dataset may be another than it was: whoever calls looks after its examples one by one
         may_vary  settings that say which of the arms are wanted now (such as "control"): what is there stays, what is not is made
         reuse     other run folders: stages made from exactly the same things are linked from there, not run again
+        siblings  the same, of run folders that nobody named: a damaged stage there is left alone, where it would be refused
         Raises RunChanged with every setting that differs, StorageError if the folder is in use or cannot be written. A folder in
         which nothing was finished is begun anew by other settings.
         """
         run = cls(folder)
-        run._accept_code_change, run.reuse = accept_code_change, tuple(reuse)
+        run._accept_code_change, run.reuse, run.siblings = accept_code_change, tuple(reuse), tuple(siblings)
         if strangers := [other for other in reuse if not (other / "environment.json").exists()]:
             raise DataError(f"{strangers[0]} holds no run to reuse; name a folder that svp coreset or svp active made")
         if (name := str(folder)) != printable(name):
@@ -321,6 +324,8 @@ class Run:
             return stage
         if any(self._link(stage, other / name) for other in self.reuse):
             return stage
+        if any(self._link_if_sound(stage, other / name) for other in self.siblings):
+            return stage
         sweep(make_folder(stage.folder))
         write_json(mark, {"format": FORMAT, "made_from": made})
         self.event("begun", stage=name)
@@ -352,6 +357,14 @@ class Run:
             os.replace(temporary, stage.folder)
         self.event("reused", stage=stage.name, origin=str(other))
         return True
+
+    def _link_if_sound(self, stage: Stage, other: Path) -> bool:
+        """The same of a run that nobody named, whose damage does not stop this one."""
+        try:
+            return self._link(stage, other)
+        except DataError as error:
+            self.event("not reused", stage=stage.name, why=str(error))
+            return False
 
     def event(self, what: str, **facts: Any) -> None:
         """Append one line to events.jsonl: a diary for people, read by nothing."""

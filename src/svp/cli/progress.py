@@ -36,7 +36,7 @@ def progress(common: Common) -> Iterator[Any]:
 def _shown(quiet: bool) -> Iterator[Any]:
     """A live bar on a terminal; elsewhere a line when a training begins and ends; nothing when quiet. All on stderr."""
     if quiet:
-        from svp.workflows.outcomes import silent
+        from svp.data.base import silent
 
         yield silent
         return

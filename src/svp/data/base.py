@@ -27,6 +27,15 @@ Progress = Callable[[str, int, int], object]  # (what is being done, how much is
 TEST_SHARE = 0.2  # how much of each class is held out, unless told otherwise
 _HOLD_OUT_SEED = 0  # a held-out test part belongs to the dataset: no run's seed changes it
 _FILE_CACHE = ("inactive_file ", "active_file ")  # counted as used by a container, and given back when asked for
+# Limit, use and facts of the memory of a container, by cgroups of version 2 and of version 1.
+_CONTAINER = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+
+
+def silent(what: str, done: int, total: int, note: str = "") -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,13 +320,14 @@ def available_memory() -> int | None:
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return None
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used, facts = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current", "stat"))
-        cached = sum(int(line.split()[1]) for line in facts.splitlines() if line.startswith(_FILE_CACHE))
-        return free if limit == "max" else min(free, int(limit) - int(used) + cached)
-    except (OSError, ValueError):
-        return free
+    for names in _CONTAINER:
+        try:
+            limit, used, facts = ((Path("/sys/fs/cgroup") / name).read_text().strip() for name in names)
+            cached = sum(int(line.split()[1]) for line in facts.splitlines() if line.startswith(_FILE_CACHE))
+            return free if limit == "max" else min(free, int(limit) - int(used) + cached)
+        except (OSError, ValueError):
+            continue
+    return free
 
 
 def as_inputs(values: ArrayLike, name: str) -> NDArray[Any]:

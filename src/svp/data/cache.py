@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from svp.data.base import Progress
-from svp.errors import StorageError
+from svp.errors import DataError, StorageError
 
 try:
     import fcntl
@@ -53,10 +53,16 @@ def held(folder: Path, what: str, progress: Progress) -> Iterator[None]:
 
 @contextmanager
 def storage_errors(folder: Path, what: str) -> Iterator[None]:
-    """Whatever the disk refuses, as an error that names the cache of `what`."""
+    """Whatever the disk refuses, as an error that names the cache of `what`; or the file elsewhere that could not be read."""
     try:
         yield
     except OSError as error:
+        if isinstance(error.filename, str | bytes):  # errors of writing name no file
+            path, place = Path(os.fsdecode(error.filename)).absolute(), folder.absolute()
+            if not (path.is_relative_to(place) or place.is_relative_to(path)):
+                raise DataError(
+                    f"cannot read {path}: {error.strerror or error}; put it back, or repeat the command: it reads what is there"
+                ) from error
         raise StorageError(
             f"the cache of {what} {folder} cannot be written: {error.strerror or error}; {_ELSEWHERE}; "
             "what is there already is kept"
@@ -72,24 +78,10 @@ def check_space(folder: Path, n_bytes: int, what: str, instead: str = "") -> Non
         )
 
 
-def replace(path: Path, content: bytes) -> None:
-    """The whole content, or what was there before."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def flush(file: IO[bytes]) -> None:
     """What was written so far stands on the disk."""
     file.flush()
     os.fsync(file.fileno())
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """Show nothing."""
 
 
 def _amount(n_bytes: int) -> str:

@@ -30,8 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.data import decode
-from svp.data.base import Facts, MappedImages, Progress, facts_of
-from svp.data.cache import cache_folder, check_outside, check_space, flush, held, replace, silent, storage_errors
+from svp.data.base import Facts, MappedImages, Progress, facts_of, silent
+from svp.data.cache import cache_folder, check_outside, check_space, flush, held, storage_errors
+from svp.files import replace
 from svp.machine import n_cores
 
 _VERSION = 1  # of how an image is made of a file: raise it when `decode.square` gives other pixels

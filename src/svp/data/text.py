@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.data import text_cache
-from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, hold_out, printable
-from svp.data.cache import silent
+from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, hold_out, printable, silent
 from svp.data.parquet import IMAGES, names_of_classes
 from svp.data.photos import some
 from svp.data.shards import divided, known_by, visible

@@ -22,11 +22,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from svp.data.base import Progress
-from svp.data.cache import cache_folder, check_outside, check_space, flush, held, replace
+from svp.data.cache import cache_folder, check_outside, check_space, flush, held
 from svp.data.pixels import stamp
 from svp.data.text_files import Columns, Problems, rows_of, size_of
 from svp.data.texts import column_hashes
 from svp.errors import DataError
+from svp.files import replace
 
 _VERSION = 1  # of how a text is made of a row: raise it when `text_files` gives others
 _WHAT = "texts"

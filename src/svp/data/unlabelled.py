@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from svp.config import DataConfig
 from svp.data import decode, parquet, takes, text_cache
 from svp.data import load as load_labelled
-from svp.data.base import Dataset, Progress, printable
-from svp.data.cache import silent
+from svp.data.base import Dataset, Progress, printable, silent
 from svp.data.images import unsorted
 from svp.data.photos import IMAGE_SIZE, dataset_of, some
 from svp.data.shards import divided

@@ -1,9 +1,11 @@
 """Where tensors live and in what precision products are taken: decided once a run, by measurement, and remembered."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -67,7 +69,8 @@ class Compute:
             torch.set_num_threads(before)
 
     def safe_for(self, model: nn.Module) -> Self:
-        """The same but for the layout, where this one would let a convolution of the model write outside its memory.
+        """The same but for the layout, where the model cannot have this one: torch refuses it to weights of volumes (Conv3d), and
+        it would let some convolutions write outside their memory.
 
         oneDNN takes the weight gradient of a strided 1x1 convolution of less than 16 channels, in float32 and channels last,
         in a workspace that is too small for it (its issue 6035): the process crashes, or goes on with a damaged heap.
@@ -80,7 +83,9 @@ class Compute:
             for conv in model.modules()
         )
         harmed = narrow and self.precision == "fp32" and torch.device(self.device).type == "cpu"
-        return replace(self, channels_last=self.channels_last and not harmed)
+        tensors = chain(model.parameters(), model.buffers())
+        volumes = any(not nn.parameter.is_lazy(tensor) and tensor.ndim == 5 for tensor in tensors)
+        return replace(self, channels_last=self.channels_last and not (harmed or volumes))
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model here, its convolution weights in the chosen layout."""
@@ -112,37 +117,34 @@ def free_memory(device: str) -> int | None:
     return torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else available_memory()
 
 
-def require_device(device: str) -> None:
-    """SettingError unless tensors can be put there."""
+def require_device(device: str, instead: str = "use auto or cpu") -> None:
+    """SettingError unless tensors can be put there. instead: what can be done then."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         first_line = str(error).splitlines()[0]
-        raise SettingError(f"compute.device {device!r} cannot be used here ({first_line}); use auto or cpu") from None
+        raise SettingError(f"compute.device {device!r} cannot be used here ({first_line}); {instead}") from None
 
 
 def _bf16_is_faster(device: str) -> bool:
     """Time one small training convolution both ways, in turn; the best of several runs each.
 
-    On a CPU in one thread and in its CPU time: how busy the machine is must not decide.
+    On a CPU in one thread and in its CPU time: how busy the machine is must not decide. On Windows in the time of the wall, since
+    that of a thread ticks there 64 times a second, once in several runs.
     """
     kind = torch.device(device).type
     if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)):
         return False
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with Compute(device, "fp32", channels_last=True, threads=1).active():  # with the switches of a training
         conv = nn.Conv2d(32, 32, 3, padding=1, bias=False).to(device)
         x = torch.ones(64, 32, 16, 16, device=device).contiguous(memory_format=torch.channels_last)
         seconds = [(_seconds(conv, x, bf16=False), _seconds(conv, x, bf16=True)) for _ in range(6)]
         fp32, bf16 = np.min(seconds, axis=0)
         return bool(fp32 > WORTHWHILE * bf16)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _seconds(conv: nn.Module, x: Tensor, *, bf16: bool) -> float:
-    clock = time.thread_time if x.device.type == "cpu" else time.perf_counter
+    clock = time.thread_time if x.device.type == "cpu" and os.name == "posix" else time.perf_counter
     begin = clock()
     with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
         out = conv(x)

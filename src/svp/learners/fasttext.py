@@ -186,10 +186,13 @@ class FastTextLearner:
         for epoch in range(len(records), self._config.epochs):
             seen = self._epoch(texts, positions, labels, shuffled(ids, self._seed, "order", epoch), epoch)
             record = {"epoch": epoch, "loss": float(seen[LOSS].mean()), "accuracy": float(seen[CORRECT].mean())}
-            if not (math.isfinite(record["loss"]) and np.isfinite(self._model.output).all()):
+            sound = math.isfinite(record["loss"]) and np.isfinite(self._model.output).all()
+            if sound and epoch + 1 == self._config.epochs:  # what breaks here is met by no later epoch
+                sound = np.isfinite(self._model.rows).all()
+            if not sound:
                 raise TrainingError(
-                    f"training {self._config.model} diverged in epoch {epoch + 1} of {self._config.epochs} (the loss is no "
-                    f"longer a number); lower lr (now {self._config.lr:g})"
+                    f"training {self._config.model} diverged in epoch {epoch + 1} of {self._config.epochs} (the loss or a vector "
+                    f"is no longer a number); lower lr (now {self._config.lr:g})"
                 )
             signals.write_epoch(epoch, dict(zip(KINDS, seen, strict=True)))
             now = time.perf_counter()

@@ -16,6 +16,7 @@ from svp.chance import generator, shuffled, spawn_seed
 from svp.config import TrainConfig
 from svp.data.base import Augmentation
 from svp.errors import TrainingError, one_line
+from svp.learners import epochs
 from svp.learners.augment import augment, draw
 from svp.learners.base import EpochRecord, Progress
 from svp.learners.checkpoints import best_path, load_weights, resume, save, save_weights
@@ -99,7 +100,7 @@ class _Plan:
 
     @property
     def n_epochs(self) -> int:
-        return self.config.epochs_for(len(self.examples.ids))
+        return epochs.n_epochs(self.config, len(self.examples.ids))
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Rows, inputs and labels of each step, of nearly equal size: a short last one would upset the batch statistics."""
@@ -122,7 +123,7 @@ class _Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.config.steps_per_epoch(len(self.examples.ids))
+        return epochs.steps_per_epoch(self.config, len(self.examples.ids))
 
     def learning_rate(self, epoch: int, step: int) -> float:
         steps = self.steps_per_epoch

@@ -17,7 +17,7 @@ from svp.config import TrainConfig
 from svp.data.base import Augmentation, Dataset
 from svp.errors import DataError, MissingInput, SettingError, TrainingError, one_line
 from svp.files import read_json, write_json
-from svp.learners import checkpoints, inference, loop, sharded, weights
+from svp.learners import checkpoints, epochs, inference, loop, sharded, weights
 from svp.learners.base import EpochRecord, Outputs, Progress
 from svp.learners.characters import LENGTH, N_CHARACTERS, characters_of, widths_of
 from svp.learners.compute import Compute, free_memory
@@ -43,6 +43,7 @@ class NetLearner:
             "svp.chance",
             "svp.learners.net",
             "svp.learners.loop",
+            "svp.learners.epochs",
             "svp.learners.inference",
             "svp.learners.checkpoints",
             "svp.learners.compute",
@@ -101,8 +102,9 @@ class NetLearner:
             checkpoints.remove(checkpoint)
             return finished
         shuffle = shuffled(ids, self._seed, "validation")
-        held_out, shown = (np.sort(rows) for rows in np.split(shuffle, [self._config.held_out(len(ids))]))
-        signals = Signals.create(folder / "signals", self._config.epochs_for(len(shown)), len(ids), rows=shown)
+        held_out, shown = (np.sort(rows) for rows in np.split(shuffle, [epochs.held_out(self._config, len(ids))]))
+        n_epochs = epochs.n_epochs(self._config, len(shown))
+        signals = Signals.create(folder / "signals", n_epochs, len(ids), rows=shown)
         with self._compute.active():
             records = loop.train(
                 self._model,

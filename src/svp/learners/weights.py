@@ -6,6 +6,7 @@ net that begins with these weights is shown its inputs in the same way.
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,22 @@ def take(name: str, net: nn.Module, path: Path) -> str:
     for key, tensor in cast.items():  # the tensors of a state are those of the net
         own[key].copy_(tensor)
     if STATISTICS in header:
-        net.input_statistics = json.loads(header[STATISTICS])
+        net.input_statistics = _of_channels(path, header[STATISTICS])  # type: ignore[assignment]
     return digest
+
+
+def _of_channels(path: Path, text: str) -> tuple[list[float], list[float]]:
+    """Mean and deviation of the inputs, as a header has them. Anybody may have written it."""
+    try:
+        mean, deviation = ([float(value) for value in values] for values in json.loads(text))
+        if mean and len(mean) == len(deviation) and all(map(math.isfinite, mean + deviation)):
+            return mean, deviation
+    except (ValueError, TypeError, RecursionError):
+        pass
+    raise DataError(
+        f"{path}: the entry {STATISTICS} of its header is not two lists of as many finite numbers, mean and deviation of each "
+        "channel of the inputs; write the file without it, or take weights that svp wrote"
+    )
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:

@@ -127,7 +127,7 @@ class Inputs:
         part = self.arrays[need][(slice(None),) * _axis(need) + (rows,)]
         if need == "probs" and part.shape[1] <= _FEW_COLUMNS:
             part = np.asfortranarray(part)  # checks and scores then run along columns, far longer than rows
-        if not _is_sound(need, part).all():
+        if not is_sound(need, part).all():
             self.check(need)
         return part if keep is None else part[(slice(None),) * _axis(need) + (keep,)]
 
@@ -147,7 +147,7 @@ class Inputs:
         sound, finite = np.ones(len(self), bool), np.ones(len(self), bool)
         for rows in self.chunks((need,)):
             part = array[(slice(None),) * axis + (rows,)]
-            sound[rows] = _is_sound(need, part)
+            sound[rows] = is_sound(need, part)
             if array.dtype.kind == "f" and not sound[rows].all():
                 # NaN stands for "not shown" in a signal of floats.
                 holes = ~np.isfinite(part) if axis == 0 else np.isinf(part)
@@ -155,7 +155,7 @@ class Inputs:
         if sound.all():
             return
         bad, what = (
-            (~sound, _UNSOUND.get(need, "values that cannot be"))
+            (~sound, UNSOUND.get(need, "values that cannot be"))
             if finite.all()
             else (~finite, "NaN or infinite values")
         )
@@ -229,14 +229,14 @@ def _axis(need: str) -> int:
     return 0 if need in NO_SIGNAL else 1
 
 
-_UNSOUND = {
+UNSOUND = {
     "probs": "values that are no probabilities (each from 0 to 1, and together 1)",
     "labels": "labels that are no class numbers (whole, from 0; -1 where unknown)",
     "correct": f"values other than 0 (wrong), 1 (right) and {UNSEEN} (not shown)",
 }
 
 
-def _is_sound(need: str, part: NDArray[Any]) -> NDArray[np.bool_]:
+def is_sound(need: str, part: NDArray[Any]) -> NDArray[np.bool_]:
     """(k,) whether each example of a part is as it should be. Comparisons with NaN are false: NaN is never sound."""
     if need == "probs":
         with np.errstate(invalid="ignore"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from svp.config import PREVIOUS, ActiveConfig, RunConfig
-from svp.data.base import Dataset
+from svp.data.base import Dataset, silent
 from svp.errors import BudgetError, SettingError
 from svp.evaluate import better, no_worse
 from svp.files import Json
@@ -25,7 +25,7 @@ from svp.workflows import hindsight
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.begin import begin, loaded, settled
 from svp.workflows.check import check, check_arguments, check_needs, labels_of, refuse_options
-from svp.workflows.outcomes import Ranked, Show, silent
+from svp.workflows.outcomes import Ranked, Show
 from svp.workflows.session import Session
 from svp.workflows.work import Work
 
@@ -115,12 +115,12 @@ def _effort(
     run, dataset, seed = work.run, work.dataset, own.seed
     totals, at = _asked_for(config, len(dataset))
     folder = f"{SIMULATED}/{name}-seed-{seed}"
-    others = [other / folder for other in run.reuse if (other / folder / "environment.json").exists()]
     with Session.create(
         run.folder / folder,
         own,
         hidden,
-        reuse=[*_shared(work, config), *others],
+        reuse=[*_shared(work, config), *_within(run.reuse, folder)],
+        siblings=_within(run.siblings, folder),
         accept_code_change=accept_code_change,
         show=work.show,
     ) as session:
@@ -137,6 +137,11 @@ def _effort(
         suffix = "" if seed == config.seed else f"-seed{seed}"
         session.asked(totals[-1]).of(dataset).save(run.folder / f"selection{suffix}.parquet")
         return Effort(arms, seconds, drawn, _separation(work, session, arms[-1]))
+
+
+def _within(runs: Sequence[Path], folder: str) -> list[Path]:
+    """The sessions of this name in other runs."""
+    return [run / folder for run in runs if (run / folder / "environment.json").exists()]
 
 
 def _shared(work: Work, config: ActiveConfig) -> list[Path]:

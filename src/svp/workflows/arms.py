@@ -10,6 +10,7 @@ from svp.data.base import Dataset
 from svp.evaluate import Difference, Verdict, difference, macro_f1, per_class
 from svp.files import Json
 from svp.learners import find
+from svp.learners.epochs import shown, steps_per_epoch
 from svp.separation import auc
 from svp.workflows.check import labels_of, test_part
 from svp.workflows.outcomes import Fitted, Tested
@@ -41,7 +42,7 @@ def arm_facts(dataset: Dataset, arm: Arm) -> Json:
         "model": config.model,
         "n": arm.fitted.n,
         "epochs": epochs,
-        "steps": epochs * config.steps_per_epoch(config.shown(arm.fitted.n)) if find(config).is_net else None,
+        "steps": epochs * steps_per_epoch(config, shown(config, arm.fitted.n)) if find(config).is_net else None,
         "accuracy": float(arm.tested.correct.mean()),
         "macro_f1": macro_f1(arm.tested.predicted, labels_of(test)),
         "class_accuracy": per_class(arm.tested.correct, labels_of(test), len(dataset.classes)),

@@ -57,15 +57,15 @@ def begin(
 
     load_seconds  what reading the data took; None where it was there. The first call's are kept: later ones find it read before
     """
-    others = as_paths(reuse)
+    named, siblings = as_paths(reuse), list[Path]()
     if out is None:
         name = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset.name)
         kind = f"{name}-{config.workflow}"
         out = Path("runs") / f"{kind}-{config.digest(without=[*config.may_vary, *CHANGES_NOTHING])[:8]}"
         # Another method or budget does not train the same proxy again.
-        siblings = sorted(mark.parent for mark in Path("runs").glob(f"{kind}-*/environment.json"))
+        beside = sorted(mark.parent for mark in Path("runs").glob(f"{kind}-*/environment.json"))
         here = surroundings(environment(dataset))
-        others += [sibling for sibling in siblings if sibling != out and _surroundings_of(sibling) == here]
+        siblings = [run for run in beside if run != out and _surroundings_of(run) == here]
     by_path = load_seconds is not None and config.dataset not in DATASETS
     if by_path and Path(out).resolve().is_relative_to(Path(config.dataset).resolve()):
         raise StorageError(
@@ -73,7 +73,13 @@ def begin(
             "choose another folder (--out)"
         )
     with Run.start(
-        Path(out), config, dataset, may_vary=config.may_vary, reuse=others, accept_code_change=accept_code_change
+        Path(out),
+        config,
+        dataset,
+        may_vary=config.may_vary,
+        reuse=named,
+        siblings=siblings,
+        accept_code_change=accept_code_change,
     ) as run:
         run.remember("load", lambda: {"seconds": load_seconds})
         yield Work(run, dataset, config.compute, show)

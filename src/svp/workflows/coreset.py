@@ -9,6 +9,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -16,17 +17,18 @@ import numpy as np
 
 from svp import audit
 from svp.config import PREVIOUS, CoresetConfig, TrainConfig
-from svp.data.base import Dataset
+from svp.data.base import Dataset, silent
 from svp.errors import BudgetError, MissingInput, SettingError
 from svp.evaluate import better, no_worse
 from svp.files import Json
 from svp.learners import find
+from svp.learners.epochs import n_epochs, shown, steps_per_epoch
 from svp.runs import Run
 from svp.select import Selection, find_method, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.begin import begin, loaded, settled
 from svp.workflows.check import check, check_arguments, labels_of, refuse_options
-from svp.workflows.outcomes import Fitted, Ranked, Show, Tested, silent
+from svp.workflows.outcomes import Fitted, Ranked, Show, Tested
 from svp.workflows.work import Work, model_seed
 
 
@@ -127,9 +129,9 @@ def _train_targets(
 
 def as_many_steps(config: TrainConfig, n_part: int, n_whole: int) -> TrainConfig:
     """The same training with as many steps on `n_part` examples as it has on `n_whole`, to the nearest epoch."""
-    part, whole = config.shown(n_part), config.shown(n_whole)
-    n_steps = config.epochs_for(whole) * config.steps_per_epoch(whole)
-    epochs = max(1, round(n_steps / config.steps_per_epoch(part)))
+    part, whole = shown(config, n_part), shown(config, n_whole)
+    n_steps = n_epochs(config, whole) * steps_per_epoch(config, whole)
+    epochs = max(1, round(n_steps / steps_per_epoch(config, part)))
     return config.model_copy(update={"epochs": epochs, "min_steps": 0})
 
 
@@ -183,6 +185,7 @@ def _comparisons(config: CoresetConfig, chosen: dict[int, Chosen], arms: list[Ar
     """The chosen part against chance and against everything; and the proxy itself against the target."""
     first = _first_arm(config)
     full = answers(arms, "full", "epochs")
+    unharmed = partial(no_worse, margin=config.margin)
     found = []
     for equal in config.equal:
         own, random = answers(arms, first, equal), answers(arms, "random", equal)
@@ -191,15 +194,11 @@ def _comparisons(config: CoresetConfig, chosen: dict[int, Chosen], arms: list[Ar
         if random is not None:
             found.append(compare((first, "random", equal), "better", own, random, better))
         if full is not None:
-            found.append(compare((first, "full", equal), "no worse", own, full, lambda d: no_worse(d, config.margin)))
+            found.append(compare((first, "full", equal), "no worse", own, full, unharmed))
     itself = [made.tested.correct for made in chosen.values() if made.tested]
     if full is not None and itself and config.proxy != config.target:
         proxy_itself = np.stack(itself)
-        found.append(
-            compare(
-                ("proxy model", "full", "epochs"), "no worse", proxy_itself, full, lambda d: no_worse(d, config.margin)
-            )
-        )
+        found.append(compare(("proxy model", "full", "epochs"), "no worse", proxy_itself, full, unharmed))
     return found
 
 

@@ -26,10 +26,6 @@ class Show(Protocol):
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
 
-def silent(what: str, done: int, total: int, note: str = "") -> None:
-    """Show nothing."""
-
-
 class Fitted:
     """A trained model: the stage that holds it, and the learner, whose files are read when it is first asked."""
 

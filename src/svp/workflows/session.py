@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from svp.config import RunConfig
 from svp.data import unlabelled
-from svp.data.base import Dataset
+from svp.data.base import Dataset, silent
 from svp.errors import DataError, FolderInUse, LabelError, SettingError
 from svp.files import write_json
 from svp.labels import Answer, Batch, Kind, LabelStore, Undone
@@ -22,7 +22,7 @@ from svp.workflows import choosing, files, hindsight, judging, summary
 from svp.workflows.begin import settled
 from svp.workflows.check import check_arguments, check_needs, refuse_options
 from svp.workflows.choosing import Choice
-from svp.workflows.outcomes import Fitted, Show, kind_of, silent
+from svp.workflows.outcomes import Fitted, Show, kind_of
 from svp.workflows.people import config_in, facts_of, guesses, known, prepared, refuse_words, ways_of
 from svp.workflows.pool import join
 from svp.workflows.rounds import Rounds
@@ -71,11 +71,13 @@ class Session:
         *,
         accept_code_change: bool = False,
         reuse: Sequence[Path] = (),
+        siblings: Sequence[Path] = (),
         show: Show = silent,
     ) -> Self:
         """A new session, or the one that is in `folder` already if it was made with the same settings and data.
 
         config  a SessionConfig for people, a RunConfig for a simulation
+        reuse, siblings  other sessions to take stages from, as `Run.start` does
         """
         ways = ways_of(config)
         check_arguments("a session", ways.kind, config, dataset)
@@ -84,7 +86,13 @@ class Session:
         check_needs(config, dataset, trained_on_all=False)
         refuse_options(config, len(dataset))
         run = Run.start(
-            folder, config, dataset, reuse=reuse, accept_code_change=accept_code_change, may_grow=ways.grows
+            folder,
+            config,
+            dataset,
+            reuse=reuse,
+            siblings=siblings,
+            accept_code_change=accept_code_change,
+            may_grow=ways.grows,
         )
         with run:
             path = folder / STORE

@@ -13,19 +13,21 @@ from numpy.typing import NDArray
 
 from svp.chance import spawn_seed
 from svp.config import PREVIOUS, ComputeConfig, RunConfig, TrainConfig
-from svp.data.base import Dataset
+from svp.data.base import Dataset, silent
 from svp.errors import SettingError, TrainingError
 from svp.evaluate import majority_rate
-from svp.files import Json, digest, read_array, write_array, write_json
+from svp.files import ELSEWHERE, Json, digest, read_array, write_array, write_json
 from svp.learners import EpochRecord, Learner, Outputs, find, make_learner
+from svp.learners.epochs import n_epochs, shown
 from svp.runs import METRICS_FORMAT, Run
 from svp.select import Cover, Method, Rank, Selection, find_method, score, select
+from svp.select.inputs import UNSOUND, is_sound
 from svp.select.table import path_of
 from svp.separation import separation
 from svp.signals import KINDS
 from svp.workflows.check import labels_of, test_part
 from svp.workflows.features import Features, FromNet, embed, inputs_of, source_of, uses_net
-from svp.workflows.outcomes import Fitted, Ranked, Show, Tested, kind_of, silent
+from svp.workflows.outcomes import Fitted, Ranked, Show, Tested, kind_of
 
 if TYPE_CHECKING:
     from svp.learners.compute import Compute
@@ -64,7 +66,7 @@ class Work:
             **{field.name: decided[field.name] for field in fields(Compute) if field.name in decided},
             processes=self._compute_config.processes,
         )
-        require_device(compute.device)
+        require_device(compute.device, f"{self.run.folder} was begun there: go on where it can be used, or {ELSEWHERE}")
         return compute
 
     def decided(self, *models: TrainConfig) -> ComputeConfig:
@@ -142,7 +144,7 @@ class Work:
         def progress(record: EpochRecord, n_epochs: int) -> None:
             self.show(what, int(record["epoch"]) + 1, n_epochs, f"accuracy {record['accuracy']:.1%}")
 
-        self.show(what, 0, config.epochs_for(config.shown(len(ids))))
+        self.show(what, 0, n_epochs(config, shown(config, len(ids))))
         history = learner.fit(dataset, ids, labels, folder=stage.folder, progress=progress)
         stage.finish(seconds=sum(record["seconds"] for record in history), epochs=len(history), n=len(ids))
         return Fitted(stage, config, learner, len(ids), loaded=True, features=features)
@@ -284,6 +286,11 @@ class Work:
         embeddings = "embeddings" in reads or "similarity" in reads
         if "probs" in reads or embeddings:
             outputs: Outputs = fitted.predict(self.dataset, ids, embeddings=embeddings)
+            if wrong := int((~is_sound("probs", outputs.probs)).sum()):
+                raise SettingError(
+                    f"{fitted.config.model} ({fitted.stage.folder}) gives {wrong:,} of {len(ids):,} examples {UNSOUND['probs']}; "
+                    "mend its predict_proba, or choose another model (svp list models)"
+                )
             given["probs"] = outputs.probs
             if outputs.embeddings is not None:
                 given["embeddings"] = outputs.embeddings
