@@ -448,6 +448,37 @@ def test_a_question_is_not_written_into_the_data(photos: Path, capsys: pytest.Ca
     assert "not empty" in fails(capsys, "ask", "s", "-n", "3", "--out", "s")
 
 
+def test_answers_that_were_not_told_are_not_written_over(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    ask = ("ask", "s", "-n", "6", "--out", "b.csv")
+    run(capsys, *ask)
+    run(capsys, *ask)  # nothing was filled in
+    fill("b.csv", shade)
+    filled = Path("b.csv").read_bytes()
+    assert "b.csv holds 6 answers that were not told yet; tell them first" in fails(capsys, *ask)
+    assert Path("b.csv").read_bytes() == filled
+    run(capsys, "tell", "s", "b.csv")
+    run(capsys, *ask)
+    assert not any(row["label"] for row in table("b.csv"))
+    fill("b.csv", lambda row: "no such class")
+    assert "'no such class' is no class" in fails(capsys, *ask)
+    Path("notes.csv").write_text("milk,eggs\n1,6\n")
+    assert "notes.csv exists" in fails(capsys, "ask", "s", "-n", "6", "--out", "notes.csv")
+    assert Path("notes.csv").read_text() == "milk,eggs\n1,6\n"
+
+
+@pytest.mark.parametrize("command", [["ask", "s", "-n", "3"], ["export", "s"], ["export", "s", "--history"]])
+def test_the_table_that_is_labelled_is_never_written_over(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = "text\n" + "".join(f"so many words {i}\n" for i in range(9))
+    Path("texts.csv").write_text(texts)
+    model = "hashed-linear"
+    run(capsys, "new", "s", "--data", "texts.csv", "--classes", "a,b", "--proxy.model", model, "--target.model", model)
+    assert "texts.csv holds the data" in fails(capsys, *command, "--out", "texts.csv")
+    assert Path("texts.csv").read_text() == texts
+
+
 def test_a_session_is_taken_up_by_the_same_settings_alone(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert begin(capsys) == begin(capsys)
     assert "method was" in fails(

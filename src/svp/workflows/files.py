@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from svp.config import SessionConfig
 from svp.data import unlabelled
-from svp.errors import DataError, LabelError, SettingError, StorageError
+from svp.errors import DataError, LabelError, SettingError, StorageError, SvpError
 from svp.exchange import Asked, Told, read, write
 from svp.exchange.tables import csv_of
 from svp.files import make_folder, write_bytes
@@ -26,11 +26,30 @@ _HISTORY = "svp-session-history"  # the first line of a history says so, and wit
 
 
 def write_question(session: "Session", batch: Batch, path: Path, format: str | None) -> None:
-    """SettingError for a place among the photos, where it would be read as a part of them."""
-    root = Path(session.config.dataset).expanduser()
-    if root.is_dir() and path.resolve().is_relative_to(root.resolve()):
-        raise SettingError(f"{path} lies inside the data ({root}), and would be part of it; give a place outside")
+    """SettingError for a place among the data, and for an earlier file with answers in it that nobody told yet."""
+    _outside_the_data(session, path)
+    if path.is_file() and path.stat().st_size:
+        _all_told(session, path, format)
     write(path, items_of(session, batch), session.classes, format)
+
+
+def _outside_the_data(session: "Session", path: Path) -> None:
+    root = Path(session.config.dataset).expanduser()
+    if root.exists() and path.resolve().is_relative_to(root.resolve()):
+        lies = f"lies inside the data ({root}), and would be part of it" if root.is_dir() else "holds the data"
+        raise SettingError(f"{path} {lies}; give a place outside (--out)")
+
+
+def _all_told(session: "Session", path: Path, format: str | None) -> None:
+    """What somebody filled in and has not told would be gone, were the next question written over it."""
+    way_out = f"tell them first (svp session tell {session.folder} {path}), or give another name (--out)"
+    try:
+        answers = answers_in(session, path, "somebody", format)
+    except SvpError as error:
+        raise SettingError(f"{path} exists, and may hold answers that cannot be read ({error}); {way_out}") from None
+    stored = {(a.id, a.kind, a.label) for a in session.store.history() if isinstance(a, Answer)} if answers else set()
+    if untold := sum((a.id, a.kind, a.label) not in stored for a in answers):
+        raise SettingError(f"{path} holds {untold:,} answers that were not told yet; {way_out}")
 
 
 def answers_in(session: "Session", path: Path, who: str, format: str | None) -> list[Answer]:
@@ -45,6 +64,7 @@ def answers_of(session: "Session", told: Sequence[Told], who: str) -> list[Answe
 
 
 def write_labelled(session: "Session", path: Path) -> int:
+    _outside_the_data(session, path)
     rows = labelled_rows(session)
     write_rows(path, rows, ("id", "key", "label", "people", "agree"))
     return len(rows)
@@ -97,6 +117,7 @@ def write_predicted(session: "Session", path: Path, fitted: Fitted, ids: NDArray
 def write_history(session: "Session", path: Path) -> int:
     if not session.ways.grows:
         raise SettingError("this session is a simulation: made again from its configuration, it is the same")
+    _outside_the_data(session, path)
     first = {"format": _HISTORY, "version": 1, "config": session.config.model_dump(mode="json", exclude_none=True)}
     lines = [json.dumps(line, ensure_ascii=False) for line in (first, *session.store.events())]
     write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
