@@ -432,7 +432,7 @@ def test_distinct_keeps_the_order_and_fills_up() -> None:
         (["new", "photos/s", "--data", "photos", "--classes", "cat,dog", *FAST[:-1]], "lies inside the data"),
         (["new", "s", "--data", "nowhere/x", "--classes", "cat,dog", *FAST[:-1]], "does not exist"),
         (["new", "s", "--data", "photos", "--classes", "cat,dog", *FAST[:-1], "--method", "forgetting"], "signals"),
-        (["ask", "nowhere"], "holds no session"),
+        (["ask", "nowhere"], "holds no session (labels.sqlite is missing); svp session new makes one"),
         (["tell", "nowhere", "b.csv"], "holds no session"),
     ],
 )
@@ -446,6 +446,23 @@ def test_a_question_is_not_written_into_the_data(photos: Path, capsys: pytest.Ca
     begin(capsys)
     assert "lies inside the data" in fails(capsys, "ask", "s", "-n", "3", "--out", "photos/sort")
     assert "not empty" in fails(capsys, "ask", "s", "-n", "3", "--out", "s")
+
+
+def test_who_asks_for_more_than_is_left_is_told_how_many(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    assert fails(capsys, "ask", "s").endswith("ask for 36 at most (-n 36)")
+    run(capsys, "ask", "s", "-n", "36", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv")
+    assert fails(capsys, "ask", "s").endswith("everything was asked")
+
+
+def test_what_is_left_of_a_question_is_said_to_be_that(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    assert run(capsys, "ask", "s", "-n", "6", "--out", "b.csv")["notes"] == []
+    left = run(capsys, "ask", "s", "-n", "3", "--out", "b.csv")
+    assert len(left["ids"]) == 6
+    assert left["notes"] == ["Still open: 6 of round 0; -n counts for the question after it"]
 
 
 def test_answers_that_were_not_told_are_not_written_over(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,6 +126,8 @@ def ask(
         before = [r["origin"] for r in known["rounds"] if r["origin"] != SECOND_LOOK]
         batch = session.ask(int(n) if n.isdecimal() else n, now=now, per_class=_quotas(per_class, session.classes))
         notes = [*_of_the_pool(session), *_of_the_choice(batch, before), *_may_stop(known["may_stop"])]
+        if batch.round < len(known["rounds"]):
+            notes.append(f"Still open: {len(batch):,} of round {batch.round}; -n counts for the question after it")
         _hand_out(session, batch, out, format, notes, said)
 
 

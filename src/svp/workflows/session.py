@@ -105,7 +105,9 @@ class Session:
         """The session in `folder`; its own settings say where the data is, unless a dataset is given."""
         folder = Path(folder)
         if not (folder / STORE).exists():
-            raise DataError(f"{folder} holds no session ({STORE} is missing); Session.create makes one")
+            raise DataError(
+                f"{folder} holds no session ({STORE} is missing); svp session new makes one (Session.create)"
+            )
         config = config_in(folder)
         if dataset is None and ways_of(config).grows:
             return cls(folder, config, LabelStore.open(folder / STORE), show, accept_code_change=accept_code_change)
