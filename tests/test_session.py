@@ -465,6 +465,16 @@ def test_what_is_left_of_a_question_is_said_to_be_that(photos: Path, capsys: pyt
     assert left["notes"] == ["Still open: 6 of round 0; -n counts for the question after it"]
 
 
+@pytest.mark.parametrize("command", [["ask", "s", "-n", "3"], ["report", "s"]])
+def test_data_that_are_not_where_the_command_is_given_are_named(
+    photos: Path, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(capsys)
+    photos.rename("elsewhere")
+    assert f"photos, the data of this session, is not in {tmp_path}; go to the folder" in fails(capsys, *command)
+    assert run(capsys, "status", "s")["labelled"] == 0
+
+
 def test_answers_that_were_not_told_are_not_written_over(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begin(capsys)
     ask = ("ask", "s", "-n", "6", "--out", "b.csv")

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.config import SessionConfig
-from svp.data import unlabelled
 from svp.errors import DataError, LabelError, SettingError, StorageError, SvpError
 from svp.exchange import Asked, Told, read, write
 from svp.exchange.tables import csv_of
@@ -18,6 +17,7 @@ from svp.files import make_folder, write_bytes
 from svp.labels import WORDS, Answer, Batch, LabelStore
 from svp.tables import write_table
 from svp.workflows.outcomes import Fitted
+from svp.workflows.people import data_of
 
 if TYPE_CHECKING:
     from svp.workflows.session import Session
@@ -187,7 +187,7 @@ def _texts(session: "Session", ids: list[int]) -> dict[int, str]:
         data = session.dataset
         rows = data.positions(ids) if data.is_text else np.zeros(0, np.int64)
     else:
-        data = unlabelled.load(session.config, session.classes)
+        data = data_of(session.config, session.classes)
         if not data.is_text:
             return {}
         row_of = {key: row for row, key in enumerate(data.keys or map(str, data.ids))}

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.config import RunConfig
-from svp.data import unlabelled
 from svp.data.base import Dataset
 from svp.errors import DataError, FolderInUse, LabelError, SettingError
 from svp.files import write_json
@@ -23,7 +22,7 @@ from svp.workflows.begin import settled
 from svp.workflows.check import check_arguments, check_needs, refuse_options
 from svp.workflows.choosing import Choice
 from svp.workflows.outcomes import Fitted, Show, kind_of, silent
-from svp.workflows.people import config_in, facts_of, guesses, known, prepared, refuse_words, ways_of
+from svp.workflows.people import config_in, data_of, facts_of, guesses, known, prepared, refuse_words, ways_of
 from svp.workflows.pool import join
 from svp.workflows.rounds import Rounds
 from svp.workflows.work import Work
@@ -333,7 +332,7 @@ class Session:
     def rounds(self) -> Rounds:
         """What is trained and chosen on the data."""
         if self._made is None:
-            dataset = unlabelled.load(self.config, self._store.classes, self._show)
+            dataset = data_of(self.config, self._store.classes, self._show)
             run = Run.start(self.folder, self.config, dataset, accept_code_change=self._accept, may_grow=True)
             with run:
                 return self._take(run, dataset)
