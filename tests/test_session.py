@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -473,6 +474,20 @@ def test_data_that_are_not_where_the_command_is_given_are_named(
     photos.rename("elsewhere")
     assert f"photos, the data of this session, is not in {tmp_path}; go to the folder" in fails(capsys, *command)
     assert run(capsys, "status", "s")["labelled"] == 0
+
+
+def test_a_class_folder_whose_accents_the_file_system_took_apart_is_that_class(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    composed = unicodedata.normalize("NFC", "Käfer")
+    run(capsys, "new", "s", "--data", "photos", "--classes", f"{composed},mid", "--image-size", "8", *FAST[:-1])
+    run(capsys, "ask", "s", "-n", "1", "--out", "sort")
+    taken_apart = Path("sort") / unicodedata.normalize("NFD", composed)
+    taken_apart.mkdir(exist_ok=True)
+    (file,) = Path("sort").glob("*.png")
+    file.rename(taken_apart / file.name)
+    run(capsys, "tell", "s", "sort")
+    assert run(capsys, "status", "s")["per_class"] == {composed: 1, "mid": 0}
 
 
 def test_answers_that_were_not_told_are_not_written_over(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

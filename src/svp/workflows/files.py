@@ -1,6 +1,7 @@
 """A session's questions and answers in files: what is written of an example, and whom a row of a file means."""
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -203,13 +204,18 @@ def _by_name(classes: Sequence[str]) -> dict[str, tuple[str, int | None]]:
     """What each word stands for; in any case of letters, where that is clear. A class goes before a word."""
     said: dict[str, tuple[str, int | None]] = {word: (word, None) for word in WORDS}
     exact: dict[str, tuple[str, int | None]] = {name: ("label", number) for number, name in enumerate(classes)}
-    folded = Counter(name.casefold() for name in classes)
-    loose = {name.casefold(): what for name, what in exact.items() if folded[name.casefold()] == 1}
+    folded = Counter(_folded(name) for name in classes)
+    loose = {_folded(name): what for name, what in exact.items() if folded[_folded(name)] == 1}
     return {**said, **loose, **exact}
 
 
+def _folded(name: str) -> str:
+    """In any case of letters, and with its accents composed: some file systems take them apart."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def _answer(store: LabelStore, told: Told, by_name: Mapping[str, tuple[str, int | None]], who: str) -> Answer:
-    said = by_name.get(told.said) or by_name.get(told.said.casefold())
+    said = by_name.get(told.said) or by_name.get(_folded(told.said))
     if said is None:
         known = ", ".join([*store.classes[:20], *WORDS])
         raise LabelError(
