@@ -490,6 +490,22 @@ def test_a_class_folder_whose_accents_the_file_system_took_apart_is_that_class(
     assert run(capsys, "status", "s")["per_class"] == {composed: 1, "mid": 0}
 
 
+def test_labels_of_photos_that_are_gone_are_missed_aloud(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    run(capsys, "ask", "s", "-n", "12", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv")
+    gone = table("b.csv")[0]["key"]
+    (photos / gone).unlink()
+    cli.main(["session", "finish", "s", "--quiet"])
+    assert f"Left out, gone: {gone}" in capsys.readouterr().out.splitlines()
+    cli.main(["session", "export", "s", "--out", "labels.csv"])
+    assert capsys.readouterr().out.splitlines() == [
+        "Wrote 11 labelled examples to labels.csv",
+        f"Left out, gone: {gone}",
+    ]
+
+
 def test_answers_that_were_not_told_are_not_written_over(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begin(capsys)
     ask = ("ask", "s", "-n", "6", "--out", "b.csv")
