@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -465,7 +466,7 @@ def test_distinct_keeps_the_order_and_fills_up() -> None:
         (["new", "photos/s", "--data", "photos", "--classes", "cat,dog", *FAST[:-1]], "lies inside the data"),
         (["new", "s", "--data", "nowhere/x", "--classes", "cat,dog", *FAST[:-1]], "does not exist"),
         (["new", "s", "--data", "photos", "--classes", "cat,dog", *FAST[:-1], "--method", "forgetting"], "signals"),
-        (["ask", "nowhere"], "holds no session"),
+        (["ask", "nowhere"], "holds no session (labels.sqlite is missing); svp session new makes one"),
         (["tell", "nowhere", "b.csv"], "holds no session"),
     ],
 )
@@ -479,6 +480,94 @@ def test_a_question_is_not_written_into_the_data(photos: Path, capsys: pytest.Ca
     begin(capsys)
     assert "lies inside the data" in fails(capsys, "ask", "s", "-n", "3", "--out", "photos/sort")
     assert "not empty" in fails(capsys, "ask", "s", "-n", "3", "--out", "s")
+
+
+def test_who_asks_for_more_than_is_left_is_told_how_many(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    assert fails(capsys, "ask", "s").endswith("ask for 36 at most (-n 36)")
+    run(capsys, "ask", "s", "-n", "36", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv")
+    assert fails(capsys, "ask", "s").endswith("everything was asked")
+
+
+def test_what_is_left_of_a_question_is_said_to_be_that(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    assert run(capsys, "ask", "s", "-n", "6", "--out", "b.csv")["notes"] == []
+    left = run(capsys, "ask", "s", "-n", "3", "--out", "b.csv")
+    assert len(left["ids"]) == 6
+    assert left["notes"] == ["Still open: 6 of round 0; -n counts for the question after it"]
+
+
+@pytest.mark.parametrize("command", [["ask", "s", "-n", "3"], ["report", "s"]])
+def test_data_that_are_not_where_the_command_is_given_are_named(
+    photos: Path, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(capsys)
+    photos.rename("elsewhere")
+    assert f"photos, the data of this session, is not in {tmp_path}; go to the folder" in fails(capsys, *command)
+    assert run(capsys, "status", "s")["labelled"] == 0
+
+
+def test_a_class_folder_whose_accents_the_file_system_took_apart_is_that_class(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    composed = unicodedata.normalize("NFC", "Käfer")
+    run(capsys, "new", "s", "--data", "photos", "--classes", f"{composed},mid", "--image-size", "8", *FAST[:-1])
+    run(capsys, "ask", "s", "-n", "1", "--out", "sort")
+    taken_apart = Path("sort") / unicodedata.normalize("NFD", composed)
+    taken_apart.mkdir(exist_ok=True)
+    (file,) = Path("sort").glob("*.png")
+    file.rename(taken_apart / file.name)
+    run(capsys, "tell", "s", "sort")
+    assert run(capsys, "status", "s")["per_class"] == {composed: 1, "mid": 0}
+
+
+def test_labels_of_photos_that_are_gone_are_missed_aloud(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    run(capsys, "ask", "s", "-n", "12", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv")
+    gone = table("b.csv")[0]["key"]
+    (photos / gone).unlink()
+    cli.main(["session", "finish", "s", "--quiet"])
+    assert f"Left out, gone: {gone}" in capsys.readouterr().out.splitlines()
+    cli.main(["session", "export", "s", "--out", "labels.csv"])
+    assert capsys.readouterr().out.splitlines() == [
+        "Wrote 11 labelled examples to labels.csv",
+        f"Left out, gone: {gone}",
+    ]
+
+
+def test_answers_that_were_not_told_are_not_written_over(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    ask = ("ask", "s", "-n", "6", "--out", "b.csv")
+    run(capsys, *ask)
+    run(capsys, *ask)  # nothing was filled in
+    fill("b.csv", shade)
+    filled = Path("b.csv").read_bytes()
+    assert "b.csv holds 6 answers that were not told yet; tell them first" in fails(capsys, *ask)
+    assert Path("b.csv").read_bytes() == filled
+    run(capsys, "tell", "s", "b.csv")
+    run(capsys, *ask)
+    assert not any(row["label"] for row in table("b.csv"))
+    fill("b.csv", lambda row: "no such class")
+    assert "'no such class' is no class" in fails(capsys, *ask)
+    Path("notes.csv").write_text("milk,eggs\n1,6\n")
+    assert "notes.csv exists" in fails(capsys, "ask", "s", "-n", "6", "--out", "notes.csv")
+    assert Path("notes.csv").read_text() == "milk,eggs\n1,6\n"
+
+
+@pytest.mark.parametrize("command", [["ask", "s", "-n", "3"], ["export", "s"], ["export", "s", "--history"]])
+def test_the_table_that_is_labelled_is_never_written_over(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = "text\n" + "".join(f"so many words {i}\n" for i in range(9))
+    Path("texts.csv").write_text(texts)
+    model = "hashed-linear"
+    run(capsys, "new", "s", "--data", "texts.csv", "--classes", "a,b", "--proxy.model", model, "--target.model", model)
+    assert "texts.csv holds the data" in fails(capsys, *command, "--out", "texts.csv")
+    assert Path("texts.csv").read_text() == texts
 
 
 def test_a_session_is_taken_up_by_the_same_settings_alone(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -332,7 +332,7 @@ class LabelStore(SealedFile):
                 if before is not None and not (replace or looks_again):
                     raise LabelError(
                         f"Example {id_}: {answer.who} answered {_in_words(before[:2], names)} before and "
-                        f"{_in_words(now, names)} now; to change the answer, tell it with replace"
+                        f"{_in_words(now, names)} now; to change the answer, tell it with replace (--replace)"
                     )
                 said[key] = (*now, question)
                 row = (question, id_, answer.who, *now, answer.at or at)

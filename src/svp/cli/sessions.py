@@ -126,6 +126,8 @@ def ask(
         before = [r["origin"] for r in known["rounds"] if r["origin"] != SECOND_LOOK]
         batch = session.ask(int(n) if n.isdecimal() else n, now=now, per_class=_quotas(per_class, session.classes))
         notes = [*_of_the_pool(session), *_of_the_choice(batch, before), *_may_stop(known["may_stop"])]
+        if batch.round < len(known["rounds"]):
+            notes.append(f"Still open: {len(batch):,} of round {batch.round}; -n counts for the question after it")
         _hand_out(session, batch, out, format, notes, said)
 
 
@@ -253,7 +255,7 @@ def status(folder: Path, /, *, said: Said = Said()) -> None:
     ):
         if facts[name]:
             lines.append(f"{words[0].upper()}{words[1:]} {facts[name]:,}")
-    lines += [f"Left out, {word}: {_some(facts[word])}" for word in ("gone", "changed") if facts[word]]
+    lines += _left_out(facts)
     lines += [f"Round {r['round']}: {r['answered']:,} of {r['asked']:,} ({r['origin']})" for r in facts["rounds"]]
     if facts["curve"]:
         lines += learning(facts["curve"])
@@ -341,7 +343,13 @@ def export(folder: Path, /, *, out: Path, history: Flag = False, said: Said = Sa
     """
     with _opened(folder, said) as session:
         n = session.export_history(out) if history else session.export(out)
-    _say(said, {"out": str(out), "n": n}, f"Wrote {n:,} {'events' if history else 'labelled examples'} to {out}")
+        missing = [] if history else _left_out(session.status())
+    _say(
+        said,
+        {"out": str(out), "n": n},
+        f"Wrote {n:,} {'events' if history else 'labelled examples'} to {out}",
+        *missing,
+    )
 
 
 def restore(folder: Path, history: Path, /, *, said: Said = Said()) -> None:
@@ -369,6 +377,7 @@ def finish(folder: Path, /, *, said: Trains = Trains()) -> None:
     """
     with _opened(folder, said) as session:
         done = session.finish()
+        missing = _left_out(session.status())
         try:
             written = str(session.report())
         except MissingExtra as error:
@@ -388,6 +397,7 @@ def finish(folder: Path, /, *, said: Trains = Trains()) -> None:
         f"Labelled set: {done.labelled}",
         f"What it takes the other {done.n_predicted:,} for: {done.predicted}",
         f"Report: {written}",
+        *missing,
     )
 
 
@@ -423,6 +433,11 @@ def _opened(folder: Path, said: Said) -> Iterator[Session]:
 def _of_the_pool(session: Session) -> list[str]:
     """What came, went or changed among the files."""
     return [f"{len(keys):,} {what}: {_some(keys)}" for what, keys in session.noticed.items() if keys]
+
+
+def _left_out(facts: dict[str, Any]) -> list[str]:
+    """Examples that count no more, labelled or not; facts are those of `Session.status`."""
+    return [f"Left out, {word}: {_some(facts[word])}" for word in ("gone", "changed") if facts[word]]
 
 
 def _of_the_choice(batch: Batch, before: list[str]) -> list[str]:

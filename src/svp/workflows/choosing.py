@@ -157,7 +157,8 @@ def _budget(session: "Session", n: int | str, pool: NDArray[np.int64], *, may_be
         budget = resolve_budget(n, len(pool))
     except BudgetError as error:
         n_labelled, n_all = len(session.labelled()[0]), session.n_examples
-        raise BudgetError(f"{error} ({n_labelled:,} of {n_all:,} are labelled already)") from None
+        way_out = f"ask for {len(pool)} at most (-n {len(pool)})" if len(pool) else "everything was asked"
+        raise BudgetError(f"{error} ({n_labelled:,} of {n_all:,} are labelled already); {way_out}") from None
     if not budget:
         raise BudgetError(f"ask for one example at least; {len(pool):,} are unlabelled")
     return budget

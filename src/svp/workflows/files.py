@@ -1,6 +1,7 @@
 """A session's questions and answers in files: what is written of an example, and whom a row of a file means."""
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -10,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.config import SessionConfig
-from svp.data import unlabelled
-from svp.errors import DataError, LabelError, SettingError, StorageError
+from svp.errors import DataError, LabelError, SettingError, StorageError, SvpError
 from svp.exchange import Asked, Told, read, write
 from svp.exchange.tables import csv_of
 from svp.files import make_folder, write_bytes
 from svp.labels import WORDS, Answer, Batch, LabelStore
 from svp.tables import write_table
 from svp.workflows.outcomes import Fitted
+from svp.workflows.people import data_of
 
 if TYPE_CHECKING:
     from svp.workflows.session import Session
@@ -26,11 +27,30 @@ _HISTORY = "svp-session-history"  # the first line of a history says so, and wit
 
 
 def write_question(session: "Session", batch: Batch, path: Path, format: str | None) -> None:
-    """SettingError for a place among the photos, where it would be read as a part of them."""
-    root = Path(session.config.dataset).expanduser()
-    if root.is_dir() and path.resolve().is_relative_to(root.resolve()):
-        raise SettingError(f"{path} lies inside the data ({root}), and would be part of it; give a place outside")
+    """SettingError for a place among the data, and for an earlier file with answers in it that nobody told yet."""
+    _outside_the_data(session, path)
+    if path.is_file() and path.stat().st_size:
+        _all_told(session, path, format)
     write(path, items_of(session, batch), session.classes, format)
+
+
+def _outside_the_data(session: "Session", path: Path) -> None:
+    root = Path(session.config.dataset).expanduser()
+    if root.exists() and path.resolve().is_relative_to(root.resolve()):
+        lies = f"lies inside the data ({root}), and would be part of it" if root.is_dir() else "holds the data"
+        raise SettingError(f"{path} {lies}; give a place outside (--out)")
+
+
+def _all_told(session: "Session", path: Path, format: str | None) -> None:
+    """What somebody filled in and has not told would be gone, were the next question written over it."""
+    way_out = f"tell them first (svp session tell {session.folder} {path}), or give another name (--out)"
+    try:
+        answers = answers_in(session, path, "somebody", format)
+    except SvpError as error:
+        raise SettingError(f"{path} exists, and may hold answers that cannot be read ({error}); {way_out}") from None
+    stored = {(a.id, a.kind, a.label) for a in session.store.history() if isinstance(a, Answer)} if answers else set()
+    if untold := sum((a.id, a.kind, a.label) not in stored for a in answers):
+        raise SettingError(f"{path} holds {untold:,} answers that were not told yet; {way_out}")
 
 
 def answers_in(session: "Session", path: Path, who: str, format: str | None) -> list[Answer]:
@@ -45,6 +65,7 @@ def answers_of(session: "Session", told: Sequence[Told], who: str) -> list[Answe
 
 
 def write_labelled(session: "Session", path: Path) -> int:
+    _outside_the_data(session, path)
     rows = labelled_rows(session)
     write_rows(path, rows, ("id", "key", "label", "people", "agree"))
     return len(rows)
@@ -97,6 +118,7 @@ def write_predicted(session: "Session", path: Path, fitted: Fitted, ids: NDArray
 def write_history(session: "Session", path: Path) -> int:
     if not session.ways.grows:
         raise SettingError("this session is a simulation: made again from its configuration, it is the same")
+    _outside_the_data(session, path)
     first = {"format": _HISTORY, "version": 1, "config": session.config.model_dump(mode="json", exclude_none=True)}
     lines = [json.dumps(line, ensure_ascii=False) for line in (first, *session.store.events())]
     write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
@@ -166,7 +188,7 @@ def _texts(session: "Session", ids: list[int]) -> dict[int, str]:
         data = session.dataset
         rows = data.positions(ids) if data.is_text else np.zeros(0, np.int64)
     else:
-        data = unlabelled.load(session.config, session.classes)
+        data = data_of(session.config, session.classes)
         if not data.is_text:
             return {}
         row_of = {key: row for row, key in enumerate(data.keys or map(str, data.ids))}
@@ -182,13 +204,18 @@ def _by_name(classes: Sequence[str]) -> dict[str, tuple[str, int | None]]:
     """What each word stands for; in any case of letters, where that is clear. A class goes before a word."""
     said: dict[str, tuple[str, int | None]] = {word: (word, None) for word in WORDS}
     exact: dict[str, tuple[str, int | None]] = {name: ("label", number) for number, name in enumerate(classes)}
-    folded = Counter(name.casefold() for name in classes)
-    loose = {name.casefold(): what for name, what in exact.items() if folded[name.casefold()] == 1}
+    folded = Counter(_folded(name) for name in classes)
+    loose = {_folded(name): what for name, what in exact.items() if folded[_folded(name)] == 1}
     return {**said, **loose, **exact}
 
 
+def _folded(name: str) -> str:
+    """In any case of letters, and with its accents composed: some file systems take them apart."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def _answer(store: LabelStore, told: Told, by_name: Mapping[str, tuple[str, int | None]], who: str) -> Answer:
-    said = by_name.get(told.said) or by_name.get(told.said.casefold())
+    said = by_name.get(told.said) or by_name.get(_folded(told.said))
     if said is None:
         known = ", ".join([*store.classes[:20], *WORDS])
         raise LabelError(

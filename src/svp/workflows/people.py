@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.config import PREVIOUS, RunConfig, SessionConfig, read_toml
-from svp.data import load, unlabelled
+from svp.data import DATASETS, load, unlabelled
 from svp.data.base import Dataset
-from svp.errors import SettingError, StorageError
+from svp.errors import DataError, SettingError, StorageError, UnknownName
 from svp.evaluate import agreement_of
 from svp.files import Json, read_array
 from svp.labels import WORDS, LabelStore, Rule
@@ -56,6 +56,20 @@ def config_in(folder: Path) -> RunConfig:
     """The settings of the session in a folder."""
     values = read_toml(folder / "config.toml")
     return (SessionConfig if "rule" in values else RunConfig).make(values)
+
+
+def data_of(config: RunConfig, classes: tuple[str, ...], show: Show | None = None) -> Dataset:
+    """The data of a session that was begun before, without labels; DataError where they are not where they were."""
+    try:
+        return unlabelled.load(config, classes, show)
+    except (UnknownName, DataError):
+        name = config.dataset
+        if Path(name).expanduser().exists() or name in DATASETS or ":" in name:
+            raise
+        raise DataError(
+            f"{name}, the data of this session, is not in {Path.cwd()}; go to the folder in which the session was made, or put "
+            "it back"
+        ) from None
 
 
 def prepared(folder: Path, config: RunConfig, dataset: Dataset | None, show: Show) -> tuple[RunConfig, Dataset]:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.config import RunConfig
-from svp.data import unlabelled
 from svp.data.base import Dataset, silent
 from svp.errors import DataError, FolderInUse, LabelError, SettingError
 from svp.files import write_json
@@ -23,7 +22,7 @@ from svp.workflows.begin import settled
 from svp.workflows.check import check_arguments, check_needs, refuse_options
 from svp.workflows.choosing import Choice
 from svp.workflows.outcomes import Fitted, Show, kind_of
-from svp.workflows.people import config_in, facts_of, guesses, known, prepared, refuse_words, ways_of
+from svp.workflows.people import config_in, data_of, facts_of, guesses, known, prepared, refuse_words, ways_of
 from svp.workflows.pool import join
 from svp.workflows.rounds import Rounds
 from svp.workflows.work import Work
@@ -113,7 +112,9 @@ class Session:
         """The session in `folder`; its own settings say where the data is, unless a dataset is given."""
         folder = Path(folder)
         if not (folder / STORE).exists():
-            raise DataError(f"{folder} holds no session ({STORE} is missing); Session.create makes one")
+            raise DataError(
+                f"{folder} holds no session ({STORE} is missing); svp session new makes one (Session.create)"
+            )
         config = config_in(folder)
         if dataset is None and ways_of(config).grows:
             return cls(folder, config, LabelStore.open(folder / STORE), show, accept_code_change=accept_code_change)
@@ -339,7 +340,7 @@ class Session:
     def rounds(self) -> Rounds:
         """What is trained and chosen on the data."""
         if self._made is None:
-            dataset = unlabelled.load(self.config, self._store.classes, self._show)
+            dataset = data_of(self.config, self._store.classes, self._show)
             run = Run.start(self.folder, self.config, dataset, accept_code_change=self._accept, may_grow=True)
             with run:
                 return self._take(run, dataset)
