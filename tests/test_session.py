@@ -186,10 +186,8 @@ def test_texts_are_labelled_in_a_table_whose_formulas_are_harmless(capsys: pytes
     texts = ["=1+1", "-good", "@bad", "'=quoted", "plain good", "so bad", '+good, "very"', "bad\nlines"]
     with open("t.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["text"], *([text] for text in texts)])
-    run(
-        capsys, "new", "s", "--data", "t.csv", "--classes", "good", "bad", "--proxy.model", "hashed-linear",
-        "--target.model", "hashed-linear",
-    )  # fmt: skip
+    begun = run(capsys, "new", "s", "--data", "t.csv", "--classes", "good", "bad")
+    assert (begun["proxy"], begun["target"]) == ("hashed-linear", "hashed-linear")  # nobody said which
     run(capsys, "ask", "s", "-n", "8", "--out", "b.csv")
     cells = {int(row["id"]): row["text"] for row in table("b.csv")}
     assert {cell[0] for cell in cells.values()} <= set("'psbad")
@@ -237,6 +235,10 @@ def test_people_disagree_and_are_asked_again(photos: Path, capsys: pytest.Captur
         (lambda rows: [{**rows[0], "label": "cat"}], "row 2: 'cat' is no class; known are dark, mid, light, skip"),
         (lambda rows: [{**rows[0], "key": rows[1]["key"], "label": "mid"}], "were the rows or names mixed up"),
         (lambda rows: [{"key": "no.png", "label": "mid"}], "'no.png' is none of the examples"),
+        (
+            lambda rows: [{**rows[2], "label": "dark"}],
+            "row 3: 'mid', but bad.csv, row 2 says 'dark' of the same example",
+        ),
         (lambda rows: [{"id": "99", "label": "mid"}], "Example 99 was never asked"),
         (lambda rows: [{"id": "x", "label": "mid"}], "the id is 'x'"),
         (lambda rows: [{"id": rows[0]["id"], "class of it": "mid"}], "it needs label, and id or key"),
@@ -257,6 +259,17 @@ def test_a_file_that_does_not_fit_stores_nothing(
         writer.writerows(kept[::-1])
     assert words in fails(capsys, "tell", "s", "bad.csv")
     assert run(capsys, "status", "s")["labelled"] == 0
+
+
+def test_rows_of_numbers_are_labelled_all_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    np.savez("rows.npz", x=x)
+    begun = run(capsys, "new", "s", "--data", "rows.npz", "--classes", "below", "above", "--target.model", "linear")
+    assert begun == {"folder": "s", "n": 40, "classes": ["below", "above"], "proxy": "logistic", "target": "linear"}
+    ids = run(capsys, "ask", "s", "-n", "10")["ids"]
+    with Session.open("s") as session:
+        session.tell({i: int(x[i, 0] > 0) for i in ids})
+    assert set(run(capsys, "ask", "s", "-n", "30")["ids"]) == set(range(40)) - set(ids)
 
 
 # --- files come and go ----------------------------------------------------------------------------------------------------

@@ -83,10 +83,12 @@ def new(
         session = Session.create(folder, config, accept_code_change=said.accept_code_change, show=show)
     with session:
         n, classes = len(session.dataset), list(session.classes)
+        models = {"proxy": session.config.proxy.model, "target": session.config.target.model}
     _say(
         said,
-        {"folder": str(folder), "n": n, "classes": classes},
+        {"folder": str(folder), "n": n, "classes": classes, **models},
         f"{folder}: {n:,} examples, to be told apart as {', '.join(classes)}",
+        f"{models['proxy']} asks (--proxy.model), {models['target']} is trained in the end (--target.model)",
         f"Next: svp session ask {folder} -n {min(200, n)} --out batch.csv",
     )
 

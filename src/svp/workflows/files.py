@@ -61,7 +61,16 @@ def answers_in(session: "Session", path: Path, who: str, format: str | None) -> 
 def answers_of(session: "Session", told: Sequence[Told], who: str) -> list[Answer]:
     """What was told, as answers; `who` gave those of which it is not said. Raises as `answers_in`."""
     by_name = _by_name(session.classes)
-    return [_answer(session.store, each, by_name, who) for each in told]
+    answers = [_answer(session.store, each, by_name, who) for each in told]
+    first: dict[tuple[int, str, str | None], tuple[Answer, Told]] = {}
+    for answer, row in zip(answers, told, strict=True):
+        before, other = first.setdefault((answer.id, answer.who, answer.at), (answer, row))
+        if before != answer:
+            raise LabelError(
+                f"{row.where}: {row.said!r}, but {other.where} says {other.said!r} of the same example; keep one of them. "
+                "Nothing was stored"
+            )
+    return answers
 
 
 def write_labelled(session: "Session", path: Path) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.config import PREVIOUS, RunConfig, SessionConfig, read_toml
+from svp.config import PREVIOUS, RunConfig, SessionConfig, TrainConfig, read_toml
 from svp.data import DATASETS, load, unlabelled
 from svp.data.base import Dataset
 from svp.errors import DataError, SettingError, StorageError, UnknownName
@@ -84,6 +84,7 @@ def prepared(folder: Path, config: RunConfig, dataset: Dataset | None, show: Sho
                 f"{folder} lies inside the data ({config.dataset}); choose another folder for the session"
             )
         dataset = unlabelled.load(config, config.classes, show)
+    config = _fitting(config, dataset)
     classes = config.classes or dataset.classes
     if len(classes) < 2:
         raise SettingError(
@@ -97,6 +98,13 @@ def prepared(folder: Path, config: RunConfig, dataset: Dataset | None, show: Sho
         raise SettingError(f"target.features {PREVIOUS!r} is for proxies: the target is what they are made by")
     trial(config.target, stand_in(config.target, dataset, config.target, tested=False))
     return config, dataset
+
+
+def _fitting(config: SessionConfig, dataset: Dataset) -> SessionConfig:
+    """Models for the kind of data where nobody said which: the usual ones are for photos. Few labels teach linear ones most."""
+    model = "hashed-linear" if dataset.is_text else "logistic" if dataset.inputs.ndim == 2 else None
+    unsaid = {"proxy", "target"} - config.model_fields_set if model else set()
+    return config.model_copy(update={role: TrainConfig(model=model) for role in unsaid})
 
 
 def refuse_words(names: Sequence[str]) -> None:

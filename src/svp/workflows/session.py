@@ -80,8 +80,10 @@ class Session:
         """
         ways = ways_of(config)
         check_arguments("a session", ways.kind, config, dataset)
-        folder, config = Path(folder), settled(config, "proxy")
+        folder = Path(folder)
+        settled(config, "proxy")  # what is wrong in itself is refused before any data are read
         config, dataset = prepared(folder, config, dataset, show)
+        config = settled(config, "proxy")
         check_needs(config, dataset, trained_on_all=False)
         refuse_options(config, len(dataset))
         run = Run.start(
