@@ -239,7 +239,7 @@ def test_people_disagree_and_are_asked_again(photos: Path, capsys: pytest.Captur
             lambda rows: [{**rows[2], "label": "dark"}],
             "row 3: 'mid', but bad.csv, row 2 says 'dark' of the same example",
         ),
-        (lambda rows: [{"id": "99", "label": "mid"}], "Example 99 was never asked"),
+        (lambda rows: [{"id": "99", "label": "mid"}], "row 2: example 99 was never asked"),
         (lambda rows: [{"id": "x", "label": "mid"}], "the id is 'x'"),
         (lambda rows: [{"id": rows[0]["id"], "class of it": "mid"}], "it needs label, and id or key"),
     ],
@@ -353,6 +353,14 @@ def test_rows_appended_to_a_table_join(capsys: pytest.CaptureFixture[str]) -> No
         assert session.dataset.ids.tolist() == [0, 2, 3, 4]
         assert dict(session.noticed) == {"new in the data": ("4",), "changed, left out": ("1",), "gone, left out": ()}
         assert session.dataset.inputs[:].tolist() == ["good one", "good two", "bad two", "bad three"]
+
+
+def test_classes_that_differ_in_capitals_alone_are_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = fails(capsys, "new", "t", "--data", "photos", "--classes", "cat,dog,Cat")
+    assert "'cat' and 'Cat' differ in capitals alone" in line
+    begin(capsys)
+    assert "'mid' and 'MID'" in fails(capsys, "classes", "add", "s", "MID")
+    assert run(capsys, "status", "s")["per_class"] == {"dark": 0, "mid": 0, "light": 0}
 
 
 @pytest.mark.parametrize("name", ["Skip", "none"])

@@ -93,6 +93,14 @@ def test_a_curve_is_measured_once_and_said_from_then_on(session: Session) -> Non
     assert done(session) == before
     assert session.status()["curve"] == curve
     assert curve["gain"]["more"] == 100
+    taken_back = session.ask(20).ids
+    session.tell(dict.fromkeys(taken_back.tolist(), 0), who="ann")
+    session.undo("ann")
+    assert session.status()["curve"] == curve
+    session.undo("ann")
+    assert session.status()["curve"] is None  # it was of labels that are no more
+    session.tell({int(i): int(Y[i]) for i in session.asked(80).ids[60:]}, who="ann")
+    assert session.status()["curve"] == curve
     label(session, 20)
     again = session.curve()  # of the rounds before only what is new is judged
     assert again["points"][0]["n"] == 20

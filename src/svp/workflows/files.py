@@ -62,8 +62,14 @@ def answers_of(session: "Session", told: Sequence[Told], who: str) -> list[Answe
     """What was told, as answers; `who` gave those of which it is not said. Raises as `answers_in`."""
     by_name = _by_name(session.classes)
     answers = [_answer(session.store, each, by_name, who) for each in told]
+    asked = set(session.store.asked().tolist())
     first: dict[tuple[int, str, str | None], tuple[Answer, Told]] = {}
     for answer, row in zip(answers, told, strict=True):
+        if answer.id not in asked:
+            raise LabelError(
+                f"{row.where}: example {answer.id} was never asked; only what was asked can be answered (svp session ask). "
+                "Nothing was stored"
+            )
         before, other = first.setdefault((answer.id, answer.who, answer.at), (answer, row))
         if before != answer:
             raise LabelError(

@@ -216,11 +216,11 @@ def _agreement(first: tuple[Path, int], second: tuple[Path, int]) -> float:
 def advice(session: "Session") -> Json:
     """Why labelling may stop ("may_stop", sentences), by what was measured last ("curve", "kappas"). Nothing is trained."""
     found, agreed, store = last_curve(session.folder), kappas(session.folder), session.store
-    gain = None
-    if (
-        found and found["gain"] and 0 <= len(session.labelled()[0]) - found["n"] < MORE
-    ):  # older ones say nothing of what is next
-        gain = Gain(**found["gain"])
+    n = len(session.labelled()[0])
+    if found and found["n"] > n:  # labels were taken back since
+        found = None
+    fresh = found and found["gain"] and n < found["n"] + MORE  # older ones say nothing of what is next
+    gain = Gain(**found["gain"]) if found and fresh else None
     unasked = session.n_examples - len(np.setdiff1d(store.asked(), list(store.left_out())))
     reasons = reasons_to_stop(gain, session.config.margin, agreed, unasked)
     return {"curve": found, "kappas": agreed, "may_stop": reasons}

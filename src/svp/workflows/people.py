@@ -90,7 +90,7 @@ def prepared(folder: Path, config: RunConfig, dataset: Dataset | None, show: Sho
         raise SettingError(
             "say what can be answered, two classes at least: --classes cat,dog (classes = ['cat', 'dog'])"
         )
-    refuse_words(classes)
+    refuse_names(classes)
     config = config.model_copy(update={"classes": classes, "target": settle(config.target)})
     dataset = replace(dataset.without_labels(), classes=classes)
     check_device(config.compute.device, [config.proxy, config.target])
@@ -107,10 +107,15 @@ def _fitting(config: SessionConfig, dataset: Dataset) -> SessionConfig:
     return config.model_copy(update={role: TrainConfig(model=model) for role in unsaid})
 
 
-def refuse_words(names: Sequence[str]) -> None:
-    """SettingError for a class that is called like another answer."""
+def refuse_names(names: Sequence[str], known: Sequence[str] = ()) -> None:
+    """SettingError for a new class that is called like another answer, or like another class but for its capitals: a folder or a
+    spreadsheet may not tell them apart."""
     if taken := [name for name in names if name.casefold() in WORDS]:
         raise SettingError(f"{taken[0]!r} is an answer already ({', '.join(WORDS)}); give the class another name")
+    before = {name.casefold(): name for name in known}
+    for name in names:
+        if (other := before.setdefault(name.casefold(), name)) != name:
+            raise SettingError(f"the classes {other!r} and {name!r} differ in capitals alone; give one another name")
 
 
 def known(store: LabelStore, rule: Rule, round_: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -22,7 +22,7 @@ from svp.workflows.begin import settled
 from svp.workflows.check import check_arguments, check_needs, refuse_options
 from svp.workflows.choosing import Choice
 from svp.workflows.outcomes import Fitted, Show, kind_of
-from svp.workflows.people import config_in, data_of, facts_of, guesses, known, prepared, refuse_words, ways_of
+from svp.workflows.people import config_in, data_of, facts_of, guesses, known, prepared, refuse_names, ways_of
 from svp.workflows.pool import join
 from svp.workflows.rounds import Rounds
 from svp.workflows.work import Work
@@ -200,7 +200,7 @@ class Session:
 
     def add_classes(self, names: Sequence[str]) -> tuple[str, ...]:
         """Classes that nobody thought of before; returns all. Proxies trained from now on know them."""
-        refuse_words(names)
+        refuse_names(names, self.classes)
         added = self._store.add_classes(names)
         if self._made is not None:
             self._take(self._made.work.run, self.dataset)
@@ -299,7 +299,9 @@ class Session:
         """What can be learned; LabelError that names what cannot be had where no model can be trained on it."""
         ids, labels = self._labels()
         if (n := len(np.unique(labels))) < 2:
-            raise LabelError(f"{n} of {len(self.classes)} classes have labels; {what} needs two at least")
+            raise LabelError(
+                f"{n} of {len(self.classes)} classes have labels; {what} needs two at least: ask and tell some more"
+            )
         return ids, labels
 
     # --- files ---------------------------------------------------------------------------------------------------------------
