@@ -356,12 +356,13 @@ def test_scores_stream() -> None:
     p /= p.sum(axis=1, keepdims=True)
     np.save("p.npy", p)
     command = ["score", "margin", "--probs", "p.npy", "--memory", "64MB", "--quiet", "--out"]
-    cli.main([*command, "warm.npy"])
-    tracemalloc.start()
-    cli.main([*command, "s.npy"])
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < p.nbytes / 2
+    peaks = []
+    for _ in range(4):  # the least counts: what is imported meanwhile, by the first run or another thread, is not the array
+        tracemalloc.start()
+        cli.main([*command, "s.npy"])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert min(peaks) < p.nbytes / 2
     np.testing.assert_array_equal(np.load("s.npy"), svp.score("margin", probs=p))
 
 
