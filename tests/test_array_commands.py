@@ -357,9 +357,7 @@ def test_scores_stream() -> None:
     np.save("p.npy", p)
     command = ["score", "margin", "--probs", "p.npy", "--memory", "64MB", "--quiet", "--out"]
     peaks = []
-    for _ in range(
-        4
-    ):  # the least counts: what is imported meanwhile, by the first run or another thread, is not the array
+    for _ in range(4):  # the least counts: imports of the first run, or of another thread, are not the array
         tracemalloc.start()
         cli.main([*command, "s.npy"])
         peaks.append(tracemalloc.get_traced_memory()[1])
