@@ -1,5 +1,5 @@
 # make demo   set up and run both workflows on real images (about a minute after installation)
-# make test   set up and run every check
+# make test   set up and check everything
 # make label-studio  what needs a Label Studio server
 # make clean  remove what these made
 PYTHON ?= python3
@@ -17,7 +17,7 @@ test: .venv/.test
 
 # The wheel without extras: what works without torch works, and what does not says what to install.
 bare: .venv/.test
-	rm -rf build/bare && $(PYTHON) -m venv build/bare
+	rm -rf build/bare build/wheel && $(PYTHON) -m venv build/bare
 	$(BIN)/python -m pip wheel -q --no-deps -w build/wheel .
 	build/bare/bin/pip install -q build/wheel/*.whl
 	$(BIN)/python -m tests.bare build/bare/bin
