@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -198,6 +199,33 @@ def test_texts_are_labelled_in_a_table_whose_formulas_are_harmless(capsys: pytes
     told = run(capsys, "tell", "s", "b.csv")
     assert (told["new"], told["labelled"]) == (8, 6)
     assert run(capsys, "finish", "s")["n_predicted"] == 2
+
+
+def test_a_text_in_the_row_of_another_example_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["so good", "so bad", "=quite good", "so good", "very bad\nindeed"]
+    with open("t.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["text"], *([text] for text in texts)])
+    run(capsys, "new", "s", "--data", "t.csv", "--classes", "good,bad")
+    run(capsys, "ask", "s", "-n", "5", "--out", "b.csv")
+    fill("b.csv", lambda row: "good" if "good" in row["text"] else "bad")
+    rows = sorted(table("b.csv"), key=lambda row: int(row["id"]))
+
+    def written(path: str, texts: list[str]) -> str:
+        """The rows with these texts, as after a column was sorted by itself."""
+        kept = [{**row, "text": text} for row, text in zip(rows, texts, strict=True)]
+        if path.endswith(".parquet"):
+            pq.write_table(pa.Table.from_pylist(kept), path)
+        else:
+            Path(path).write_text("".join(json.dumps(row) + "\n" for row in kept))
+        return path
+
+    for path in ("b.jsonl", "b.parquet"):
+        line = fails(capsys, "tell", "s", written(path, [texts[i] for i in (0, 1, 4, 3, 2)]))
+        assert f"{path}, row {3 if path == 'b.jsonl' else 2}: the text is that of example 4, not of 2" in line
+    assert run(capsys, "status", "s")["labelled"] == 0
+    cut = [*texts[:3], "\ud800", "very bad"]  # some spreadsheet has lost what came after the line end: it is nobody else's text
+    assert run(capsys, "tell", "s", written("c.jsonl", cut))["new"] == 5
+    assert run(capsys, "tell", "s", "b.csv")["given"] == 5
 
 
 def test_people_disagree_and_are_asked_again(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -193,6 +193,8 @@ SELECT round, asked, answered, origin, began.at, CASE WHEN asked = answered THEN
 FROM counts JOIN questions ON questions.event = question JOIN events AS began ON began.event = question
 LEFT JOIN events AS ended ON ended.event = last ORDER BY question"""
 
+WITH_PRINTS = "SELECT print, min(id) FROM examples WHERE print IN (SELECT value FROM json_each(?)) GROUP BY print"
+
 EXAMPLES = f"""
 SELECT examples.id, key, print, coalesce(state, 'here') FROM examples LEFT JOIN ({STATES}) AS now ON now.id = examples.id
 ORDER BY examples.id"""

@@ -12,6 +12,7 @@ A person's latest row about an example is that person's answer; nothing older is
 returned is on the disk; one that was interrupted has left nothing.
 """
 
+import json
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,7 @@ from svp.label_tables import (
     VERBS,
     WAITING,
     WEIGHT,
+    WITH_PRINTS,
 )
 from svp.sealed import SealedFile
 
@@ -208,6 +210,15 @@ class LabelStore(SealedFile):
         """The key of each numbered example."""
         with_key = "SELECT key FROM examples WHERE id = ?"
         return {id_: row[0][0] for id_ in ids if (row := self._read(with_key, int(id_)))}
+
+    def print_of(self, id_: int) -> str | None:
+        """The fingerprint with which an example was first seen; None where it was never numbered."""
+        found = self._read("SELECT print FROM examples WHERE id = ?", int(id_))
+        return str(found[0][0]) if found else None
+
+    def with_prints(self, prints: Iterable[str]) -> dict[str, int]:
+        """The first example with each of these fingerprints, of those that any has. Cost: a pass over the examples."""
+        return dict(self._read(WITH_PRINTS, json.dumps(list(prints))))
 
     def id_of(self, key: str) -> int | None:
         """The number of the example with this key; None where there is none."""

@@ -132,8 +132,9 @@ def _told(path: Path, rows: Iterable[tuple[int, Mapping[str, Any]]], has_header:
         if said := _one(row[label], where):
             who = annotator(row.get("annotator")) if names is _OF_LABEL_STUDIO else word(row.get("who")) or None
             at = time_of(row.get(names["at"]))
-            key = word(row.get(names["key"])) or None
-            found.append(Told(where, said, id_in(row, names["id"], where), key, who=who, at=at))
+            key, text = word(row.get(names["key"])) or None, row.get("text")
+            text = text if isinstance(text, str) else None
+            found.append(Told(where, said, id_in(row, names["id"], where), key, who=who, at=at, text=text))
     if not has_header:
         raise DataError(f"{path} is empty; it needs a column label, and one called id or key")
     return found

@@ -19,6 +19,7 @@ from svp.labels import WORDS, Answer, Batch, LabelStore
 from svp.tables import write_table
 from svp.workflows.outcomes import Fitted
 from svp.workflows.people import data_of
+from svp.workflows.pool import fingerprints_of_texts
 
 if TYPE_CHECKING:
     from svp.workflows.session import Session
@@ -62,6 +63,7 @@ def answers_of(session: "Session", told: Sequence[Told], who: str) -> list[Answe
     """What was told, as answers; `who` gave those of which it is not said. Raises as `answers_in`."""
     by_name = _by_name(session.classes)
     answers = [_answer(session.store, each, by_name, who) for each in told]
+    _refuse_texts_of_others(session.store, answers, told)
     asked = set(session.store.asked().tolist())
     first: dict[tuple[int, str, str | None], tuple[Answer, Told]] = {}
     for answer, row in zip(answers, told, strict=True):
@@ -256,3 +258,17 @@ def _id(store: LabelStore, told: Told) -> int:
             f"{told.where}: example {told.id} is {key}, not {other}; were the rows or names mixed up? Nothing was stored"
         )
     return told.id
+
+
+def _refuse_texts_of_others(store: LabelStore, answers: Sequence[Answer], told: Sequence[Told]) -> None:
+    """LabelError for a row with the text of another example. One that is nobody's text is let be: spreadsheets cut and convert."""
+    rows = [(row, answer.id) for row, answer in zip(told, answers, strict=True) if row.text]
+    prints = fingerprints_of_texts([row.text.encode(errors="replace").decode() for row, _ in rows if row.text])
+    strange = [(*row, seen) for row, seen in zip(rows, prints, strict=True) if store.print_of(row[1]) != seen]
+    owner = store.with_prints(seen for *_, seen in strange) if strange else {}
+    for row, id_, seen in strange:
+        if seen in owner:
+            raise LabelError(
+                f"{row.where}: the text is that of example {owner[seen]}, not of {id_}; were the rows mixed up? Nothing was "
+                "stored"
+            )
