@@ -136,6 +136,8 @@ LAST_ASKED = (
     "SELECT question, at FROM asked JOIN events ON event = question WHERE id = ? ORDER BY question DESC LIMIT 1"
 )
 
+TIMES_ASKED = "SELECT count(*) FROM asked JOIN questions ON event = question WHERE id = ? AND origin <> ?"
+
 LAST_TELL = """
 SELECT event, at FROM events WHERE verb = 'tell' AND event NOT IN (SELECT undone FROM undos)
 AND (?1 IS NULL OR EXISTS (SELECT 1 FROM answers WHERE answers.event = events.event AND who = ?1))

@@ -40,6 +40,7 @@ from svp.label_tables import (
     SCHEMA,
     STANDINGS,
     STATES,
+    TIMES_ASKED,
     TOLD,
     UP_TO,
     VERBS,
@@ -294,6 +295,10 @@ class LabelStore(SealedFile):
             id_: Waiting(id_, round_, origin, bool(again)) for id_, round_, origin, again in self._read(WAITING)[::-1]
         }
         return list(rows.values())[::-1]
+
+    def times_asked(self, id_: int, but: str) -> int:
+        """In how many questions an example was, those of the origin `but` not counted."""
+        return int(self._read(TIMES_ASKED, id_, but)[0][0])
 
     def asked(self) -> NDArray[np.int64]:
         """(m,) ids that were ever asked, ascending."""

@@ -224,7 +224,7 @@ def tell(
         f"{status['open']:,} are still asked"
     ]
     if status["ties"]:
-        lines.append(f"On {status['ties']:,} people are divided: they are asked again")
+        lines.append(f"On {status['ties']:,} people are divided: they are asked once more")
     _say(said, facts, *lines)
 
 

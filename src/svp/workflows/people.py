@@ -127,10 +127,14 @@ def known(store: LabelStore, rule: Rule, round_: int | None = None) -> tuple[NDA
     return ids, labels
 
 
-def ties(store: LabelStore, rule: Rule) -> list[int]:
-    """On which examples people are divided, as many saying one thing as another."""
+def to_ask_again(store: LabelStore, rule: Rule, *, n_left: int) -> list[int]:
+    """On which examples people are divided, as many saying one thing as another.
+
+    Each once: those on which they stay divided only where none of the others (`n_left`) is left to ask.
+    """
     left_out = store.left_out()
-    return [s.id for s in store.standings(rule) if s.kind == "tie" and s.id not in left_out]
+    divided = [s.id for s in store.standings(rule) if s.kind == "tie" and s.id not in left_out]
+    return [id_ for id_ in divided if not n_left or store.times_asked(id_, but=SECOND_LOOK) == 1]
 
 
 def best(

@@ -149,7 +149,8 @@ class Session:
 
         The first question is drawn at random (with people and frozen features: by `start`), and so is every one until two classes
         have labels: before that no model can be trained to tell them apart. Later ones are chosen by the proxy, trained on the
-        labels so far from scratch; examples on which people are divided come first, once more.
+        labels so far from scratch. Examples on which people are divided come first, once more; those on which they stay divided when
+        nothing else is left.
         now  train nothing: choose by the last finished scores, where there are any and the method ranks. While another
              process is training, that is done anyway; `origin` says so
         per_class  how many of each class, as in `svp.select` (by name): what the proxy takes examples for, and what is labelled
