@@ -3,6 +3,7 @@
 import getpass
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +51,7 @@ def push(
 
 
 def pull(folder: Path, url: str, /, *, said: Said = Said()) -> None:
-    """Store the annotations of the session's project as answers of their annotators. Given again, it takes what has changed.
+    """Store the annotations of the session's project as answers of their annotators. Given again, it takes what was changed or deleted.
 
     The token of the server is taken from LABEL_STUDIO_API_KEY, or asked for; it is kept nowhere.
 
@@ -63,12 +64,13 @@ def pull(folder: Path, url: str, /, *, said: Said = Said()) -> None:
     """
     server = Server(url, _token())
     with _opened(folder, said) as session:
-        new, given = label_studio.pull(session, server)
+        stored = label_studio.pull(session, server)
         status = session.status()
+    deleted = f"withdrew {stored.withdrawn:,} that were deleted there; " if stored.withdrawn else ""
     _say(
         said,
-        {"new": new, "given": given, "labelled": status["labelled"], "open": status["open"]},
-        f"Stored {new:,} new of {given:,} answers; {status['labelled']:,} examples have a label, "
+        {**asdict(stored), "labelled": status["labelled"], "open": status["open"]},
+        f"Stored {stored.new:,} new of {stored.given:,} answers; {deleted}{status['labelled']:,} examples have a label, "
         f"{status['open']:,} are still asked",
     )
 
