@@ -325,11 +325,28 @@ def test_rows_of_numbers_are_labelled_all_of_them(capsys: pytest.CaptureFixture[
     x = np.random.default_rng(0).normal(size=(40, 3))
     np.savez("rows.npz", x=x)
     begun = run(capsys, "new", "s", "--data", "rows.npz", "--classes", "below", "above", "--target.model", "linear")
-    assert begun == {"folder": "s", "n": 40, "classes": ["below", "above"], "proxy": "logistic", "target": "linear"}
+    models = {"proxy": "logistic", "target": "linear"}
+    assert begun == {"folder": "s", "n": 40, "classes": ["below", "above"], "held_out": 0, **models}
     ids = run(capsys, "ask", "s", "-n", "10")["ids"]
     with Session.open("s") as session:
         session.tell({i: int(x[i, 0] > 0) for i in ids})
     assert set(run(capsys, "ask", "s", "-n", "30")["ids"]) == set(range(40)) - set(ids)
+
+
+def test_a_test_part_that_is_held_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    x, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    np.savez("labelled.npz", x=x, y=y)
+    np.savez("plain.npz", x=x)
+    for data, n_test in (("labelled", 8), ("plain", 0)):
+        words = ["new", data, "--data", f"{data}.npz", "--classes", "a,b", "--quiet"]
+        cli.main(["session", *words])
+        said = capsys.readouterr().out.splitlines()
+        assert f"{data}: {40 - n_test} examples" in said[0]
+        line = "Held out: 8 more are the test part of these data, which are labelled; nobody is asked about them"
+        assert (line in said) == bool(n_test)
+        assert run(capsys, *words[:-1])["held_out"] == run(capsys, "status", data)["held_out"] == n_test
+        cli.main(["session", "status", data])
+        assert (line in capsys.readouterr().out.splitlines()) == bool(n_test)
 
 
 # --- files come and go ----------------------------------------------------------------------------------------------------

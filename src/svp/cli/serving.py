@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from svp.cli.flags import Common, configure
 from svp.cli.progress import progress
-from svp.cli.sessions import Flag, SessionFlags, Trains, _opened
+from svp.cli.sessions import Flag, SessionFlags, Trains, _opened, held_out
 from svp.config import SessionConfig
 from svp.errors import SettingError, require
 from svp.workflows.session import STORE, Session
@@ -71,12 +71,13 @@ def serve(
             session.n_examples,
             session.ranks,
         )
-        classes = session.classes
+        classes, n_held_out = session.classes, session.n_held_out
 
     def ready(link: str, once: str) -> None:
         facts = {"folder": str(folder), "link": link, "n": served.n_all, "classes": list(classes)}
         lines = [
             f"{folder}: {served.n_all:,} examples, to be told apart as {', '.join(classes)}",
+            *held_out(n_held_out),
             f"Label them here: {link}",
             "Every answer is stored at once. Stop with Ctrl-C.",
         ]

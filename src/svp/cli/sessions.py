@@ -84,10 +84,12 @@ def new(
     with session:
         n, classes = len(session.dataset), list(session.classes)
         models = {"proxy": session.config.proxy.model, "target": session.config.target.model}
+        n_held_out = session.n_held_out
     _say(
         said,
-        {"folder": str(folder), "n": n, "classes": classes, **models},
+        {"folder": str(folder), "n": n, "classes": classes, "held_out": n_held_out, **models},
         f"{folder}: {n:,} examples, to be told apart as {', '.join(classes)}",
+        *held_out(n_held_out),
         f"{models['proxy']} asks (--proxy.model), {models['target']} is trained in the end (--target.model)",
         f"Next: svp session ask {folder} -n {min(200, n)} --out batch.csv",
     )
@@ -257,7 +259,7 @@ def status(folder: Path, /, *, said: Said = Said()) -> None:
     ):
         if facts[name]:
             lines.append(f"{words[0].upper()}{words[1:]} {facts[name]:,}")
-    lines += _left_out(facts)
+    lines += [*_left_out(facts), *held_out(facts["held_out"])]
     lines += [f"Round {r['round']}: {r['answered']:,} of {r['asked']:,} ({r['origin']})" for r in facts["rounds"]]
     if facts["curve"]:
         lines += learning(facts["curve"])
@@ -435,6 +437,13 @@ def _opened(folder: Path, said: Said) -> Iterator[Session]:
 def _of_the_pool(session: Session) -> list[str]:
     """What came, went or changed among the files."""
     return [f"{len(keys):,} {what}: {_some(keys)}" for what, keys in session.noticed.items() if keys]
+
+
+def held_out(n: int) -> list[str]:
+    """That the data hold more than can be asked about."""
+    return [f"Held out: {n:,} more are the test part of these data, which are labelled; nobody is asked about them"] * (
+        n > 0
+    )
 
 
 def _left_out(facts: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from svp.config import RunConfig
 from svp.data.base import Dataset, silent
 from svp.errors import DataError, FolderInUse, LabelError, SettingError
-from svp.files import write_json
+from svp.files import read_record, write_json
 from svp.labels import Answer, Batch, Kind, LabelStore, Undone
 from svp.runs import Run
 from svp.select import Selection, find_method
@@ -27,7 +27,7 @@ from svp.workflows.pool import join
 from svp.workflows.rounds import Rounds
 from svp.workflows.work import Work
 
-STORE, SUMMARY = "labels.sqlite", "session.json"
+STORE, SUMMARY, ENVIRONMENT = "labels.sqlite", "session.json", "environment.json"
 
 
 @dataclass(frozen=True)
@@ -366,6 +366,12 @@ class Session:
         numbered = self._store.n_examples()
         return numbered - len(self._store.left_out()) if numbered else len(self.dataset)
 
+    @property
+    def n_held_out(self) -> int:
+        """How many examples are the test part, which labelled data bring or which is held out of them: nobody is asked about it."""
+        place = self.folder / ENVIRONMENT  # missing after a restore, until the data are read
+        return int(read_record(place, "dataset")["dataset"]["n_test"]) if place.exists() else 0
+
     # --- what is known ---------------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
@@ -378,6 +384,7 @@ class Session:
         return {
             "labelled": len(ids),
             "unlabelled": self.n_examples - len(ids),
+            "held_out": self.n_held_out,
             "open": 0 if open_question is None else len(open_question),
             "per_class": {name: int((labels == c).sum()) for c, name in enumerate(self._store.classes)},
             "rounds": [
