@@ -43,7 +43,7 @@ def asked(session: "Session", n: int) -> Selection:
 
 def target(session: "Session", n: int) -> Fitted | None:
     """The target on the first `n` labels, where a proxy on its features has had it trained; else None."""
-    with session.rounds.held():
+    with session.rounds.held("a look back"):
         return session.rounds.target(*session.labelled(n))
 
 
@@ -53,7 +53,7 @@ def features(session: "Session") -> Features | None:
     chosen = [r for r in session.store.rounds() if r.origin == method]
     if not chosen or not find_method(method)[1].asks_model:
         return None
-    with session.rounds.held():
+    with session.rounds.held("a look back"):
         return session.rounds.features(chosen[-1].round)
 
 

@@ -36,9 +36,9 @@ class Rounds:
     def folder(self) -> Path:
         return self.work.run.folder
 
-    def held(self) -> AbstractContextManager[None]:
-        """Nobody else trains in the folder meanwhile. Raises FolderInUse where somebody does."""
-        return self.work.run.held()
+    def held(self, doing: str) -> AbstractContextManager[None]:
+        """Nobody else trains in the folder meanwhile. Raises FolderInUse, with what is being done, where somebody does."""
+        return self.work.run.held(doing)
 
     def labels(self, round_: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """What can be learned now; or of what was asked up to a round."""

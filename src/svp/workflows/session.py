@@ -162,7 +162,7 @@ class Session:
         if now and (batch := self._stored(left, partial(choosing.meanwhile, self, n, per_class))) is not None:
             return batch
         try:
-            with self.rounds.held():
+            with self.rounds.held("ask"):
                 asked = self._stored(left, partial(choosing.trained, self, n, per_class))
         except FolderInUse:
             if (asked := self._stored(left, partial(choosing.meanwhile, self, n, per_class))) is None:
@@ -217,7 +217,7 @@ class Session:
         """
         if (left := choosing.open_look(self)) is not None:
             return left
-        with self.rounds.held():
+        with self.rounds.held("review"):
             return self._stored(partial(choosing.open_look, self), partial(choosing.second_look, self, n))
 
     def curve(self, holdout: str | Path | Dataset | None = None) -> dict[str, Any]:
@@ -229,7 +229,7 @@ class Session:
         Kept in the folder, where `status` and the report find it. Raises LabelError with too few labels. Cost: five trainings
         of the proxy for each of six rounds at most, each once; with `holdout` one, which the round has made already.
         """
-        with self.rounds.held():
+        with self.rounds.held("curve"):
             return judging.curve(self, None if holdout is None else judging.holdout_of(self, holdout))
 
     def report(self) -> Path:
@@ -238,7 +238,7 @@ class Session:
             raise SettingError(
                 "this session was made without people's settings (svp.SessionConfig); svp report is for runs"
             )
-        with self.rounds.held():
+        with self.rounds.held("report"):
             write_json(self.folder / SUMMARY, summary.of(self))
             return self.rounds.work.run.report(self.dataset)
 
@@ -247,7 +247,7 @@ class Session:
 
         Returns whether there was something to train for: labels of two classes, a method that asks a model, a pool.
         """
-        with self.rounds.held():
+        with self.rounds.held("train"):
             ids, labels = self._labels()
             asks_model = find_method(self.config.method)[1].asks_model
             if len(np.unique(labels)) < 2 or not asks_model or not len(self.rounds.unasked()):
@@ -264,7 +264,7 @@ class Session:
         The labelled set goes to `labelled.csv`, what the target takes the rest for to `predicted.csv`, both in the folder. Raises
         LabelError until two classes have labels.
         """
-        with self.rounds.held():
+        with self.rounds.held("finish"):
             ids, labels = self.two_classes("the target")
             fitted = self.rounds.final(ids, labels)
             files.write_labelled(self, self.folder / "labelled.csv")
@@ -418,7 +418,7 @@ class Session:
             total, round_ = total + asked.asked, asked.round + 1
             if total == len(ids):
                 break
-        with self.rounds.held():
+        with self.rounds.held("fit"):
             return self.rounds.fit(round_, ids, labels, 1)[0]
 
     def asked(self, n: int) -> Selection:
