@@ -488,6 +488,23 @@ def test_while_another_process_trains_people_tell_and_ask_by_the_last_scores(
     assert set(ids) <= set(order[: 6 + int(((close @ close.T) > 0.97).sum() - len(order))].tolist())
 
 
+def test_who_comes_while_another_process_finishes_is_told_so(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    run(capsys, "ask", "s", "-n", "9", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv", "--who", "ann")
+    lines: list[str] = []
+
+    def meanwhile(what: str, done: int, total: int, note: str = "") -> None:
+        if what.startswith("training") and not lines:
+            lines.extend(fails(capsys, command, "s") for command in ("finish", "curve"))
+
+    with Session.open("s", show=meanwhile) as session:
+        session.finish()
+    assert lines == ["svp: s is in use by another process (finish); wait until that has ended, and repeat the command"] * 2
+    assert run(capsys, "finish", "s")["n_labelled"] == 9
+
+
 def test_what_was_trained_is_there_for_the_next_question(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begin(capsys)
     assert not run(capsys, "train", "s")["trained"]
@@ -595,6 +612,21 @@ def test_what_is_left_of_a_question_is_said_to_be_that(photos: Path, capsys: pyt
     left = run(capsys, "ask", "s", "-n", "3", "--out", "b.csv")
     assert len(left["ids"]) == 6
     assert left["notes"] == ["Still open: 6 of round 0; -n counts for the question after it"]
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("b.csv", "b.csv holds no answer yet: fill in the labels"), ("sort", "sort holds no answer yet: move each file")],
+)
+def test_who_tells_what_nobody_has_answered_is_told_what_is_missing(
+    photos: Path, out: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(capsys)
+    run(capsys, "ask", "s", "-n", "4", "--out", out)
+    cli.main(["session", "tell", "s", out])
+    stored, missing = capsys.readouterr().out.splitlines()
+    assert stored.startswith("Stored 0 new of 0 answers")
+    assert missing.startswith(words)
 
 
 @pytest.mark.parametrize("command", [["ask", "s", "-n", "3"], ["report", "s"]])

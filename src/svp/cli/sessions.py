@@ -183,11 +183,10 @@ def _hand_out(
     if out is None:
         lines = [f"{i}\t{keys[i]}" for i in ids]
     else:
-        to_do = "move each file into its class folder" if out.is_dir() else "fill in the labels"
         answers = ", ".join([*session.classes[:20], *WORDS])
         lines = [
             f"{len(batch):,} asked (round {batch.round}, {batch.origin}): {out}",
-            f"Now {to_do} ({answers}); then: svp session tell {session.folder} {out}",
+            f"Now {_to_do(out)} ({answers}); then: svp session tell {session.folder} {out}",
         ]
     _say(said, facts, *notes, *lines)
 
@@ -225,6 +224,8 @@ def tell(
         f"Stored {new:,} new of {given:,} answers; {status['labelled']:,} examples have a label, "
         f"{status['open']:,} are still asked"
     ]
+    if not given:
+        lines.append(f"{answers} holds no answer yet: {_to_do(answers)}, and tell it again")
     if status["ties"]:
         lines.append(f"On {status['ties']:,} people are divided: they are asked once more")
     _say(said, facts, *lines)
@@ -437,6 +438,10 @@ def _opened(folder: Path, said: Said) -> Iterator[Session]:
 def _of_the_pool(session: Session) -> list[str]:
     """What came, went or changed among the files."""
     return [f"{len(keys):,} {what}: {_some(keys)}" for what, keys in session.noticed.items() if keys]
+
+
+def _to_do(question: Path) -> str:
+    return "move each file into its class folder" if question.is_dir() else "fill in the labels"
 
 
 def held_out(n: int) -> list[str]:
