@@ -569,6 +569,28 @@ def test_distinct_keeps_the_order_and_fills_up() -> None:
     assert distinct(vectors, 9).tolist() == [0, 2, 1, 3]
 
 
+def test_a_session_whose_device_is_not_here_says_what_helps(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["--classes", "dark,mid,light", "--image-size", "8", "--target.model", "logistic", "--proxy.model", *NET]
+    words = ["new", "s", "--data", "photos", *settings, "--compute.device"]
+    run(capsys, *words, "cpu")
+    run(capsys, "ask", "s", "-n", "9", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv")
+    for path, before, after in (
+        ("config.toml", 'device = "cpu"', 'device = "cuda:99"'),
+        ("environment.json", '"compute.device": "cpu"', '"compute.device": "cuda:99"'),
+    ):
+        text = Path("s", path).read_text()
+        assert before in text
+        Path("s", path).write_text(text.replace(before, after))
+    line = fails(capsys, "ask", "s", "-n", "3")
+    assert "'cuda:99' cannot be used here" in line
+    assert "s was begun there: go on where it can be used, or begin anew in another folder" in line
+    assert "use auto" not in line
+    line = fails(capsys, *words, "cuda:99")
+    assert "use auto or cpu for what is new; what was begun there goes on where it can be used" in line
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from svp.config import PREVIOUS, ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset, silent
 from svp.errors import SettingError, TrainingError
 from svp.evaluate import majority_rate
-from svp.files import ELSEWHERE, Json, digest, read_array, write_array, write_json
+from svp.files import Json, digest, read_array, write_array, write_json
 from svp.learners import EpochRecord, Learner, Outputs, find, make_learner
 from svp.learners.epochs import n_epochs, shown
 from svp.runs import METRICS_FORMAT, Run
@@ -61,12 +61,16 @@ class Work:
         """Decided when the run first needs it, and then the same whenever it is resumed."""
         from svp.learners.compute import Compute, decide, require_device
 
+        folder, device = self.run.folder, self._compute_config.device
+        way_out = f"{folder} was begun there: go on where it can be used, or begin anew in another folder"
+        if device != "auto":
+            require_device(device, way_out)
         decided = self.run.remember("compute", lambda: decide(self._compute_config).facts())
         compute = Compute(
             **{field.name: decided[field.name] for field in fields(Compute) if field.name in decided},
             processes=self._compute_config.processes,
         )
-        require_device(compute.device, f"{self.run.folder} was begun there: go on where it can be used, or {ELSEWHERE}")
+        require_device(compute.device, way_out)
         return compute
 
     def decided(self, *models: TrainConfig) -> ComputeConfig:
