@@ -201,6 +201,23 @@ def test_texts_are_labelled_in_a_table_whose_formulas_are_harmless(capsys: pytes
     assert run(capsys, "finish", "s")["n_predicted"] == 2
 
 
+def test_texts_are_printed_with_their_question_each_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["short", "two\nlines", "\x1b[2Jcleared", "word " * 50, "字" * 300]
+    with open("t.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
+    run(capsys, "new", "s", "--data", "t.jsonl", "--classes", "good,bad")
+    for _ in range(2):  # a new question, and what is left of it
+        cli.main(["session", "ask", "s", "-n", "5", "--quiet"])
+        lines = dict(line.split("\t")[::2] for line in capsys.readouterr().out.splitlines() if line[0].isdigit())
+        assert lines["0"] == "short"
+        assert lines["1"] == "two lines"
+        assert "\x1b" not in lines["2"]
+        assert all(lines[i].startswith(texts[int(i)][:80]) and lines[i].endswith(" ...") for i in "34")
+        assert max(map(len, lines.values())) <= 100
+    asked = run(capsys, "ask", "s")
+    assert asked["texts"] == [texts[i] for i in asked["ids"]]
+
+
 def test_a_text_in_the_row_of_another_example_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     texts = ["so good", "so bad", "=quite good", "so good", "very bad\nindeed"]
     with open("t.csv", "w", newline="", encoding="utf-8") as file:

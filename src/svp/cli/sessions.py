@@ -16,6 +16,7 @@ from svp.config import SessionConfig
 from svp.errors import MissingExtra, SettingError
 from svp.labels import WORDS, Batch
 from svp.words import learning
+from svp.workflows.files import texts_of
 from svp.workflows.people import SECOND_LOOK
 from svp.workflows.session import Session
 
@@ -23,6 +24,7 @@ from svp.workflows.session import Session
 SessionFlags = flags_of(
     SessionConfig, without=("dataset", "data", "seeds", "test_share", "image_column", "label_column")
 )
+_WIDTH = 100  # letters of a text that is printed
 Flag = Annotated[bool, Parameter(negative=())]
 
 
@@ -115,8 +117,8 @@ def ask(
     n
         how many: a number or a share (5%)
     out
-        where to write it: NAME.csv, .jsonl, .parquet, .json (Label Studio), or a folder to sort in; without it, ids and keys are
-        printed
+        where to write it: NAME.csv, .jsonl, .parquet, .json (Label Studio), or a folder to sort in; without it, ids, keys and the
+        beginnings of texts are printed
     format
         csv, jsonl, parquet, folder, label-studio or prodigy; default: by the name of out
     now
@@ -181,7 +183,9 @@ def _hand_out(
         "notes": notes,
     }
     if out is None:
-        lines = [f"{i}\t{keys[i]}" for i in ids]
+        texts = texts_of(session, ids)
+        facts |= {"texts": [texts[i] for i in ids]} if texts else {}
+        lines = ["\t".join([str(i), keys[i], *([_on_a_line(texts[i])] if texts else [])]) for i in ids]
     else:
         answers = ", ".join([*session.classes[:20], *WORDS])
         lines = [
@@ -438,6 +442,12 @@ def _opened(folder: Path, said: Said) -> Iterator[Session]:
 def _of_the_pool(session: Session) -> list[str]:
     """What came, went or changed among the files."""
     return [f"{len(keys):,} {what}: {_some(keys)}" for what, keys in session.noticed.items() if keys]
+
+
+def _on_a_line(text: str) -> str:
+    """As much of a text as a line of a terminal shows, without what a terminal would obey."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 4]} ..."
 
 
 def _to_do(question: Path) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.config import SessionConfig
+from svp.data.unlabelled import are_photos
 from svp.errors import DataError, LabelError, SettingError, StorageError, SvpError
 from svp.exchange import Asked, Told, read, write
 from svp.exchange.tables import csv_of
@@ -172,7 +173,7 @@ def _lines(path: Path) -> Iterator[Any]:
 def items_of(session: "Session", batch: Batch) -> list[Asked]:
     """What is written of each example of a question."""
     ids = batch.ids.tolist()
-    known, texts, guesses = _keys(session, ids), _texts(session, ids), session.guesses(batch.ids)
+    known, texts, guesses = _keys(session, ids), texts_of(session, ids), session.guesses(batch.ids)
     root = Path(session.config.dataset).expanduser()
     scores = [None] * len(ids) if batch.scores is None else batch.scores.tolist()
     items = []
@@ -199,11 +200,13 @@ def _keys(session: "Session", ids: list[int]) -> dict[int, str]:
     return {id_: session.dataset.key(id_) for id_ in ids}
 
 
-def _texts(session: "Session", ids: list[int]) -> dict[int, str]:
-    """What the examples say, of texts; the folder need not be held for that."""
+def texts_of(session: "Session", ids: list[int]) -> dict[int, str]:
+    """What the examples say; nothing of photos and numbers. The folder need not be held for that."""
     if session.is_read:
         data = session.dataset
         rows = data.positions(ids) if data.is_text else np.zeros(0, np.int64)
+    elif are_photos(session.config):
+        return {}
     else:
         data = data_of(session.config, session.classes)
         if not data.is_text:
