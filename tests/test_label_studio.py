@@ -197,7 +197,9 @@ def test_an_annotation_that_was_deleted_there_is_withdrawn_here(
         cli.main(["session", "pull", "s", studio.url, "--quiet"])
         line = capsys.readouterr().out.splitlines()[0]
         assert line.startswith("Stored 0 new of 1 answers; withdrew 2 that were deleted there; ")
-        left = {key: label for key, label in before.items() if key not in ((ids[0], "annotator 4"), (ids[1], "annotator 4"))}
+        left = {
+            key: label for key, label in before.items() if key not in ((ids[0], "annotator 4"), (ids[1], "annotator 4"))
+        }
         assert said() == left
         again = run(capsys, "pull", "s", studio.url)
         assert (again["new"], again["withdrawn"], again["open"]) == (0, 0, 1)

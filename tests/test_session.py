@@ -240,7 +240,11 @@ def test_a_text_in_the_row_of_another_example_is_refused(capsys: pytest.CaptureF
         line = fails(capsys, "tell", "s", written(path, [texts[i] for i in (0, 1, 4, 3, 2)]))
         assert f"{path}, row {3 if path == 'b.jsonl' else 2}: the text is that of example 4, not of 2" in line
     assert run(capsys, "status", "s")["labelled"] == 0
-    cut = [*texts[:3], "\ud800", "very bad"]  # some spreadsheet has lost what came after the line end: it is nobody else's text
+    cut = [
+        *texts[:3],
+        "\ud800",
+        "very bad",
+    ]  # some spreadsheet has lost what came after the line end: it is nobody else's text
     assert run(capsys, "tell", "s", written("c.jsonl", cut))["new"] == 5
     assert run(capsys, "tell", "s", "b.csv")["given"] == 5
 
@@ -518,7 +522,9 @@ def test_who_comes_while_another_process_finishes_is_told_so(photos: Path, capsy
 
     with Session.open("s", show=meanwhile) as session:
         session.finish()
-    assert lines == ["svp: s is in use by another process (finish); wait until that has ended, and repeat the command"] * 2
+    assert (
+        lines == ["svp: s is in use by another process (finish); wait until that has ended, and repeat the command"] * 2
+    )
     assert run(capsys, "finish", "s")["n_labelled"] == 9
 
 

@@ -595,7 +595,9 @@ def test_a_run_that_was_begun_on_a_device_that_is_not_here_says_what_helps(data:
         run.remember(
             "compute", lambda: {"device": "cuda:99", "precision": "fp32", "channels_last": False, "threads": 1}
         )
-        with refused(SettingError, "'cuda:99' cannot be used here", str(run.folder), "was begun there", "another folder"):
+        with refused(
+            SettingError, "'cuda:99' cannot be used here", str(run.folder), "was begun there", "another folder"
+        ):
             _ = Work(run, data, core().compute).compute
 
 

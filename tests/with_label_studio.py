@@ -87,7 +87,6 @@ class Studio:
     def change(self, annotation: int, choice: str) -> None:
         self.call("PATCH", f"/api/annotations/{annotation}/", {"result": [_result(choice)]})
 
-
     def delete(self, annotation: int) -> None:
         self.call("DELETE", f"/api/annotations/{annotation}/")
 

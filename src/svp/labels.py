@@ -383,7 +383,7 @@ class LabelStore(SealedFile):
         return [id_ for _, id_, person in self._read(TOLD, last[0][0]) if person == who] if last else []
 
     def undo(self, who: str | None = None) -> Undone:
-        """Take back the last tell or pull (of `who`) that was not taken back yet: each person's answers are again what they were before.
+        """Take back the last tell or pull (of `who`) that was not taken back yet: all answers are again what they were.
 
         What somebody has changed since stays as it is, and the history keeps everything. Raises LabelError where nothing is left.
         """

@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from pydantic import BaseModel
 
 from svp.cli.flags import Common, configure
+from svp.cli.opened import Flag, SessionFlags, Trains, held_out, opened
 from svp.cli.progress import progress
-from svp.cli.sessions import Flag, SessionFlags, Trains, _opened, held_out
 from svp.config import SessionConfig
 from svp.errors import SettingError, require
 from svp.workflows.session import STORE, Session
@@ -59,7 +59,7 @@ def serve(
     if n < 1:
         raise SettingError(f"-n is {n}; give 1 or more")
     _begin(folder, data, settings, recipe, said)
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         served = Served(
             Where(folder, said.accept_code_change),
             session.store.path,

@@ -1,16 +1,13 @@
 """`svp session`: labelling with people. Each command calls one method of `svp.Session` and says what came of it."""
 
 import getpass
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from svp.cli.flags import Common, configure, flags_of
+from svp.cli.flags import Common, configure
+from svp.cli.opened import Flag, Said, SessionFlags, Trains, held_out, opened, say
 from svp.cli.progress import progress
 from svp.config import SessionConfig
 from svp.errors import MissingExtra, SettingError
@@ -20,43 +17,7 @@ from svp.workflows.files import texts_of
 from svp.workflows.people import SECOND_LOOK
 from svp.workflows.session import Session
 
-# What means nothing here, and what `--data` says.
-SessionFlags = flags_of(
-    SessionConfig, without=("dataset", "data", "seeds", "test_share", "image_column", "label_column")
-)
 _WIDTH = 100  # letters of a text that is printed
-Flag = Annotated[bool, Parameter(negative=())]
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Said:
-    """Flags of all these commands.
-
-    Parameters
-    ----------
-    json
-        print what came of it as JSON
-    quiet
-        show no progress
-    """
-
-    json: Flag = False
-    quiet: Flag = False
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Trains(Said):
-    """Flags of those that may train.
-
-    Parameters
-    ----------
-    accept_code_change
-        go on although the code of svp, or the machine, has changed since; both are recorded
-    """
-
-    accept_code_change: Flag = False
 
 
 def new(
@@ -87,7 +48,7 @@ def new(
         n, classes = len(session.dataset), list(session.classes)
         models = {"proxy": session.config.proxy.model, "target": session.config.target.model}
         n_held_out = session.n_held_out
-    _say(
+    say(
         said,
         {"folder": str(folder), "n": n, "classes": classes, "held_out": n_held_out, **models},
         f"{folder}: {n:,} examples, to be told apart as {', '.join(classes)}",
@@ -127,7 +88,7 @@ def ask(
         quotas, by what the proxy takes examples for, labelled ones counted: equal, natural, or so many at least: 50 (of each), or
         fox=50,owl=20
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         known = session.status()
         before = [r["origin"] for r in known["rounds"] if r["origin"] != SECOND_LOOK]
         batch = session.ask(int(n) if n.isdecimal() else n, now=now, per_class=_quotas(per_class, session.classes))
@@ -159,10 +120,10 @@ def review(
     format
         csv, jsonl, parquet, folder, label-studio or prodigy; default: by the name of out
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         batch = session.review(n)
         if batch is None:
-            _say(said, {"ids": []}, "No label looks wrong that was not looked at again already")
+            say(said, {"ids": []}, "No label looks wrong that was not looked at again already")
             return
         _hand_out(session, batch, out, format, _of_the_pool(session), said)
 
@@ -192,7 +153,7 @@ def _hand_out(
             f"{len(batch):,} asked (round {batch.round}, {batch.origin}): {out}",
             f"Now {_to_do(out)} ({answers}); then: svp session tell {session.folder} {out}",
         ]
-    _say(said, facts, *notes, *lines)
+    say(said, facts, *notes, *lines)
 
 
 def tell(
@@ -220,7 +181,7 @@ def tell(
     replace
         where somebody says something else than before, take it; the old answer stays in the history
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         new, given = session.tell_file(answers, who=who or getpass.getuser(), format=format, replace=replace)
         status = session.status()
     facts = {"new": new, "given": given, "labelled": status["labelled"], "open": status["open"], "ties": status["ties"]}
@@ -232,7 +193,7 @@ def tell(
         lines.append(f"{answers} holds no answer yet: {_to_do(answers)}, and tell it again")
     if status["ties"]:
         lines.append(f"On {status['ties']:,} people are divided: they are asked once more")
-    _say(said, facts, *lines)
+    say(said, facts, *lines)
 
 
 def status(folder: Path, /, *, said: Said = Said()) -> None:
@@ -243,7 +204,7 @@ def status(folder: Path, /, *, said: Said = Said()) -> None:
     folder
         of the session
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         facts = session.status()
     agreement = facts["agreement"]
     alpha = "" if agreement["alpha"] is None else f", Krippendorff's alpha {agreement['alpha']:.2f}"
@@ -271,7 +232,7 @@ def status(folder: Path, /, *, said: Said = Said()) -> None:
     if facts["kappas"]:
         agreed = ", ".join(f"{kappa:.3f}" for kappa in facts["kappas"])
         lines.append(f"From round to round its answers about the rest agreed to {agreed} (Cohen's kappa; 1 is wholly)")
-    _say(said, facts, *lines, *_may_stop(facts["may_stop"]))
+    say(said, facts, *lines, *_may_stop(facts["may_stop"]))
 
 
 def curve(folder: Path, /, *, holdout: Path | None = None, said: Trains = Trains()) -> None:
@@ -284,10 +245,10 @@ def curve(folder: Path, /, *, holdout: Path | None = None, said: Trains = Trains
     holdout
         labelled data to test on: a folder of class folders, a table with labels; default: the labels are cross-validated
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         found = session.curve(holdout)
         reasons = session.status()["may_stop"]
-    _say(said, {**found, "may_stop": reasons}, *learning(found), *_may_stop(reasons))
+    say(said, {**found, "may_stop": reasons}, *learning(found), *_may_stop(reasons))
 
 
 def report(folder: Path, /, *, said: Trains = Trains()) -> None:
@@ -298,9 +259,9 @@ def report(folder: Path, /, *, said: Trains = Trains()) -> None:
     folder
         of the session
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         path = session.report()
-    _say(said, {"report": str(path)}, str(path))
+    say(said, {"report": str(path)}, str(path))
 
 
 def train(folder: Path, /, *, said: Trains = Trains()) -> None:
@@ -311,11 +272,11 @@ def train(folder: Path, /, *, said: Trains = Trains()) -> None:
     folder
         of the session
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         trained = session.train()
         labelled = session.status()["labelled"]
     line = f"The proxy is trained on {labelled:,} labels" if trained else "There is nothing to train yet"
-    _say(said, {"trained": trained, "labelled": labelled}, line)
+    say(said, {"trained": trained, "labelled": labelled}, line)
 
 
 def undo(folder: Path, /, *, who: str | None = None, said: Said = Said()) -> None:
@@ -328,10 +289,10 @@ def undo(folder: Path, /, *, who: str | None = None, said: Said = Said()) -> Non
     who
         the last tell of this person, not of anybody
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         undone = session.undo(who)
     people = ", ".join(undone.who) or "nobody"
-    _say(
+    say(
         said,
         {"answers": undone.n, "who": list(undone.who), "told_at": undone.at},
         f"Took back {undone.n:,} answers of {people}, told at {undone.at}",
@@ -350,10 +311,10 @@ def export(folder: Path, /, *, out: Path, history: Flag = False, said: Said = Sa
     history
         every question and answer with who and when, as JSON lines: what `svp session restore` reads
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         n = session.export_history(out) if history else session.export(out)
         missing = [] if history else _left_out(session.status())
-    _say(
+    say(
         said,
         {"out": str(out), "n": n},
         f"Wrote {n:,} {'events' if history else 'labelled examples'} to {out}",
@@ -373,7 +334,7 @@ def restore(folder: Path, history: Path, /, *, said: Said = Said()) -> None:
     """
     with Session.restore(folder, history) as session:
         labelled = session.status()["labelled"]
-    _say(said, {"folder": str(folder), "labelled": labelled}, f"{folder}: restored, {labelled:,} examples have a label")
+    say(said, {"folder": str(folder), "labelled": labelled}, f"{folder}: restored, {labelled:,} examples have a label")
 
 
 def finish(folder: Path, /, *, said: Trains = Trains()) -> None:
@@ -384,7 +345,7 @@ def finish(folder: Path, /, *, said: Trains = Trains()) -> None:
     folder
         of the session
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         done = session.finish()
         missing = _left_out(session.status())
         try:
@@ -392,7 +353,7 @@ def finish(folder: Path, /, *, said: Trains = Trains()) -> None:
         except MissingExtra as error:
             written = f"svp session report {folder} ({error})"
     target = done.target.stage.folder
-    _say(
+    say(
         said,
         {
             "target": str(target),
@@ -420,23 +381,9 @@ def add(folder: Path, /, *names: str, said: Said = Said()) -> None:
     names
         of the new classes
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         classes = session.add_classes(names)
-    _say(said, {"classes": list(classes)}, f"The classes are now {', '.join(classes)}")
-
-
-@contextmanager
-def _opened(folder: Path, said: Said) -> Iterator[Session]:
-    accept = isinstance(said, Trains) and said.accept_code_change
-    with (
-        progress(Common(quiet=said.quiet)) as show,
-        Session.open(folder, accept_code_change=accept, show=show) as session,
-    ):
-        if not session.ways.grows:
-            raise SettingError(
-                f"{folder} is a session of a simulation or of your own code; these commands are for people's"
-            )
-        yield session
+    say(said, {"classes": list(classes)}, f"The classes are now {', '.join(classes)}")
 
 
 def _of_the_pool(session: Session) -> list[str]:
@@ -452,13 +399,6 @@ def _on_a_line(text: str) -> str:
 
 def _to_do(question: Path) -> str:
     return "move each file into its class folder" if question.is_dir() else "fill in the labels"
-
-
-def held_out(n: int) -> list[str]:
-    """That the data hold more than can be asked about."""
-    return [f"Held out: {n:,} more are the test part of these data, which are labelled; nobody is asked about them"] * (
-        n > 0
-    )
 
 
 def _left_out(facts: dict[str, Any]) -> list[str]:
@@ -501,7 +441,3 @@ def _quotas(said: str | None, classes: tuple[str, ...]) -> dict[str, Any] | None
 
 def _some(keys: Any) -> str:
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3:,} more" if len(keys) > 3 else "")
-
-
-def _say(said: Said, facts: dict[str, Any], *lines: str) -> None:
-    print(json.dumps(facts, ensure_ascii=False) if said.json else "\n".join(lines))

@@ -264,7 +264,7 @@ def _id(store: LabelStore, told: Told) -> int:
 
 
 def _refuse_texts_of_others(store: LabelStore, answers: Sequence[Answer], told: Sequence[Told]) -> None:
-    """LabelError for a row with the text of another example. One that is nobody's text is let be: spreadsheets cut and convert."""
+    """LabelError for a row with the text of another example. One that is nobody's is let be: spreadsheets cut and convert."""
     rows = [(row, answer.id) for row, answer in zip(told, answers, strict=True) if row.text]
     prints = fingerprints_of_texts([row.text.encode(errors="replace").decode() for row, _ in rows if row.text])
     strange = [(*row, seen) for row, seen in zip(rows, prints, strict=True) if store.print_of(row[1]) != seen]

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from svp.errors import BudgetError
 from svp.files import read_array
 from svp.labels import Batch, LabelStore
-from svp.runs import DONE, PARTS
+from svp.runs import PARTS
 from svp.select import Selection, find_method
 from svp.workflows.features import Features
 from svp.workflows.outcomes import Fitted
-from svp.workflows.people import AT_RANDOM
+from svp.workflows.people import AT_RANDOM, SCORINGS, finished
 
 if TYPE_CHECKING:
     from svp.workflows.session import Session
@@ -111,8 +111,9 @@ def first_guesses(folder: Path, ids: NDArray[np.int64]) -> dict[int, tuple[int, 
     Only of methods that score by probabilities. Cost: a lookup for each example and training, until all are found.
     """
     found: dict[int, tuple[int, float]] = {}
-    marks = sorted(folder.glob(f"rounds/*/selection/{DONE}"), key=lambda mark: mark.stat().st_mtime_ns)
-    for stage in (mark.parent for mark in marks[::-1] if (mark.parent / "probs-0.npy").exists()):
+    for stage in finished(folder, SCORINGS)[::-1]:
+        if not (stage / "probs-0.npy").exists():
+            continue
         probs, scored = read_array(stage / "probs-0.npy"), read_array(stage / "ids.npy")
         rows = np.minimum(np.searchsorted(scored, ids), len(scored) - 1)
         here = scored[rows] == ids

@@ -149,8 +149,8 @@ class Session:
 
         The first question is drawn at random (with people and frozen features: by `start`), and so is every one until two classes
         have labels: before that no model can be trained to tell them apart. Later ones are chosen by the proxy, trained on the
-        labels so far from scratch. Examples on which people are divided come first, once more; those on which they stay divided when
-        nothing else is left.
+        labels so far from scratch. Examples on which people are divided come first, once more; those on which they stay divided
+        when nothing else is left.
         now  train nothing: choose by the last finished scores, where there are any and the method ranks. While another
              process is training, that is done anyway; `origin` says so
         per_class  how many of each class, as in `svp.select` (by name): what the proxy takes examples for, and what is labelled
@@ -368,7 +368,7 @@ class Session:
 
     @property
     def n_held_out(self) -> int:
-        """How many examples are the test part, which labelled data bring or which is held out of them: nobody is asked about it."""
+        """How many examples are the test part, which labelled data bring or have held out: nobody is asked about it."""
         place = self.folder / ENVIRONMENT  # missing after a restore, until the data are read
         return int(read_record(place, "dataset")["dataset"]["n_test"]) if place.exists() else 0
 
