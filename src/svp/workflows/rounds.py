@@ -18,7 +18,7 @@ from svp.workflows.features import Features
 from svp.workflows.outcomes import Fitted, Ranked, kind_of
 from svp.workflows.people import AT_RANDOM, SECOND_LOOK, Ways, known
 from svp.workflows.stopping import fold_of
-from svp.workflows.work import Work, model_seed
+from svp.workflows.work import How, Pool, Work, model_seed
 
 
 class Rounds:
@@ -107,13 +107,8 @@ class Rounds:
         return self.work.choose(
             f"{self.name(self.next, ids, labels)}/selection{own}",
             self.fit(self.next, ids, labels, self._config.proxy.seeds) if row.asks_model else [],
-            np.union1d(pool, ids) if covers else pool,
-            None,
-            budget,
-            method=self._config.method,
-            options=self._config.options,
-            seed=self._config.seed,
-            already=ids if covers else (),
+            Pool(np.union1d(pool, ids), already=ids) if covers else Pool(pool),
+            How(self._config.method, self._config.options, budget, self._config.seed),
         )
 
     # --- training ------------------------------------------------------------------------------------------------------------
