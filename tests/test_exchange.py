@@ -246,6 +246,28 @@ def test_files_that_cannot_be_read(name: str, content: str | bytes, words: str, 
     assert "\n" not in str(caught.value)
 
 
+def without_rows(path: Path, columns: list[str]) -> Path:
+    """A table of these columns without a row; JSON lines have no columns then."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({name: pa.array([], pa.string()) for name in columns}), path)
+    else:
+        path.write_text(",".join(columns) if path.suffix == ".csv" else "")
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.jsonl"])
+def test_a_table_without_rows_is_read_as_one_with_rows_is(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    with pytest.raises(DataError, match="is empty; it needs a column label, and one called id or key"):
+        read(without_rows(path, []))
+    if name == "a.jsonl":
+        return
+    for columns in (["id", "text"], ["label", "text"]):
+        with pytest.raises(DataError, match=f"has the columns {', '.join(columns)}; it needs label, and id or key"):
+            read(without_rows(path, columns))
+    assert read(without_rows(path, ["id", "label"])) == read(without_rows(path, ["key", "label"])) == []
+
+
 def test_a_format_is_known_by_its_name_or_asked_for(tmp_path: Path) -> None:
     assert format_of(tmp_path) is format_of(Path("new")) is FORMATS["folder"]
     assert format_of(Path("a.TSV")) is FORMATS["csv"]

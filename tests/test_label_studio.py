@@ -15,6 +15,7 @@ import pytest
 from svp import cli
 from svp.errors import ServerError, SettingError
 from svp.exchange.label_studio_server import Server
+from svp.workflows.session import Session
 from tests.serving import FAST
 
 TOKEN = "f00dfeedf00dfeedf00d"
@@ -52,6 +53,58 @@ class Fake(http.server.ThreadingHTTPServer):
     def server_close(self) -> None:
         self.shutdown()
         super().server_close()
+
+
+class Studio(http.server.ThreadingHTTPServer):
+    """As much of Label Studio as push and pull need: one project, its tasks, and what annotators did there."""
+
+    def __init__(self) -> None:
+        self.project: dict[str, Any] | None = None
+        self.tasks: list[dict[str, Any]] = []
+        studio = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null")
+                path, _, query = self.path.partition("?")
+                answer = json.dumps(studio.answer(f"{self.command} {path}", query, body)).encode()
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(answer)
+
+            do_GET = do_POST = answer
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def answer(self, what: str, query: str, body: Any) -> Any:
+        if what == "POST /api/projects/":
+            self.project = {"id": 1, **body}
+            return self.project
+        if what == "GET /api/projects/":
+            return {"results": [self.project] if self.project else [], "next": None}
+        if what == "POST /api/projects/1/import":
+            self.tasks += [{"id": len(self.tasks) + i, "annotations": [], **task} for i, task in enumerate(body)]
+            return {}
+        assert what == "GET /api/projects/1/export"
+        return [task for task in self.tasks if task["annotations"] or "download_all_tasks=true" in query]
+
+    def annotate(self, task: int, person: int, choice: str, at: str = "2026-01-02T00:00:00Z") -> None:
+        result = [{"type": "choices", "value": {"choices": [choice]}}]
+        self.tasks[task]["annotations"].append({"completed_by": person, "result": result, "updated_at": at})
+
+    def server_close(self) -> None:
+        self.shutdown()
+        super().server_close()
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    cli.main(["session", *words, "--quiet", "--json"])
+    return json.loads(capsys.readouterr().out)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +165,57 @@ def test_a_server_that_refuses_or_is_another_is_said(
     with Fake(status, body) as server:
         assert words in fails(capsys, "push", str(session), server.url)
         assert server.asked[-1][1] == f"Token {TOKEN}"
+
+
+def test_an_annotation_that_was_deleted_there_is_withdrawn_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", TOKEN)
+    np.savez("x.npz", x=np.random.default_rng(0).normal(size=(9, 3)))
+    run(capsys, "new", "s", "--data", "x.npz", "--classes", "good,bad", *FAST)
+
+    def said() -> dict[tuple[int, str], int | None]:
+        with Session.open("s") as session:
+            return {(a.id, a.who): a.label for a in session.store.said()}
+
+    with Studio() as studio:
+        run(capsys, "push", "s", studio.url, "-n", "4")
+        ids = [task["data"]["svp_id"] for task in studio.tasks]
+        for task, person, choice in ((0, 4, "good"), (0, 5, "bad"), (1, 4, "bad"), (2, 4, "good")):
+            studio.annotate(task, person, choice)
+        pulled = run(capsys, "pull", "s", studio.url)
+        assert (pulled["new"], pulled["given"], pulled["withdrawn"]) == (4, 4, 0)
+        with Session.open("s") as session:  # what did not come from there
+            session.tell({ids[0]: 0, ids[3]: 0}, who="annotator 6")
+            session.tell({ids[2]: 1}, who="annotator 4", replace=True)
+        before = said()
+
+        for task in studio.tasks[:3]:
+            del task["annotations"][0]
+        cli.main(["session", "pull", "s", studio.url, "--quiet"])
+        line = capsys.readouterr().out.splitlines()[0]
+        assert line.startswith("Stored 0 new of 1 answers; withdrew 2 that were deleted there; ")
+        left = {
+            key: label for key, label in before.items() if key not in ((ids[0], "annotator 4"), (ids[1], "annotator 4"))
+        }
+        assert said() == left
+        again = run(capsys, "pull", "s", studio.url)
+        assert (again["new"], again["withdrawn"], again["open"]) == (0, 0, 1)
+
+        studio.annotate(1, 4, "good")
+        assert run(capsys, "pull", "s", studio.url)["new"] == 1
+        assert said() == {**left, (ids[1], "annotator 4"): 0}
+        studio.tasks.clear()  # who deletes tasks takes back no answer
+        assert run(capsys, "pull", "s", studio.url)["withdrawn"] == 0
+        assert said() == {**left, (ids[1], "annotator 4"): 0}
+    run(capsys, "undo", "s")  # the last pull that changed something
+    assert said() == left
+    run(capsys, "undo", "s")
+    assert said() == before
+    run(capsys, "export", "s", "--history", "--out", "h.jsonl")
+    run(capsys, "restore", "t", "h.jsonl")
 
 
 def test_the_token_is_taken_nowhere_else(session: Path, capsys: pytest.CaptureFixture[str]) -> None:

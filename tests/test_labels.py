@@ -461,6 +461,7 @@ class Against(RuleBasedStateMachine):
         self.tells: list[tuple[int, list[tuple[int, Any, str]]]] = []  # time, what was new in it
         self.rows: list[tuple[int, int, str, Any]] = []  # time, id, who, said (None: withdrawn)
         self.undone: set[int] = set()
+        self.pulls: set[int] = set()  # times
         self.time = 0
 
     def teardown(self) -> None:
@@ -510,6 +511,29 @@ class Against(RuleBasedStateMachine):
             self.time += 1
             self.tells.append((self.time, new))
             self.rows += [(self.time, id_, who, said) for id_, said, who in new]
+
+    @rule(told=TOLD)
+    def pull(self, told: list[tuple[int, Any, str]]) -> None:
+        """As tell with replace, where 3 is that it was withdrawn."""
+        known = {id_ for _, _, ids in self.asked for id_ in ids}
+        told = [each for each in told if each[0] in known]
+        now = {key: said for key, (_, said) in self.said().items()}
+        new: list[tuple[int, Any, str]] = []
+        for id_, number, who in told:
+            said = None if number == 3 else number
+            new += [(id_, said, who)] if now.get((id_, who)) != said else []
+            now[id_, who] = said
+        answers = [
+            Answer(id_, None, who, "2026-01-01", "withdrawn") if said == 3 else as_answer(id_, said, who)
+            for id_, said, who in told
+        ]
+        withdrawn = sum(said is None for _, said, _ in new)
+        assert self.store.pull(answers) == (len(new) - withdrawn, withdrawn)
+        if new:
+            self.time += 1
+            self.tells.append((self.time, new))
+            self.rows += [(self.time, id_, who, said) for id_, said, who in new]
+            self.pulls.add(self.time)
 
     @rule(who=st.sampled_from([None, "ann", "bob"]))
     def undo(self, who: str | None) -> None:
@@ -565,6 +589,7 @@ class Against(RuleBasedStateMachine):
         assert {(x.id, x.who): x.label if x.kind == "label" else x.kind for x in self.store.said()} == {
             key: said for key, (_, said) in self.said().items()
         }
+        assert self.store.pulled() == {key for key, (time, _) in self.said().items() if time in self.pulls}
         rest = [(ids, [i for i in ids if not self.answered(i, time)]) for time, _, ids in self.asked]
         assert [(r.asked, r.answered) for r in self.store.rounds()] == [
             (len(ids), len(ids) - len(left)) for ids, left in rest

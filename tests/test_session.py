@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -200,6 +201,54 @@ def test_texts_are_labelled_in_a_table_whose_formulas_are_harmless(capsys: pytes
     assert run(capsys, "finish", "s")["n_predicted"] == 2
 
 
+def test_texts_are_printed_with_their_question_each_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["short", "two\nlines", "\x1b[2Jcleared", "word " * 50, "字" * 300]
+    with open("t.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
+    run(capsys, "new", "s", "--data", "t.jsonl", "--classes", "good,bad")
+    for _ in range(2):  # a new question, and what is left of it
+        cli.main(["session", "ask", "s", "-n", "5", "--quiet"])
+        lines = dict(line.split("\t")[::2] for line in capsys.readouterr().out.splitlines() if line[0].isdigit())
+        assert lines["0"] == "short"
+        assert lines["1"] == "two lines"
+        assert "\x1b" not in lines["2"]
+        assert all(lines[i].startswith(texts[int(i)][:80]) and lines[i].endswith(" ...") for i in "34")
+        assert max(map(len, lines.values())) <= 100
+    asked = run(capsys, "ask", "s")
+    assert asked["texts"] == [texts[i] for i in asked["ids"]]
+
+
+def test_a_text_in_the_row_of_another_example_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["so good", "so bad", "=quite good", "so good", "very bad\nindeed"]
+    with open("t.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["text"], *([text] for text in texts)])
+    run(capsys, "new", "s", "--data", "t.csv", "--classes", "good,bad")
+    run(capsys, "ask", "s", "-n", "5", "--out", "b.csv")
+    fill("b.csv", lambda row: "good" if "good" in row["text"] else "bad")
+    rows = sorted(table("b.csv"), key=lambda row: int(row["id"]))
+
+    def written(path: str, texts: list[str]) -> str:
+        """The rows with these texts, as after a column was sorted by itself."""
+        kept = [{**row, "text": text} for row, text in zip(rows, texts, strict=True)]
+        if path.endswith(".parquet"):
+            pq.write_table(pa.Table.from_pylist(kept), path)
+        else:
+            Path(path).write_text("".join(json.dumps(row) + "\n" for row in kept))
+        return path
+
+    for path in ("b.jsonl", "b.parquet"):
+        line = fails(capsys, "tell", "s", written(path, [texts[i] for i in (0, 1, 4, 3, 2)]))
+        assert f"{path}, row {3 if path == 'b.jsonl' else 2}: the text is that of example 4, not of 2" in line
+    assert run(capsys, "status", "s")["labelled"] == 0
+    cut = [
+        *texts[:3],
+        "\ud800",
+        "very bad",
+    ]  # some spreadsheet has lost what came after the line end: it is nobody else's text
+    assert run(capsys, "tell", "s", written("c.jsonl", cut))["new"] == 5
+    assert run(capsys, "tell", "s", "b.csv")["given"] == 5
+
+
 def test_people_disagree_and_are_asked_again(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begin(capsys)
     first = run(capsys, "ask", "s", "-n", "9", "--out", "b.csv")
@@ -225,8 +274,40 @@ def test_people_disagree_and_are_asked_again(photos: Path, capsys: pytest.Captur
         assert session.status()["ties"] == 1
         assert session.status()["per_class"]["pitch"] == 1
         session.tell(dict.fromkeys(second["ids"][2:], 0), who="ann")
-        assert len(session.ask(2)) == 3  # a proxy of four classes; the tie once more
-        assert session.ask(2).origin == "margin"
+        assert session.ask(2).origin == "margin"  # a proxy of four classes
+        assert len(session.ask(2)) == 2  # the tie was asked again already
+
+
+@pytest.mark.parametrize("they_look_again", [True, False])
+def test_those_on_whom_people_stay_divided_come_again_once_and_when_nothing_else_is_left(
+    photos: Path, they_look_again: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(capsys)
+    with Session.open("s") as session:
+        keys = session.dataset.keys or ()
+
+        def ask(n: int) -> list[int]:
+            """What is asked; ann answers what is new, and both say what they said of what is not, or nothing."""
+            before, ids = {a.id for a in session.store.said()}, session.ask(n).ids.tolist()
+            session.tell({i: list(SHADES).index(shade({"key": keys[i]})) for i in ids if i not in before}, who="ann")
+            if they_look_again:
+                for who, label in (("ann", 0), ("bob", 1)):
+                    session.tell(dict.fromkeys(before.intersection(ids), label), who=who)
+            return ids
+
+        first = ask(6)
+        odd = first[3]
+        for who, label in (("ann", 0), ("bob", 1)):
+            session.tell({odd: label}, who=who, replace=True)
+        assert ask(10)[0] == odd
+        assert [odd in ask(n) for n in (5, 10)] == [False, False]
+        session.ask_more(5)
+        assert {each.id for each in session.store.waiting()}.isdisjoint([odd])
+        assert odd not in ask(5)
+        assert ask(1) == [odd]
+        assert ask(1) == [odd]
+        session.tell({odd: 1}, who="cyd")
+        assert "everything was asked" in fails(capsys, "ask", "s", "-n", "1")
 
 
 @pytest.mark.parametrize(
@@ -265,11 +346,28 @@ def test_rows_of_numbers_are_labelled_all_of_them(capsys: pytest.CaptureFixture[
     x = np.random.default_rng(0).normal(size=(40, 3))
     np.savez("rows.npz", x=x)
     begun = run(capsys, "new", "s", "--data", "rows.npz", "--classes", "below", "above", "--target.model", "linear")
-    assert begun == {"folder": "s", "n": 40, "classes": ["below", "above"], "proxy": "logistic", "target": "linear"}
+    models = {"proxy": "logistic", "target": "linear"}
+    assert begun == {"folder": "s", "n": 40, "classes": ["below", "above"], "held_out": 0, **models}
     ids = run(capsys, "ask", "s", "-n", "10")["ids"]
     with Session.open("s") as session:
         session.tell({i: int(x[i, 0] > 0) for i in ids})
     assert set(run(capsys, "ask", "s", "-n", "30")["ids"]) == set(range(40)) - set(ids)
+
+
+def test_a_test_part_that_is_held_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    x, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    np.savez("labelled.npz", x=x, y=y)
+    np.savez("plain.npz", x=x)
+    for data, n_test in (("labelled", 8), ("plain", 0)):
+        words = ["new", data, "--data", f"{data}.npz", "--classes", "a,b", "--quiet"]
+        cli.main(["session", *words])
+        said = capsys.readouterr().out.splitlines()
+        assert f"{data}: {40 - n_test} examples" in said[0]
+        line = "Held out: 8 more are the test part of these data, which are labelled; nobody is asked about them"
+        assert (line in said) == bool(n_test)
+        assert run(capsys, *words[:-1])["held_out"] == run(capsys, "status", data)["held_out"] == n_test
+        cli.main(["session", "status", data])
+        assert (line in capsys.readouterr().out.splitlines()) == bool(n_test)
 
 
 # --- files come and go ----------------------------------------------------------------------------------------------------
@@ -411,6 +509,25 @@ def test_while_another_process_trains_people_tell_and_ask_by_the_last_scores(
     assert set(ids) <= set(order[: 6 + int(((close @ close.T) > 0.97).sum() - len(order))].tolist())
 
 
+def test_who_comes_while_another_process_finishes_is_told_so(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    run(capsys, "ask", "s", "-n", "9", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv", "--who", "ann")
+    lines: list[str] = []
+
+    def meanwhile(what: str, done: int, total: int, note: str = "") -> None:
+        if what.startswith("training") and not lines:
+            lines.extend(fails(capsys, command, "s") for command in ("finish", "curve"))
+
+    with Session.open("s", show=meanwhile) as session:
+        session.finish()
+    assert (
+        lines == ["svp: s is in use by another process (finish); wait until that has ended, and repeat the command"] * 2
+    )
+    assert run(capsys, "finish", "s")["n_labelled"] == 9
+
+
 def test_what_was_trained_is_there_for_the_next_question(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begin(capsys)
     assert not run(capsys, "train", "s")["trained"]
@@ -475,6 +592,28 @@ def test_distinct_keeps_the_order_and_fills_up() -> None:
     assert distinct(vectors, 9).tolist() == [0, 2, 1, 3]
 
 
+def test_a_session_whose_device_is_not_here_says_what_helps(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["--classes", "dark,mid,light", "--image-size", "8", "--target.model", "logistic", "--proxy.model", *NET]
+    words = ["new", "s", "--data", "photos", *settings, "--compute.device"]
+    run(capsys, *words, "cpu")
+    run(capsys, "ask", "s", "-n", "9", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv")
+    for path, before, after in (
+        ("config.toml", 'device = "cpu"', 'device = "cuda:99"'),
+        ("environment.json", '"compute.device": "cpu"', '"compute.device": "cuda:99"'),
+    ):
+        text = Path("s", path).read_text()
+        assert before in text
+        Path("s", path).write_text(text.replace(before, after))
+    line = fails(capsys, "ask", "s", "-n", "3")
+    assert "'cuda:99' cannot be used here" in line
+    assert "s was begun there: go on where it can be used, or begin anew in another folder" in line
+    assert "use auto" not in line
+    line = fails(capsys, *words, "cuda:99")
+    assert "use auto or cpu for what is new; what was begun there goes on where it can be used" in line
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------------
 
 
@@ -518,6 +657,21 @@ def test_what_is_left_of_a_question_is_said_to_be_that(photos: Path, capsys: pyt
     left = run(capsys, "ask", "s", "-n", "3", "--out", "b.csv")
     assert len(left["ids"]) == 6
     assert left["notes"] == ["Still open: 6 of round 0; -n counts for the question after it"]
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("b.csv", "b.csv holds no answer yet: fill in the labels"), ("sort", "sort holds no answer yet: move each file")],
+)
+def test_who_tells_what_nobody_has_answered_is_told_what_is_missing(
+    photos: Path, out: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(capsys)
+    run(capsys, "ask", "s", "-n", "4", "--out", out)
+    cli.main(["session", "tell", "s", out])
+    stored, missing = capsys.readouterr().out.splitlines()
+    assert stored.startswith("Stored 0 new of 0 answers")
+    assert missing.startswith(words)
 
 
 @pytest.mark.parametrize("command", [["ask", "s", "-n", "3"], ["report", "s"]])

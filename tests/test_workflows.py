@@ -40,10 +40,11 @@ from svp.select.options import number
 from svp.signals import Signals
 from svp.workflows import active as active_module
 from svp.workflows import hindsight
+from svp.workflows import work as work_module
 from svp.workflows.active import active
 from svp.workflows.coreset import as_many_steps, coreset
 from svp.workflows.session import Session
-from svp.workflows.work import Work
+from svp.workflows.work import How, Pool, Work
 from tests import own_models
 from tests.refused import refused
 
@@ -595,7 +596,9 @@ def test_a_run_that_was_begun_on_a_device_that_is_not_here_says_what_helps(data:
         run.remember(
             "compute", lambda: {"device": "cuda:99", "precision": "fp32", "channels_last": False, "threads": 1}
         )
-        with refused(SettingError, "'cuda:99' cannot be used here", str(run.folder), "was begun there", "--out"):
+        with refused(
+            SettingError, "'cuda:99' cannot be used here", str(run.folder), "was begun there", "another folder"
+        ):
             _ = Work(run, data, core().compute).compute
 
 
@@ -1386,13 +1389,44 @@ def test_signals_are_those_of_the_examples_trained_on(data: Dataset, tmp_path: P
         work = Work(run, data, config.compute)
         half, rest = data.ids[:32], data.ids[32:]
         fitted = work.train("model", config.proxy, half, data.labels[:32], 0)
-        given: dict[str, Any] = {"method": "forgetting", "options": {}, "seed": 0}
+        how = How("forgetting", {}, 5, seed=0)
         for i, pool in enumerate((rest, data.ids, half[:-1], np.append(half[:-1], rest[0]))):
             with refused(SettingError, "only of the examples trained on"):
-                work.choose(f"other-{i}", [fitted], pool, None, 5, **given)
-        own = work.choose("own", [fitted], half, None, 5, **given)
+                work.choose(f"other-{i}", [fitted], Pool(pool), how)
+        own = work.choose("own", [fitted], Pool(half), how)
         assert set(own.selection.ids.tolist()) <= set(half.tolist())
         assert own.ids.tolist() == half.tolist()
+
+
+@pytest.mark.parametrize("method", ["margin", "k_center"])
+def test_a_scoring_that_was_killed_goes_on_behind_its_last_block(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, config = make_data(1300), core()
+    how, shown = How(method, {}, 6, seed=0), []
+
+    def show(what: str, done: int, total: int, note: str = "") -> None:
+        if what.startswith("scoring"):
+            shown.append((done, total))
+            if len(shown) == 3:  # before the third block
+                raise KeyboardInterrupt
+
+    def chosen(folder: str, show: Any) -> tuple[bytes, list[int], list[str]]:
+        with Run.start(tmp_path / folder, config, data) as run:
+            work = Work(run, data, config.compute, show)
+            fitted = work.train("model", config.proxy, data.ids, data.labels, 0)
+            ranked = work.choose("selection", [fitted], Pool(data.ids), how)
+        stage = tmp_path / folder / "selection"
+        scores = ranked.scores.tobytes() + (stage / "probs-0.npy").read_bytes()
+        return scores, ranked.selection.ids.tolist(), sorted(path.name for path in stage.glob("[!.]*"))
+
+    monkeypatch.setattr(work_module, "SCORED_AT_A_TIME", 512)
+    with pytest.raises(KeyboardInterrupt):
+        chosen("killed", show)
+    found = chosen("killed", show)
+    assert shown == [(0, 1300), (512, 1300), (1024, 1300), (1024, 1300)]
+    monkeypatch.undo()
+    assert found == chosen("whole", work_module.silent)
 
 
 def test_choices_rank_candidates_only(data: Dataset, tmp_path: Path) -> None:
@@ -1402,13 +1436,12 @@ def test_choices_rank_candidates_only(data: Dataset, tmp_path: Path) -> None:
         fitted = work.train("model", config.proxy, data.ids, data.labels, 0)
         already = data.ids[10:20]
         for method in ("k_center", "margin"):
-            ranked = work.choose(
-                method, [fitted], data.ids, None, 6, method=method, options={}, seed=0, already=already
-            )
+            pool, how = Pool(data.ids, already=already), How(method, {}, 6, seed=0)
+            ranked = work.choose(method, [fitted], pool, how)
             candidates = np.setdiff1d(data.ids, already)
             assert ranked.ids.tolist() == candidates.tolist()
             assert candidates[np.argsort(-ranked.scores, kind="stable")][:6].tolist() == ranked.selection.ids.tolist()
-            again = work.choose(method, [fitted], data.ids, None, 6, method=method, options={}, seed=0, already=already)
+            again = work.choose(method, [fitted], pool, how)
             assert (again.ids.tolist(), again.scores.tolist()) == (ranked.ids.tolist(), ranked.scores.tolist())
 
 

@@ -87,6 +87,9 @@ class Studio:
     def change(self, annotation: int, choice: str) -> None:
         self.call("PATCH", f"/api/annotations/{annotation}/", {"result": [_result(choice)]})
 
+    def delete(self, annotation: int) -> None:
+        self.call("DELETE", f"/api/annotations/{annotation}/")
+
 
 def _result(choice: str) -> dict[str, Any]:
     return {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [choice]}}
@@ -168,6 +171,12 @@ def test_a_session_goes_there_and_its_answers_come_back(
         said = {a.id: (a.kind, a.label) for a in opened.store.said() if a.who != "bob"}
     first, second, third, fourth = question.ids[:4].tolist()
     assert said == {first: ("label", 1), second: ("label", 0), third: ("skip", None), fourth: ("unsure", None)}
+
+    studio.delete(made[3])
+    deleted = run(capsys, studio, "pull", session, studio.url)
+    assert (deleted["new"], deleted["given"], deleted["withdrawn"]) == (0, 3, 1)
+    studio.annotate(tasks[3]["id"], "unsure")
+    assert run(capsys, studio, "pull", session, studio.url)["new"] == 1
 
     rest = run(capsys, studio, "push", session, studio.url, "-n", "6")
     assert (rest["project"], rest["new"], rest["known"]) == (pushed["project"], 0, 2)

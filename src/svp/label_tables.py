@@ -66,7 +66,13 @@ _CLASSES = Verb(
 ANSWER = ("question", "id", "who", "kind", "label", "at")
 
 
-SCHEMA = {1: _TABLES, 2: _OF_PEOPLE}  # by the format that they came with
+_TELL = Verb(
+    ANSWER,
+    f"SELECT {', '.join(ANSWER)} FROM answers WHERE event = ?1 ORDER BY answer",
+    ("INSERT INTO answers VALUES (NULL, :event, :question, :id, :who, :kind, :label, :at)",),
+)
+
+SCHEMA = {1: _TABLES, 2: _OF_PEOPLE, 3: ""}  # by the format that they came with; 3 has another verb
 
 VERBS = {
     "create": _CLASSES,
@@ -79,11 +85,8 @@ VERBS = {
             "INSERT INTO asked VALUES (:event, :rank, :id, :score)",
         ),
     ),
-    "tell": Verb(
-        ANSWER,
-        f"SELECT {', '.join(ANSWER)} FROM answers WHERE event = ?1 ORDER BY answer",
-        ("INSERT INTO answers VALUES (NULL, :event, :question, :id, :who, :kind, :label, :at)",),
-    ),
+    "tell": _TELL,
+    "pull": _TELL,
     "undo": Verb(
         ("undone", *ANSWER),
         f"""SELECT undone, {", ".join(ANSWER)} FROM undos LEFT JOIN answers ON answers.event = ?1
@@ -136,8 +139,10 @@ LAST_ASKED = (
     "SELECT question, at FROM asked JOIN events ON event = question WHERE id = ? ORDER BY question DESC LIMIT 1"
 )
 
+TIMES_ASKED = "SELECT count(*) FROM asked JOIN questions ON event = question WHERE id = ? AND origin <> ?"
+
 LAST_TELL = """
-SELECT event, at FROM events WHERE verb = 'tell' AND event NOT IN (SELECT undone FROM undos)
+SELECT event, at FROM events WHERE verb IN ('tell', 'pull') AND event NOT IN (SELECT undone FROM undos)
 AND (?1 IS NULL OR EXISTS (SELECT 1 FROM answers WHERE answers.event = events.event AND who = ?1))
 ORDER BY event DESC LIMIT 1"""
 
@@ -145,12 +150,17 @@ ORDER BY event DESC LIMIT 1"""
 TOLD = """
 SELECT question, id, who FROM answers AS a WHERE event = ? AND NOT EXISTS (
     SELECT 1 FROM answers AS b JOIN events USING (event) WHERE b.id = a.id AND b.who = a.who AND b.answer > a.answer
-    AND verb = 'tell' AND b.event NOT IN (SELECT undone FROM undos)) ORDER BY answer"""
+    AND verb IN ('tell', 'pull') AND b.event NOT IN (SELECT undone FROM undos)) ORDER BY answer"""
 
 # What a person said before an event and to which question, as far as it was not taken back.
 SAID_BEFORE = """
 SELECT question, kind, label FROM answers JOIN events USING (event) WHERE id = ? AND who = ? AND event < ?
-AND verb = 'tell' AND event NOT IN (SELECT undone FROM undos) ORDER BY answer DESC LIMIT 1"""
+AND verb IN ('tell', 'pull') AND event NOT IN (SELECT undone FROM undos) ORDER BY answer DESC LIMIT 1"""
+
+# Whose answers about what hold that came by a pull.
+PULLED = """
+SELECT id, who FROM (SELECT id, who, kind, event, max(answer) FROM answers GROUP BY id, who) JOIN events USING (event)
+WHERE kind <> 'withdrawn' AND verb = 'pull'"""
 
 # Everything that is asked and waits for an answer, question by question.
 WAITING = f"""
@@ -192,6 +202,8 @@ counts AS (
 SELECT round, asked, answered, origin, began.at, CASE WHEN asked = answered THEN ended.at END
 FROM counts JOIN questions ON questions.event = question JOIN events AS began ON began.event = question
 LEFT JOIN events AS ended ON ended.event = last ORDER BY question"""
+
+WITH_PRINTS = "SELECT print, min(id) FROM examples WHERE print IN (SELECT value FROM json_each(?)) GROUP BY print"
 
 EXAMPLES = f"""
 SELECT examples.id, key, print, coalesce(state, 'here') FROM examples LEFT JOIN ({STATES}) AS now ON now.id = examples.id

@@ -3,8 +3,8 @@
     classes     the name of each class number (events create, classes)
     questions   what was asked together: its round, and where the choice came from (ask)
     asked       the examples of a question in order of asking, with their scores
-    answers     who said what about which example, and to which question (tell, undo)
-    undos       which tell an undo took back: its rows in `answers` are what each person said before that
+    answers     who said what about which example, and to which question (tell, pull, undo)
+    undos       which tell or pull an undo took back: its rows in `answers` are what each person said before that
     examples    of a session with people: the number that each key was given when it was first seen (pool)
     states      and which of them were gone, changed, or here again when somebody looked
 
@@ -12,6 +12,7 @@ A person's latest row about an example is that person's answer; nothing older is
 returned is on the disk; one that was interrupted has left nothing.
 """
 
+import json
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,17 +34,20 @@ from svp.label_tables import (
     LAST_TELL,
     LEFT,
     OPEN,
+    PULLED,
     ROUNDS,
     SAID,
     SAID_BEFORE,
     SCHEMA,
     STANDINGS,
     STATES,
+    TIMES_ASKED,
     TOLD,
     UP_TO,
     VERBS,
     WAITING,
     WEIGHT,
+    WITH_PRINTS,
 )
 from svp.sealed import SealedFile
 
@@ -82,7 +86,7 @@ class Answer:
 
     label  a class number; None in any answer of another kind
     at     when, UTC in ISO form; None: when the store is told
-    kind   label; or one of WORDS; or in a history withdrawn: the person took back what was said
+    kind   label; or one of WORDS; or in a history and in a pull withdrawn: the person took back what was said
     """
 
     id: int
@@ -143,7 +147,7 @@ class LabelStore(SealedFile):
 
     WHAT = "label store"
     APPLICATION = 0x7376704C  # "svpL"
-    FORMAT = 2
+    FORMAT = 3
     SCHEMA = SCHEMA
     VERBS = VERBS
 
@@ -208,6 +212,15 @@ class LabelStore(SealedFile):
         """The key of each numbered example."""
         with_key = "SELECT key FROM examples WHERE id = ?"
         return {id_: row[0][0] for id_ in ids if (row := self._read(with_key, int(id_)))}
+
+    def print_of(self, id_: int) -> str | None:
+        """The fingerprint with which an example was first seen; None where it was never numbered."""
+        found = self._read("SELECT print FROM examples WHERE id = ?", int(id_))
+        return str(found[0][0]) if found else None
+
+    def with_prints(self, prints: Iterable[str]) -> dict[str, int]:
+        """The first example with each of these fingerprints, of those that any has. Cost: a pass over the examples."""
+        return dict(self._read(WITH_PRINTS, json.dumps(list(prints))))
 
     def id_of(self, key: str) -> int | None:
         """The number of the example with this key; None where there is none."""
@@ -284,6 +297,10 @@ class LabelStore(SealedFile):
         }
         return list(rows.values())[::-1]
 
+    def times_asked(self, id_: int, but: str) -> int:
+        """In how many questions an example was, those of the origin `but` not counted."""
+        return int(self._read(TIMES_ASKED, id_, but)[0][0])
+
     def asked(self) -> NDArray[np.int64]:
         """(m,) ids that were ever asked, ascending."""
         rows = self._read("SELECT DISTINCT id FROM asked ORDER BY id")
@@ -308,13 +325,31 @@ class LabelStore(SealedFile):
         Raises LabelError for an example that was never asked, a class that does not exist, and without `replace` for a
         person's second, different answer. Cost: two lookups an answer; 10,000 take about 0.2 s.
         """
-        given = _as_answers(answers, who)
-        with self._event("tell") as (event, at):
+        return len(self._put_said("tell", _as_answers(answers, who), WORDS, replace=replace))
+
+    def pull(self, answers: Sequence[Answer]) -> tuple[int, int]:
+        """Store what a labelling server says by now, as `tell` with replace does: how many are new, and how many withdrawn.
+
+        answers  those of the kind withdrawn were deleted there
+        """
+        rows = self._put_said("pull", _as_answers(answers, ""), (*WORDS, "withdrawn"), replace=True)
+        withdrawn = sum(row["kind"] == "withdrawn" for row in rows)
+        return len(rows) - withdrawn, withdrawn
+
+    def pulled(self) -> set[tuple[int, str]]:
+        """(example, person) of the answers that hold and came by a pull. Cost: a pass over the answers."""
+        return set(self._read(PULLED))
+
+    def _put_said(
+        self, verb: str, given: list[Answer], words: tuple[Kind, ...], *, replace: bool
+    ) -> list[dict[str, Any]]:
+        """An event of what is new of these answers, and its rows. words: which kinds there may be beside labels."""
+        with self._event(verb) as (event, at):
             names = self.classes
             said: dict[tuple[int, str], tuple[str, int | None, int] | None] = {}
             new = []
             for answer in given:
-                id_, now = _as_int(answer.id, "The id of an answer"), _as_said(answer, names)
+                id_, now = _as_int(answer.id, "The id of an answer"), _as_said(answer, names, words)
                 if not _is_text(answer.who):
                     raise LabelError(f"Example {id_}: {answer.who!r} gives no answers; give the name of who does")
                 if not (answer.at is None or _is_text(answer.at)):
@@ -326,6 +361,8 @@ class LabelStore(SealedFile):
                 if key not in said:
                     said[key] = self._said(*key)
                 before = said[key]
+                if before is None and now[0] == "withdrawn":
+                    continue
                 looks_again = before is not None and before[2] < question and not _is_earlier(answer.at, asked_at)
                 if before is not None and now == before[:2] and not looks_again:
                     continue
@@ -334,11 +371,11 @@ class LabelStore(SealedFile):
                         f"Example {id_}: {answer.who} answered {_in_words(before[:2], names)} before and "
                         f"{_in_words(now, names)} now; to change the answer, tell it with replace (--replace)"
                     )
-                said[key] = (*now, question)
+                said[key] = None if now[0] == "withdrawn" else (*now, question)
                 row = (question, id_, answer.who, *now, answer.at or at)
                 new.append(dict(zip(ANSWER, row, strict=True)))
-            self._put("tell", event, new)
-        return len(new)
+            self._put(verb, event, new)
+        return new
 
     def last_told(self, who: str) -> list[int]:
         """The examples of this person's last tell, which `undo` would take back; none where there is none."""
@@ -346,7 +383,7 @@ class LabelStore(SealedFile):
         return [id_ for _, id_, person in self._read(TOLD, last[0][0]) if person == who] if last else []
 
     def undo(self, who: str | None = None) -> Undone:
-        """Take back the last tell (of `who`) that was not taken back yet: each person's answers are again what they were before.
+        """Take back the last tell or pull (of `who`) that was not taken back yet: all answers are again what they were.
 
         What somebody has changed since stays as it is, and the history keeps everything. Raises LabelError where nothing is left.
         """
@@ -427,7 +464,7 @@ class LabelStore(SealedFile):
 
         Of an undo, what each person says since then. Memory: one `tell` at a time.
         """
-        told = "SELECT event, verb, at FROM events WHERE verb IN ('ask', 'tell', 'undo') ORDER BY event"
+        told = "SELECT event, verb, at FROM events WHERE verb IN ('ask', 'tell', 'pull', 'undo') ORDER BY event"
         for event, verb, at in self._read(told):
             rows = self._read(self.VERBS[verb].select, event)
             if verb == "ask":
@@ -512,10 +549,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
-def _as_said(answer: Answer, names: tuple[str, ...]) -> tuple[str, int | None]:
+def _as_said(answer: Answer, names: tuple[str, ...], words: tuple[Kind, ...]) -> tuple[str, int | None]:
     """The kind and the label of an answer, if it is one that can be given."""
     if answer.kind != "label":
-        if answer.kind not in WORDS or answer.label is not None:
+        if answer.kind not in words or answer.label is not None:
             raise LabelError(
                 f"Example {answer.id}: {answer.kind!r} with the label {answer.label!r} is no answer; give a class number, or one "
                 f"of {', '.join(WORDS)} without a label"

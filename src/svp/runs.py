@@ -216,16 +216,22 @@ class Run:
                 if folder.exists():  # it may have been inside another
                     shutil.rmtree(folder)
 
-    def _take_lock(self) -> None:
+    def _take_lock(self, doing: str = "") -> None:
         with storage_errors(self.folder):
             self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR)
             if fcntl is None:
                 return
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.ftruncate(self._lock, 0)
+                os.pwrite(self._lock, doing.encode(), 0)
             except BlockingIOError:
+                other = os.pread(self._lock, 100, 0).decode(errors="replace")
                 self.close()
-                raise FolderInUse(f"{self.folder} is in use by another process; wait for it, or {ELSEWHERE}") from None
+                way_out = f" ({other}); wait until that has ended, and repeat the command"
+                raise FolderInUse(
+                    f"{self.folder} is in use by another process{way_out if other else f'; wait for it, or {ELSEWHERE}'}"
+                ) from None
             except OSError:  # a file system that knows no locks
                 self.close()
                 raise
@@ -243,12 +249,15 @@ class Run:
             self._lock = None
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Work in this folder alone, for as long as that takes. Raises FolderInUse where another process does."""
+    def held(self, doing: str = "") -> Iterator[None]:
+        """Work in this folder alone, for as long as that takes. Raises FolderInUse where another process does.
+
+        doing  what others are told is going on here; "" where they may take another folder
+        """
         if self._lock is not None:
             yield
             return
-        self._take_lock()
+        self._take_lock(doing)
         try:
             yield
         finally:

@@ -3,12 +3,13 @@
 import getpass
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from svp.cli.sessions import Said, Trains, _opened, _say
+from svp.cli.opened import Said, Trains, opened, say
 from svp.errors import SettingError
 from svp.exchange.label_studio_server import Server
 from svp.workflows import label_studio
@@ -38,10 +39,10 @@ def push(
         how many: a number or a share (5%); of a question that is open, what is left of it
     """
     server = Server(url, _token())
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         batch = session.ask(int(n) if n.isdecimal() else n)
         done = label_studio.push(session, batch, server)
-    _say(
+    say(
         said,
         {"project": done.project, "url": done.url, "new": done.new, "known": done.known},
         f"{done.new:,} tasks are new, {done.known:,} were there: {done.url}",
@@ -50,7 +51,7 @@ def push(
 
 
 def pull(folder: Path, url: str, /, *, said: Said = Said()) -> None:
-    """Store the annotations of the session's project as answers of their annotators. Given again, it takes what has changed.
+    """Store the annotations of the session's project as answers of their annotators. Given again, it takes changes, too.
 
     The token of the server is taken from LABEL_STUDIO_API_KEY, or asked for; it is kept nowhere.
 
@@ -62,13 +63,14 @@ def pull(folder: Path, url: str, /, *, said: Said = Said()) -> None:
         of the server
     """
     server = Server(url, _token())
-    with _opened(folder, said) as session:
-        new, given = label_studio.pull(session, server)
+    with opened(folder, said) as session:
+        stored = label_studio.pull(session, server)
         status = session.status()
-    _say(
+    deleted = f"withdrew {stored.withdrawn:,} that were deleted there; " if stored.withdrawn else ""
+    say(
         said,
-        {"new": new, "given": given, "labelled": status["labelled"], "open": status["open"]},
-        f"Stored {new:,} new of {given:,} answers; {status['labelled']:,} examples have a label, "
+        {**asdict(stored), "labelled": status["labelled"], "open": status["open"]},
+        f"Stored {stored.new:,} new of {stored.given:,} answers; {deleted}{status['labelled']:,} examples have a label, "
         f"{status['open']:,} are still asked",
     )
 

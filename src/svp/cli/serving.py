@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from pydantic import BaseModel
 
 from svp.cli.flags import Common, configure
+from svp.cli.opened import Flag, SessionFlags, Trains, held_out, opened
 from svp.cli.progress import progress
-from svp.cli.sessions import Flag, SessionFlags, Trains, _opened
 from svp.config import SessionConfig
 from svp.errors import SettingError, require
 from svp.workflows.session import STORE, Session
@@ -59,7 +59,7 @@ def serve(
     if n < 1:
         raise SettingError(f"-n is {n}; give 1 or more")
     _begin(folder, data, settings, recipe, said)
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         served = Served(
             Where(folder, said.accept_code_change),
             session.store.path,
@@ -71,12 +71,13 @@ def serve(
             session.n_examples,
             session.ranks,
         )
-        classes = session.classes
+        classes, n_held_out = session.classes, session.n_held_out
 
     def ready(link: str, once: str) -> None:
         facts = {"folder": str(folder), "link": link, "n": served.n_all, "classes": list(classes)}
         lines = [
             f"{folder}: {served.n_all:,} examples, to be told apart as {', '.join(classes)}",
+            *held_out(n_held_out),
             f"Label them here: {link}",
             "Every answer is stored at once. Stop with Ctrl-C.",
         ]

@@ -1,60 +1,23 @@
 """`svp session`: labelling with people. Each command calls one method of `svp.Session` and says what came of it."""
 
 import getpass
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from svp.cli.flags import Common, configure, flags_of
+from svp.cli.flags import Common, configure
+from svp.cli.opened import Flag, Said, SessionFlags, Trains, held_out, opened, say
 from svp.cli.progress import progress
 from svp.config import SessionConfig
 from svp.errors import MissingExtra, SettingError
 from svp.labels import WORDS, Batch
 from svp.words import learning
+from svp.workflows.files import texts_of
 from svp.workflows.people import SECOND_LOOK
 from svp.workflows.session import Session
 
-# What means nothing here, and what `--data` says.
-SessionFlags = flags_of(
-    SessionConfig, without=("dataset", "data", "seeds", "test_share", "image_column", "label_column")
-)
-Flag = Annotated[bool, Parameter(negative=())]
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Said:
-    """Flags of all these commands.
-
-    Parameters
-    ----------
-    json
-        print what came of it as JSON
-    quiet
-        show no progress
-    """
-
-    json: Flag = False
-    quiet: Flag = False
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Trains(Said):
-    """Flags of those that may train.
-
-    Parameters
-    ----------
-    accept_code_change
-        go on although the code of svp, or the machine, has changed since; both are recorded
-    """
-
-    accept_code_change: Flag = False
+_WIDTH = 100  # letters of a text that is printed
 
 
 def new(
@@ -84,10 +47,12 @@ def new(
     with session:
         n, classes = len(session.dataset), list(session.classes)
         models = {"proxy": session.config.proxy.model, "target": session.config.target.model}
-    _say(
+        n_held_out = session.n_held_out
+    say(
         said,
-        {"folder": str(folder), "n": n, "classes": classes, **models},
+        {"folder": str(folder), "n": n, "classes": classes, "held_out": n_held_out, **models},
         f"{folder}: {n:,} examples, to be told apart as {', '.join(classes)}",
+        *held_out(n_held_out),
         f"{models['proxy']} asks (--proxy.model), {models['target']} is trained in the end (--target.model)",
         f"Next: svp session ask {folder} -n {min(200, n)} --out batch.csv",
     )
@@ -113,8 +78,8 @@ def ask(
     n
         how many: a number or a share (5%)
     out
-        where to write it: NAME.csv, .jsonl, .parquet, .json (Label Studio), or a folder to sort in; without it, ids and keys are
-        printed
+        where to write it: NAME.csv, .jsonl, .parquet, .json (Label Studio), or a folder to sort in; without it, ids, keys and the
+        beginnings of texts are printed
     format
         csv, jsonl, parquet, folder, label-studio or prodigy; default: by the name of out
     now
@@ -123,7 +88,7 @@ def ask(
         quotas, by what the proxy takes examples for, labelled ones counted: equal, natural, or so many at least: 50 (of each), or
         fox=50,owl=20
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         known = session.status()
         before = [r["origin"] for r in known["rounds"] if r["origin"] != SECOND_LOOK]
         batch = session.ask(int(n) if n.isdecimal() else n, now=now, per_class=_quotas(per_class, session.classes))
@@ -155,10 +120,10 @@ def review(
     format
         csv, jsonl, parquet, folder, label-studio or prodigy; default: by the name of out
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         batch = session.review(n)
         if batch is None:
-            _say(said, {"ids": []}, "No label looks wrong that was not looked at again already")
+            say(said, {"ids": []}, "No label looks wrong that was not looked at again already")
             return
         _hand_out(session, batch, out, format, _of_the_pool(session), said)
 
@@ -179,15 +144,16 @@ def _hand_out(
         "notes": notes,
     }
     if out is None:
-        lines = [f"{i}\t{keys[i]}" for i in ids]
+        texts = texts_of(session, ids)
+        facts |= {"texts": [texts[i] for i in ids]} if texts else {}
+        lines = ["\t".join([str(i), keys[i], *([_on_a_line(texts[i])] if texts else [])]) for i in ids]
     else:
-        to_do = "move each file into its class folder" if out.is_dir() else "fill in the labels"
         answers = ", ".join([*session.classes[:20], *WORDS])
         lines = [
             f"{len(batch):,} asked (round {batch.round}, {batch.origin}): {out}",
-            f"Now {to_do} ({answers}); then: svp session tell {session.folder} {out}",
+            f"Now {_to_do(out)} ({answers}); then: svp session tell {session.folder} {out}",
         ]
-    _say(said, facts, *notes, *lines)
+    say(said, facts, *notes, *lines)
 
 
 def tell(
@@ -215,7 +181,7 @@ def tell(
     replace
         where somebody says something else than before, take it; the old answer stays in the history
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         new, given = session.tell_file(answers, who=who or getpass.getuser(), format=format, replace=replace)
         status = session.status()
     facts = {"new": new, "given": given, "labelled": status["labelled"], "open": status["open"], "ties": status["ties"]}
@@ -223,9 +189,11 @@ def tell(
         f"Stored {new:,} new of {given:,} answers; {status['labelled']:,} examples have a label, "
         f"{status['open']:,} are still asked"
     ]
+    if not given:
+        lines.append(f"{answers} holds no answer yet: {_to_do(answers)}, and tell it again")
     if status["ties"]:
-        lines.append(f"On {status['ties']:,} people are divided: they are asked again")
-    _say(said, facts, *lines)
+        lines.append(f"On {status['ties']:,} people are divided: they are asked once more")
+    say(said, facts, *lines)
 
 
 def status(folder: Path, /, *, said: Said = Said()) -> None:
@@ -236,7 +204,7 @@ def status(folder: Path, /, *, said: Said = Said()) -> None:
     folder
         of the session
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         facts = session.status()
     agreement = facts["agreement"]
     alpha = "" if agreement["alpha"] is None else f", Krippendorff's alpha {agreement['alpha']:.2f}"
@@ -257,14 +225,14 @@ def status(folder: Path, /, *, said: Said = Said()) -> None:
     ):
         if facts[name]:
             lines.append(f"{words[0].upper()}{words[1:]} {facts[name]:,}")
-    lines += _left_out(facts)
+    lines += [*_left_out(facts), *held_out(facts["held_out"])]
     lines += [f"Round {r['round']}: {r['answered']:,} of {r['asked']:,} ({r['origin']})" for r in facts["rounds"]]
     if facts["curve"]:
         lines += learning(facts["curve"])
     if facts["kappas"]:
         agreed = ", ".join(f"{kappa:.3f}" for kappa in facts["kappas"])
         lines.append(f"From round to round its answers about the rest agreed to {agreed} (Cohen's kappa; 1 is wholly)")
-    _say(said, facts, *lines, *_may_stop(facts["may_stop"]))
+    say(said, facts, *lines, *_may_stop(facts["may_stop"]))
 
 
 def curve(folder: Path, /, *, holdout: Path | None = None, said: Trains = Trains()) -> None:
@@ -277,10 +245,10 @@ def curve(folder: Path, /, *, holdout: Path | None = None, said: Trains = Trains
     holdout
         labelled data to test on: a folder of class folders, a table with labels; default: the labels are cross-validated
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         found = session.curve(holdout)
         reasons = session.status()["may_stop"]
-    _say(said, {**found, "may_stop": reasons}, *learning(found), *_may_stop(reasons))
+    say(said, {**found, "may_stop": reasons}, *learning(found), *_may_stop(reasons))
 
 
 def report(folder: Path, /, *, said: Trains = Trains()) -> None:
@@ -291,9 +259,9 @@ def report(folder: Path, /, *, said: Trains = Trains()) -> None:
     folder
         of the session
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         path = session.report()
-    _say(said, {"report": str(path)}, str(path))
+    say(said, {"report": str(path)}, str(path))
 
 
 def train(folder: Path, /, *, said: Trains = Trains()) -> None:
@@ -304,11 +272,11 @@ def train(folder: Path, /, *, said: Trains = Trains()) -> None:
     folder
         of the session
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         trained = session.train()
         labelled = session.status()["labelled"]
     line = f"The proxy is trained on {labelled:,} labels" if trained else "There is nothing to train yet"
-    _say(said, {"trained": trained, "labelled": labelled}, line)
+    say(said, {"trained": trained, "labelled": labelled}, line)
 
 
 def undo(folder: Path, /, *, who: str | None = None, said: Said = Said()) -> None:
@@ -321,10 +289,10 @@ def undo(folder: Path, /, *, who: str | None = None, said: Said = Said()) -> Non
     who
         the last tell of this person, not of anybody
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         undone = session.undo(who)
     people = ", ".join(undone.who) or "nobody"
-    _say(
+    say(
         said,
         {"answers": undone.n, "who": list(undone.who), "told_at": undone.at},
         f"Took back {undone.n:,} answers of {people}, told at {undone.at}",
@@ -343,10 +311,10 @@ def export(folder: Path, /, *, out: Path, history: Flag = False, said: Said = Sa
     history
         every question and answer with who and when, as JSON lines: what `svp session restore` reads
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         n = session.export_history(out) if history else session.export(out)
         missing = [] if history else _left_out(session.status())
-    _say(
+    say(
         said,
         {"out": str(out), "n": n},
         f"Wrote {n:,} {'events' if history else 'labelled examples'} to {out}",
@@ -366,7 +334,7 @@ def restore(folder: Path, history: Path, /, *, said: Said = Said()) -> None:
     """
     with Session.restore(folder, history) as session:
         labelled = session.status()["labelled"]
-    _say(said, {"folder": str(folder), "labelled": labelled}, f"{folder}: restored, {labelled:,} examples have a label")
+    say(said, {"folder": str(folder), "labelled": labelled}, f"{folder}: restored, {labelled:,} examples have a label")
 
 
 def finish(folder: Path, /, *, said: Trains = Trains()) -> None:
@@ -377,7 +345,7 @@ def finish(folder: Path, /, *, said: Trains = Trains()) -> None:
     folder
         of the session
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         done = session.finish()
         missing = _left_out(session.status())
         try:
@@ -385,7 +353,7 @@ def finish(folder: Path, /, *, said: Trains = Trains()) -> None:
         except MissingExtra as error:
             written = f"svp session report {folder} ({error})"
     target = done.target.stage.folder
-    _say(
+    say(
         said,
         {
             "target": str(target),
@@ -413,28 +381,24 @@ def add(folder: Path, /, *names: str, said: Said = Said()) -> None:
     names
         of the new classes
     """
-    with _opened(folder, said) as session:
+    with opened(folder, said) as session:
         classes = session.add_classes(names)
-    _say(said, {"classes": list(classes)}, f"The classes are now {', '.join(classes)}")
-
-
-@contextmanager
-def _opened(folder: Path, said: Said) -> Iterator[Session]:
-    accept = isinstance(said, Trains) and said.accept_code_change
-    with (
-        progress(Common(quiet=said.quiet)) as show,
-        Session.open(folder, accept_code_change=accept, show=show) as session,
-    ):
-        if not session.ways.grows:
-            raise SettingError(
-                f"{folder} is a session of a simulation or of your own code; these commands are for people's"
-            )
-        yield session
+    say(said, {"classes": list(classes)}, f"The classes are now {', '.join(classes)}")
 
 
 def _of_the_pool(session: Session) -> list[str]:
     """What came, went or changed among the files."""
     return [f"{len(keys):,} {what}: {_some(keys)}" for what, keys in session.noticed.items() if keys]
+
+
+def _on_a_line(text: str) -> str:
+    """As much of a text as a line of a terminal shows, without what a terminal would obey."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 4]} ..."
+
+
+def _to_do(question: Path) -> str:
+    return "move each file into its class folder" if question.is_dir() else "fill in the labels"
 
 
 def _left_out(facts: dict[str, Any]) -> list[str]:
@@ -477,7 +441,3 @@ def _quotas(said: str | None, classes: tuple[str, ...]) -> dict[str, Any] | None
 
 def _some(keys: Any) -> str:
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3:,} more" if len(keys) > 3 else "")
-
-
-def _say(said: Said, facts: dict[str, Any], *lines: str) -> None:
-    print(json.dumps(facts, ensure_ascii=False) if said.json else "\n".join(lines))

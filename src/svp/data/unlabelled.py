@@ -29,16 +29,26 @@ def load(config: DataConfig, classes: tuple[str, ...], progress: Progress | None
     Errors and costs are those of `svp.load_dataset`.
     """
     path = Path(config.dataset).expanduser()
-    given = {"text_column": config.text_column} if config.text_column else {}
-    if path.exists() and is_source(path, given):
+    if _are_texts(config):
         return _texts(path, config, classes, progress or silent)
-    if path.is_dir() and not parquet.is_source(path):
+    if are_photos(config):
         return _photos(path, config, classes, progress)
     # A session skips unless told otherwise; here is nothing to be skipped.
     if not takes(config.dataset, "on_error"):
         config = config.model_copy(update={"on_error": "refuse"})
     data = load_labelled(config, progress)
     return replace(data.without_labels(), classes=classes or data.classes)
+
+
+def are_photos(config: DataConfig) -> bool:
+    """Whether a configuration names a folder of photos, told without reading one."""
+    path = Path(config.dataset).expanduser()
+    return path.is_dir() and not _are_texts(config) and not parquet.is_source(path)
+
+
+def _are_texts(config: DataConfig) -> bool:
+    path = Path(config.dataset).expanduser()
+    return path.exists() and is_source(path, {"text_column": config.text_column} if config.text_column else {})
 
 
 def _photos(root: Path, config: DataConfig, classes: tuple[str, ...], progress: Progress | None) -> Dataset:

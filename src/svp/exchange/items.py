@@ -40,6 +40,7 @@ class Told:
     id, key, name  what the file calls the example: one of them at least; name is that of its file without folders
     who    None: whoever brings the file
     at     ISO time; or None
+    text   what the file says that the example says; or None
     """
 
     where: str
@@ -49,6 +50,7 @@ class Told:
     name: str | None = None
     who: str | None = None
     at: str | None = None
+    text: str | None = None
 
 
 def word(value: Any) -> str:

@@ -30,6 +30,14 @@ class Pushed:
     known: int
 
 
+@dataclass(frozen=True)
+class Pulled:
+    """What every annotator says now, and the ids of the examples that are tasks there, annotated or not."""
+
+    told: list[Told]
+    ids: frozenset[int]
+
+
 class Server:
     """A Label Studio server at `url`, for whoever has a token of it: a personal access token, or a legacy one.
 
@@ -63,22 +71,24 @@ class Server:
             project = self._call("POST", "/api/projects/", settings)
         elif project["label_config"] != interface:
             self._call("PATCH", f"/api/projects/{project['id']}/", {"label_config": interface})
-        known = {task["data"].get("svp_id") for task in self._tasks(project["id"], all_of_them=True)}
+        known = {task["data"].get("svp_id") for task in self._tasks(project["id"])}
         new = [item for item in asked if item.id not in known]
         if new:
             self._call("POST", f"/api/projects/{project['id']}/import", tasks_of(new, photos))
         return Pushed(project["id"], f"{self.url}/projects/{project['id']}", len(new), len(asked) - len(new))
 
-    def pull(self, mark: str) -> list[Told]:
-        """What every annotator says now of each task of the project with this mark; a skipped one is skip."""
+    def pull(self, mark: str) -> Pulled:
+        """What the project with this mark holds now; a skipped task is skip."""
         project = self._project(mark)
         if project is None:
             raise ServerError(f"{self.url} has no project of this session; svp session push makes it")
-        told = annotations_of(self._tasks(project["id"], all_of_them=False), f"project {project['id']}")
+        tasks = self._tasks(project["id"])
+        told = annotations_of([task for task in tasks if task.get("annotations")], f"project {project['id']}")
         last: dict[Any, Told] = {}
         for each in sorted(told, key=lambda each: each.at or ""):  # of one person's several annotations the last
             last[each.id, each.key, each.who] = each
-        return list(last.values())
+        ids = {task["data"].get("svp_id") for task in tasks}
+        return Pulled(list(last.values()), frozenset(id_ for id_ in ids if isinstance(id_, int)))
 
     def _project(self, mark: str) -> Any | None:
         page = 1
@@ -91,8 +101,8 @@ class Server:
                 return None
             page += 1
 
-    def _tasks(self, project: int, *, all_of_them: bool) -> list[Any]:
-        query = {"exportType": "JSON", "download_all_tasks": str(all_of_them).lower()}
+    def _tasks(self, project: int) -> list[Any]:
+        query = {"exportType": "JSON", "download_all_tasks": "true"}
         found: list[Any] = self._call("GET", f"/api/projects/{project}/export?{urlencode(query)}")
         return found
 

@@ -8,7 +8,7 @@ as it was (OWASP, "CSV Injection").
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ def read_csv(path: Path) -> list[Told]:
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)  # spreadsheets write the one of their country
     try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        rows = list(table)
     except csv.Error as error:
         raise DataError(f"{path} is no CSV: {error}; is a quote opened and never closed?") from None
     plain = [
@@ -53,7 +54,7 @@ def read_csv(path: Path) -> list[Told]:
     if any(None in row for row in plain):
         row = next(number for number, row in enumerate(plain) if None in row)
         raise DataError(f"{path}, row {row + 2}: it has more cells than the header; quote what has {delimiter!r} in it")
-    return _told(path, enumerate(plain, 2), header.strip() != "")
+    return _told(path, enumerate(plain, 2), [name for name in table.fieldnames or () if name.strip()])
 
 
 def read_jsonl(path: Path) -> list[Told]:
@@ -67,7 +68,7 @@ def read_jsonl(path: Path) -> list[Told]:
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: this is no JSON object")
             rows.append((number, row))
-    return _told(path, rows, bool(rows))
+    return _told(path, rows, rows[0][1] if rows else ())
 
 
 def read_parquet(path: Path) -> list[Told]:
@@ -75,10 +76,10 @@ def read_parquet(path: Path) -> list[Told]:
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(path).to_pylist()
+        table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    return _told(path, enumerate(rows), bool(rows))
+    return _told(path, enumerate(table.to_pylist()), table.column_names)
 
 
 def csv_of(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], delimiter: str = ",") -> bytes:
@@ -120,23 +121,31 @@ def _rows(asked: Sequence[Asked]) -> list[dict[str, Any]]:
     return [{name: row[name] for name in used} for row in rows]
 
 
-def _told(path: Path, rows: Iterable[tuple[int, Mapping[str, Any]]], has_header: bool) -> list[Told]:
-    """The rows with a label; DataError where no column is one of labels or of ids."""
+def _told(path: Path, rows: Iterable[tuple[int, Mapping[str, Any]]], columns: Collection[str]) -> list[Told]:
+    """The rows with a label. columns: of the table; of JSON lines, which may differ, those of the first."""
+    if not columns:
+        raise DataError(f"{path} is empty; it needs a column label, and one called id or key")
+    _names(path, columns)
     found = []
     for number, row in rows:
-        names = _OF_LABEL_STUDIO if "svp_id" in row else {name: name for name in _OF_LABEL_STUDIO}
-        label = next((name for name in _LABELS if name in row), None)
-        if label is None or not {names["id"], names["key"]} & set(row):
-            raise DataError(f"{path} has the columns {', '.join(map(str, row))}; it needs label, and id or key")
+        names, label = _names(path, row)
         where = f"{path.name}, row {number}"
         if said := _one(row[label], where):
             who = annotator(row.get("annotator")) if names is _OF_LABEL_STUDIO else word(row.get("who")) or None
             at = time_of(row.get(names["at"]))
-            key = word(row.get(names["key"])) or None
-            found.append(Told(where, said, id_in(row, names["id"], where), key, who=who, at=at))
-    if not has_header:
-        raise DataError(f"{path} is empty; it needs a column label, and one called id or key")
+            key, text = word(row.get(names["key"])) or None, row.get("text")
+            text = text if isinstance(text, str) else None
+            found.append(Told(where, said, id_in(row, names["id"], where), key, who=who, at=at, text=text))
     return found
+
+
+def _names(path: Path, columns: Collection[str]) -> tuple[Mapping[str, str], str]:
+    """What the columns with id, key and time are called, and that with labels; DataError where there are none."""
+    names = _OF_LABEL_STUDIO if "svp_id" in columns else {name: name for name in _OF_LABEL_STUDIO}
+    label = next((name for name in _LABELS if name in columns), None)
+    if label is None or not {names["id"], names["key"]} & set(columns):
+        raise DataError(f"{path} has the columns {', '.join(map(str, columns))}; it needs label, and id or key")
+    return names, label
 
 
 def _one(value: Any, where: str) -> str:

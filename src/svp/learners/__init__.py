@@ -306,7 +306,7 @@ def check_device(device: str, models: Sequence[TrainConfig]) -> None:
         require("torch", "torch")
         from svp.learners.compute import require_device
 
-        require_device(device)
+        require_device(device, "use auto or cpu for what is new; what was begun there goes on where it can be used")
     elif device != "cpu":
         names = " and ".join(dict.fromkeys(config.model for config in models))
         raise SettingError(f"compute.device {device!r} is for nets; {names} can use the CPU alone: leave it at auto")

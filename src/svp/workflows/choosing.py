@@ -14,7 +14,7 @@ from svp.select import resolve_budget, select
 from svp.select.limits import PerClass
 from svp.workflows import hindsight, judging
 from svp.workflows.outcomes import Ranked
-from svp.workflows.people import AT_RANDOM, SECOND_LOOK, best, last_scores, ties
+from svp.workflows.people import AT_RANDOM, SECOND_LOOK, best, last_scores, to_ask_again
 
 if TYPE_CHECKING:
     from svp.workflows.session import Session
@@ -36,7 +36,8 @@ def trained(session: "Session", n: int | str, per_class: PerClass | None = None)
     """By the proxy, trained on all labels; at random (or by `start`) until two classes have some. The folder must be held."""
     rounds, ways, config = session.rounds, session.ways, session.config
     ids, labels = session.labelled()
-    pool, divided = rounds.unasked(), ties(session.store, ways.rule)
+    pool = rounds.unasked()
+    divided = to_ask_again(session.store, ways.rule, n_left=len(pool))
     budget = _budget(session, n, pool, may_be_none=bool(divided))
     if not budget:
         return Choice(pool[:0], None, "people are divided", divided)
@@ -73,7 +74,7 @@ def meanwhile(session: "Session", n: int | str, per_class: PerClass | None = Non
     store, config = session.store, session.config
     ranked, out = Ranked.read(last[0]), list(store.left_out())
     pool = np.setdiff1d(np.asarray(ranked.ids), np.union1d(store.asked(), out), assume_unique=True)
-    divided = ties(store, session.ways.rule)
+    divided = to_ask_again(store, session.ways.rule, n_left=len(pool))
     budget = _budget(session, n, pool, may_be_none=bool(divided))
     diverse = session.ways.diverse and session.is_read
     if per_class is None:
@@ -90,7 +91,7 @@ def at_once(session: "Session", n: int) -> Choice | None:
     """
     store, pool = session.store, session.rounds.unasked()
     waiting = {each.id for each in store.waiting()}
-    divided = [id_ for id_ in ties(store, session.ways.rule) if id_ not in waiting]
+    divided = [id_ for id_ in to_ask_again(store, session.ways.rule, n_left=len(pool)) if id_ not in waiting]
     n = min(n, len(pool))
     if not n:
         return Choice(pool, None, "people are divided", divided) if divided else None

@@ -29,7 +29,7 @@ from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.begin import begin, loaded, settled
 from svp.workflows.check import check, check_arguments, labels_of, refuse_options
 from svp.workflows.outcomes import Fitted, Ranked, Show, Tested
-from svp.workflows.work import Work, model_seed
+from svp.workflows.work import How, Pool, Work, model_seed
 
 
 @dataclass(frozen=True)
@@ -250,8 +250,8 @@ def _payments(measured: Json) -> list[Json]:
 
 
 def _rank(work: Work, config: CoresetConfig, name: str, fitted: list[Fitted], budget: int, seed: int) -> Ranked:
-    ids, labels = work.dataset.ids, labels_of(work.dataset)
-    return work.choose(name, fitted, ids, labels, budget, method=config.method, options=config.options, seed=seed)
+    pool = Pool(work.dataset.ids, labels_of(work.dataset))
+    return work.choose(name, fitted, pool, How(config.method, config.options, budget, seed))
 
 
 def _is_own_proxy(config: CoresetConfig) -> bool:

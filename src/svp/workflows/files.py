@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.config import SessionConfig
+from svp.data.unlabelled import are_photos
 from svp.errors import DataError, LabelError, SettingError, StorageError, SvpError
 from svp.exchange import Asked, Told, read, write
 from svp.exchange.tables import csv_of
@@ -19,6 +20,7 @@ from svp.labels import WORDS, Answer, Batch, LabelStore
 from svp.tables import write_table
 from svp.workflows.outcomes import Fitted
 from svp.workflows.people import data_of
+from svp.workflows.pool import fingerprints_of_texts
 
 if TYPE_CHECKING:
     from svp.workflows.session import Session
@@ -62,6 +64,7 @@ def answers_of(session: "Session", told: Sequence[Told], who: str) -> list[Answe
     """What was told, as answers; `who` gave those of which it is not said. Raises as `answers_in`."""
     by_name = _by_name(session.classes)
     answers = [_answer(session.store, each, by_name, who) for each in told]
+    _refuse_texts_of_others(session.store, answers, told)
     asked = set(session.store.asked().tolist())
     first: dict[tuple[int, str, str | None], tuple[Answer, Told]] = {}
     for answer, row in zip(answers, told, strict=True):
@@ -170,7 +173,7 @@ def _lines(path: Path) -> Iterator[Any]:
 def items_of(session: "Session", batch: Batch) -> list[Asked]:
     """What is written of each example of a question."""
     ids = batch.ids.tolist()
-    known, texts, guesses = _keys(session, ids), _texts(session, ids), session.guesses(batch.ids)
+    known, texts, guesses = _keys(session, ids), texts_of(session, ids), session.guesses(batch.ids)
     root = Path(session.config.dataset).expanduser()
     scores = [None] * len(ids) if batch.scores is None else batch.scores.tolist()
     items = []
@@ -197,11 +200,13 @@ def _keys(session: "Session", ids: list[int]) -> dict[int, str]:
     return {id_: session.dataset.key(id_) for id_ in ids}
 
 
-def _texts(session: "Session", ids: list[int]) -> dict[int, str]:
-    """What the examples say, of texts; the folder need not be held for that."""
+def texts_of(session: "Session", ids: list[int]) -> dict[int, str]:
+    """What the examples say; nothing of photos and numbers. The folder need not be held for that."""
     if session.is_read:
         data = session.dataset
         rows = data.positions(ids) if data.is_text else np.zeros(0, np.int64)
+    elif are_photos(session.config):
+        return {}
     else:
         data = data_of(session.config, session.classes)
         if not data.is_text:
@@ -256,3 +261,17 @@ def _id(store: LabelStore, told: Told) -> int:
             f"{told.where}: example {told.id} is {key}, not {other}; were the rows or names mixed up? Nothing was stored"
         )
     return told.id
+
+
+def _refuse_texts_of_others(store: LabelStore, answers: Sequence[Answer], told: Sequence[Told]) -> None:
+    """LabelError for a row with the text of another example. One that is nobody's is let be: spreadsheets cut and convert."""
+    rows = [(row, answer.id) for row, answer in zip(told, answers, strict=True) if row.text]
+    prints = fingerprints_of_texts([row.text.encode(errors="replace").decode() for row, _ in rows if row.text])
+    strange = [(*row, seen) for row, seen in zip(rows, prints, strict=True) if store.print_of(row[1]) != seen]
+    owner = store.with_prints(seen for *_, seen in strange) if strange else {}
+    for row, id_, seen in strange:
+        if seen in owner:
+            raise LabelError(
+                f"{row.where}: the text is that of example {owner[seen]}, not of {id_}; were the rows mixed up? Nothing was "
+                "stored"
+            )

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from svp.errors import BudgetError
 from svp.files import read_array
 from svp.labels import Batch, LabelStore
-from svp.runs import DONE, PARTS
+from svp.runs import PARTS
 from svp.select import Selection, find_method
 from svp.workflows.features import Features
 from svp.workflows.outcomes import Fitted
-from svp.workflows.people import AT_RANDOM
+from svp.workflows.people import AT_RANDOM, SCORINGS, finished
 
 if TYPE_CHECKING:
     from svp.workflows.session import Session
@@ -43,7 +43,7 @@ def asked(session: "Session", n: int) -> Selection:
 
 def target(session: "Session", n: int) -> Fitted | None:
     """The target on the first `n` labels, where a proxy on its features has had it trained; else None."""
-    with session.rounds.held():
+    with session.rounds.held("a look back"):
         return session.rounds.target(*session.labelled(n))
 
 
@@ -53,7 +53,7 @@ def features(session: "Session") -> Features | None:
     chosen = [r for r in session.store.rounds() if r.origin == method]
     if not chosen or not find_method(method)[1].asks_model:
         return None
-    with session.rounds.held():
+    with session.rounds.held("a look back"):
         return session.rounds.features(chosen[-1].round)
 
 
@@ -111,8 +111,9 @@ def first_guesses(folder: Path, ids: NDArray[np.int64]) -> dict[int, tuple[int, 
     Only of methods that score by probabilities. Cost: a lookup for each example and training, until all are found.
     """
     found: dict[int, tuple[int, float]] = {}
-    marks = sorted(folder.glob(f"rounds/*/selection/{DONE}"), key=lambda mark: mark.stat().st_mtime_ns)
-    for stage in (mark.parent for mark in marks[::-1] if (mark.parent / "probs-0.npy").exists()):
+    for stage in finished(folder, SCORINGS)[::-1]:
+        if not (stage / "probs-0.npy").exists():
+            continue
         probs, scored = read_array(stage / "probs-0.npy"), read_array(stage / "ids.npy")
         rows = np.minimum(np.searchsorted(scored, ids), len(scored) - 1)
         here = scored[rows] == ids

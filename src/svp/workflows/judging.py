@@ -20,7 +20,7 @@ from svp.select import score
 from svp.workflows import hindsight
 from svp.workflows.check import labels_of
 from svp.workflows.outcomes import Fitted
-from svp.workflows.people import known, last_done
+from svp.workflows.people import SCORINGS, finished, known, last_done
 from svp.workflows.stopping import (
     LEAST_STEP,
     MORE,
@@ -131,7 +131,7 @@ def holdout_of(session: "Session", given: str | Path | Dataset) -> Dataset:
 
 def last_curve(folder: Path) -> Json | None:
     """What the curve that was finished last found; None where there is none."""
-    stage = last_done(folder, f"curve/*/{DONE}")
+    stage = last_done(folder, "curve/*")
     facts: Json | None = None if stage is None else read_record(stage / DONE, "facts")["facts"]
     return facts
 
@@ -182,8 +182,8 @@ def kappas(folder: Path) -> list[float]:
     At most LOOKED_AT examples are compared. Rounds that had fewer than LEAST_STEP labels more than the one before are left out.
     """
     last: dict[str, Path] = {}  # of each round what was finished last: a correction has made it anew
-    for mark in sorted(folder.glob(f"rounds/*/selection/{DONE}"), key=lambda mark: mark.stat().st_mtime_ns):
-        last[mark.parent.parent.name.partition("-")[0]] = mark.parent
+    for stage in finished(folder, SCORINGS):
+        last[stage.parent.name.partition("-")[0]] = stage
     kept: list[tuple[int, Path]] = []
     for _, stage in sorted(last.items()):
         model = stage.parent / "model-0" / DONE

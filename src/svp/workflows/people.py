@@ -127,10 +127,14 @@ def known(store: LabelStore, rule: Rule, round_: int | None = None) -> tuple[NDA
     return ids, labels
 
 
-def ties(store: LabelStore, rule: Rule) -> list[int]:
-    """On which examples people are divided, as many saying one thing as another."""
+def to_ask_again(store: LabelStore, rule: Rule, *, n_left: int) -> list[int]:
+    """On which examples people are divided, as many saying one thing as another.
+
+    Each once: those on which they stay divided only where none of the others (`n_left`) is left to ask.
+    """
     left_out = store.left_out()
-    return [s.id for s in store.standings(rule) if s.kind == "tie" and s.id not in left_out]
+    divided = [s.id for s in store.standings(rule) if s.kind == "tie" and s.id not in left_out]
+    return [id_ for id_ in divided if not n_left or store.times_asked(id_, but=SECOND_LOOK) == 1]
 
 
 def best(
@@ -150,25 +154,34 @@ def best(
     return spare.ids[kept], spare.gains[kept]
 
 
-def last_done(folder: Path, marks: str) -> Path | None:
-    """The stage that was finished last, of those whose done-marks a pattern names; its files are checked. None without any."""
-    done = sorted(folder.glob(marks), key=lambda mark: mark.stat().st_mtime_ns)
+SCORINGS = "rounds/*/selection"  # the stages in which the pool was scored
+
+
+def finished(folder: Path, stages: str) -> list[Path]:
+    """The finished stages that a pattern names, in the order in which they were finished."""
+    marks = sorted(folder.glob(f"{stages}/{DONE}"), key=lambda mark: mark.stat().st_mtime_ns)
+    return [mark.parent for mark in marks]
+
+
+def last_done(folder: Path, stages: str) -> Path | None:
+    """The last of them; its files are checked. None without any."""
+    done = finished(folder, stages)
     if not done:
         return None
-    check_files(done[-1].parent)
-    return done[-1].parent
+    check_files(done[-1])
+    return done[-1]
 
 
 def last_scores(folder: Path) -> tuple[Path, int] | None:
     """The stage in a session's folder whose scores were finished last, and of which round it is; None where there is none."""
-    stage = last_done(folder, f"rounds/*/selection/{DONE}")
+    stage = last_done(folder, SCORINGS)
     return None if stage is None else (stage, int(stage.parent.name.partition("-")[0]))
 
 
 def guesses(folder: Path, ids: NDArray[np.int64]) -> dict[int, tuple[int, float]]:
     """What the last finished proxy takes examples for, with its probability: of those that it has scored, and of labelled ones
     were doubted, by a proxy that had not seen their labels."""
-    scored, doubted = last_scores(folder), last_done(folder, f"doubts/*/{DONE}")
+    scored, doubted = last_scores(folder), last_done(folder, "doubts/*")
     found: dict[int, tuple[int, float]] = {}
     for stage, name in ((doubted, "probs.npy"), (scored and scored[0], "probs-0.npy")):
         if stage is None or not (stage / name).exists():

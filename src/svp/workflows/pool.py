@@ -6,6 +6,7 @@ when it was first seen, is left out until it is back as it was; its answers are 
 
 import hashlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +65,12 @@ def _ordered(raw: Dataset, keys: tuple[str, ...], ids: NDArray[np.int64]) -> Dat
 def fingerprints(dataset: Dataset) -> list[str]:
     """(n,) 16 hexadecimal digits of each input as it was read: what changes no pixel and no letter counts as no change."""
     if dataset.is_text:
-        return [f"{int(value):016x}" for value in hashes_of(dataset.inputs)]
+        return fingerprints_of_texts(dataset.inputs)
     return [hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=8).hexdigest() for row in dataset.inputs]
+
+
+def fingerprints_of_texts(texts: Any) -> list[str]:
+    return [f"{int(value):016x}" for value in hashes_of(texts)]
 
 
 def distinct(vectors: NDArray[np.float32], n: int) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from svp.workflows.features import Features
 from svp.workflows.outcomes import Fitted, Ranked, kind_of
 from svp.workflows.people import AT_RANDOM, SECOND_LOOK, Ways, known
 from svp.workflows.stopping import fold_of
-from svp.workflows.work import Work, model_seed
+from svp.workflows.work import How, Pool, Work, model_seed
 
 
 class Rounds:
@@ -36,9 +36,9 @@ class Rounds:
     def folder(self) -> Path:
         return self.work.run.folder
 
-    def held(self) -> AbstractContextManager[None]:
-        """Nobody else trains in the folder meanwhile. Raises FolderInUse where somebody does."""
-        return self.work.run.held()
+    def held(self, doing: str) -> AbstractContextManager[None]:
+        """Nobody else trains in the folder meanwhile. Raises FolderInUse, with what is being done, where somebody does."""
+        return self.work.run.held(doing)
 
     def labels(self, round_: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """What can be learned now; or of what was asked up to a round."""
@@ -107,13 +107,8 @@ class Rounds:
         return self.work.choose(
             f"{self.name(self.next, ids, labels)}/selection{own}",
             self.fit(self.next, ids, labels, self._config.proxy.seeds) if row.asks_model else [],
-            np.union1d(pool, ids) if covers else pool,
-            None,
-            budget,
-            method=self._config.method,
-            options=self._config.options,
-            seed=self._config.seed,
-            already=ids if covers else (),
+            Pool(np.union1d(pool, ids), already=ids) if covers else Pool(pool),
+            How(self._config.method, self._config.options, budget, self._config.seed),
         )
 
     # --- training ------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from svp.config import RunConfig
 from svp.data.base import Dataset, silent
 from svp.errors import DataError, FolderInUse, LabelError, SettingError
-from svp.files import write_json
+from svp.files import read_record, write_json
 from svp.labels import Answer, Batch, Kind, LabelStore, Undone
 from svp.runs import Run
 from svp.select import Selection, find_method
@@ -27,7 +27,7 @@ from svp.workflows.pool import join
 from svp.workflows.rounds import Rounds
 from svp.workflows.work import Work
 
-STORE, SUMMARY = "labels.sqlite", "session.json"
+STORE, SUMMARY, ENVIRONMENT = "labels.sqlite", "session.json", "environment.json"
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,8 @@ class Session:
 
         The first question is drawn at random (with people and frozen features: by `start`), and so is every one until two classes
         have labels: before that no model can be trained to tell them apart. Later ones are chosen by the proxy, trained on the
-        labels so far from scratch; examples on which people are divided come first, once more.
+        labels so far from scratch. Examples on which people are divided come first, once more; those on which they stay divided
+        when nothing else is left.
         now  train nothing: choose by the last finished scores, where there are any and the method ranks. While another
              process is training, that is done anyway; `origin` says so
         per_class  how many of each class, as in `svp.select` (by name): what the proxy takes examples for, and what is labelled
@@ -161,7 +162,7 @@ class Session:
         if now and (batch := self._stored(left, partial(choosing.meanwhile, self, n, per_class))) is not None:
             return batch
         try:
-            with self.rounds.held():
+            with self.rounds.held("ask"):
                 asked = self._stored(left, partial(choosing.trained, self, n, per_class))
         except FolderInUse:
             if (asked := self._stored(left, partial(choosing.meanwhile, self, n, per_class))) is None:
@@ -216,7 +217,7 @@ class Session:
         """
         if (left := choosing.open_look(self)) is not None:
             return left
-        with self.rounds.held():
+        with self.rounds.held("review"):
             return self._stored(partial(choosing.open_look, self), partial(choosing.second_look, self, n))
 
     def curve(self, holdout: str | Path | Dataset | None = None) -> dict[str, Any]:
@@ -228,7 +229,7 @@ class Session:
         Kept in the folder, where `status` and the report find it. Raises LabelError with too few labels. Cost: five trainings
         of the proxy for each of six rounds at most, each once; with `holdout` one, which the round has made already.
         """
-        with self.rounds.held():
+        with self.rounds.held("curve"):
             return judging.curve(self, None if holdout is None else judging.holdout_of(self, holdout))
 
     def report(self) -> Path:
@@ -237,7 +238,7 @@ class Session:
             raise SettingError(
                 "this session was made without people's settings (svp.SessionConfig); svp report is for runs"
             )
-        with self.rounds.held():
+        with self.rounds.held("report"):
             write_json(self.folder / SUMMARY, summary.of(self))
             return self.rounds.work.run.report(self.dataset)
 
@@ -246,7 +247,7 @@ class Session:
 
         Returns whether there was something to train for: labels of two classes, a method that asks a model, a pool.
         """
-        with self.rounds.held():
+        with self.rounds.held("train"):
             ids, labels = self._labels()
             asks_model = find_method(self.config.method)[1].asks_model
             if len(np.unique(labels)) < 2 or not asks_model or not len(self.rounds.unasked()):
@@ -263,7 +264,7 @@ class Session:
         The labelled set goes to `labelled.csv`, what the target takes the rest for to `predicted.csv`, both in the folder. Raises
         LabelError until two classes have labels.
         """
-        with self.rounds.held():
+        with self.rounds.held("finish"):
             ids, labels = self.two_classes("the target")
             fitted = self.rounds.final(ids, labels)
             files.write_labelled(self, self.folder / "labelled.csv")
@@ -365,6 +366,12 @@ class Session:
         numbered = self._store.n_examples()
         return numbered - len(self._store.left_out()) if numbered else len(self.dataset)
 
+    @property
+    def n_held_out(self) -> int:
+        """How many examples are the test part, which labelled data bring or have held out: nobody is asked about it."""
+        place = self.folder / ENVIRONMENT  # missing after a restore, until the data are read
+        return int(read_record(place, "dataset")["dataset"]["n_test"]) if place.exists() else 0
+
     # --- what is known ---------------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
@@ -377,6 +384,7 @@ class Session:
         return {
             "labelled": len(ids),
             "unlabelled": self.n_examples - len(ids),
+            "held_out": self.n_held_out,
             "open": 0 if open_question is None else len(open_question),
             "per_class": {name: int((labels == c).sum()) for c, name in enumerate(self._store.classes)},
             "rounds": [
@@ -410,7 +418,7 @@ class Session:
             total, round_ = total + asked.asked, asked.round + 1
             if total == len(ids):
                 break
-        with self.rounds.held():
+        with self.rounds.held("fit"):
             return self.rounds.fit(round_, ids, labels, 1)[0]
 
     def asked(self, n: int) -> Selection:

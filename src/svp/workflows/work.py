@@ -3,9 +3,10 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from inspect import Parameter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from svp.config import PREVIOUS, ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset, silent
 from svp.errors import SettingError, TrainingError
 from svp.evaluate import majority_rate
-from svp.files import ELSEWHERE, Json, digest, read_array, write_array, write_json
-from svp.learners import EpochRecord, Learner, Outputs, find, make_learner
+from svp.files import Json, digest, fill_array, read_array, write_array, write_json
+from svp.learners import EpochRecord, Learner, find, make_learner
 from svp.learners.epochs import n_epochs, shown
 from svp.runs import METRICS_FORMAT, Run
 from svp.select import Cover, Method, Rank, Selection, find_method, score, select
@@ -48,6 +49,35 @@ CHOOSING_CODE = tuple(
 )
 
 
+# Rows of a pool that a net scores between two points at which a killed pass goes on. Whole batches, so that no answer rounds
+# otherwise than in one pass; more with several processes, since these are begun for each.
+SCORED_AT_A_TIME, SCORED_BY_PROCESSES = 1 << 16, 1 << 20
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What is chosen from.
+
+    ids      (n,) ascending
+    labels   (n,) for methods that read them; None where nobody may know them
+    already  those of the ids that count as chosen, for a method that covers (k-center); one that ranks is shown candidates only
+    """
+
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64] | None = None
+    already: Sequence[int] | NDArray[np.int64] = ()
+
+
+@dataclass(frozen=True)
+class How:
+    """By which method, with its options and seed, and how many."""
+
+    method: str
+    options: dict[str, Any]
+    budget: int
+    seed: int
+
+
 class Work:
     """What every stage of one run shares: the run folder, the dataset, where nets live, whom to tell."""
 
@@ -61,12 +91,16 @@ class Work:
         """Decided when the run first needs it, and then the same whenever it is resumed."""
         from svp.learners.compute import Compute, decide, require_device
 
+        folder, device = self.run.folder, self._compute_config.device
+        way_out = f"{folder} was begun there: go on where it can be used, or begin anew in another folder"
+        if device != "auto":
+            require_device(device, way_out)
         decided = self.run.remember("compute", lambda: decide(self._compute_config).facts())
         compute = Compute(
             **{field.name: decided[field.name] for field in fields(Compute) if field.name in decided},
             processes=self._compute_config.processes,
         )
-        require_device(compute.device, f"{self.run.folder} was begun there: go on where it can be used, or {ELSEWHERE}")
+        require_device(compute.device, way_out)
         return compute
 
     def decided(self, *models: TrainConfig) -> ComputeConfig:
@@ -149,59 +183,42 @@ class Work:
         stage.finish(seconds=sum(record["seconds"] for record in history), epochs=len(history), n=len(ids))
         return Fitted(stage, config, learner, len(ids), loaded=True, features=features)
 
-    def choose(
-        self,
-        name: str,
-        fitted: Sequence[Fitted],
-        ids: NDArray[np.int64],
-        labels: NDArray[np.int64] | None,
-        budget: int,
-        *,
-        method: str,
-        options: dict[str, Any],
-        seed: int,
-        already: Sequence[int] | NDArray[np.int64] = (),
-    ) -> Ranked:
-        """Stage: score the pool `ids` (ascending) with the trained models and choose `budget` of it.
+    def choose(self, name: str, fitted: Sequence[Fitted], pool: Pool, how: How) -> Ranked:
+        """Stage: score the pool with the trained models, and choose of it. With several models their scores are averaged.
 
-        With several models their scores are averaged. A method that covers (k-center) is shown `already` chosen examples too,
-        so these must be among `ids`; a method that ranks is not, and its pool holds candidates only.
+        Killed while a net scores, it goes on behind the last SCORED_AT_A_TIME examples.
         """
-        _, row = find_method(method)
-        row = row.under(row.settle(method, options))
+        _, row = find_method(how.method)
+        row = row.under(row.settle(how.method, how.options))
+        ids, labels = pool.ids, pool.labels
         made_from = {
             "models": [f.origin for f in fitted],
-            "method": method,
+            "method": how.method,
             "functions": _functions_of(row),
-            **{f"options.{key}": value for key, value in options.items()},
+            **{f"options.{key}": value for key, value in how.options.items()},
             **({} if labels is None or "labels" not in row.reads else {"labels": digest(labels)}),
             "ids": digest(ids),
-            "already": digest(np.asarray(already, np.int64)),
-            "budget": budget,
-            "seed": seed,
+            "already": digest(np.asarray(pool.already, np.int64)),
+            "budget": how.budget,
+            "seed": how.seed,
         }
         # Of an own method the module that it is named in, too: what is made there (a partial) may be of another's class.
-        own = {*row.modules, *method.split(":")[:-1]}
+        own = {*row.modules, *how.method.split(":")[:-1]}
         stage = self.run.stage(name, made_from, (*CHOOSING_CODE, *sorted(own)))
         if not stage.done:
-            self.show(f"choosing {budget:,} of {len(ids):,} by {method}", 0, 0)
             for f in fitted if row.asks_model else ():
                 f.ready()  # reading a finished model from disk is not part of scoring
-            begin = time.perf_counter()
-            arrays = [self._arrays(f, row.reads, ids) for f in fitted] or [{}]
+            found = [self._arrays(f, row.reads, ids, stage.folder, i) for i, f in enumerate(fitted)]
+            inference = sum(seconds for _, seconds in found)
+            arrays = [given for given, _ in found] or [{}]
             if "labels" in row.reads:
                 arrays = [{**given, "labels": labels} for given in arrays]
-            inference = time.perf_counter() - begin
-            for i, given in enumerate(arrays):
-                if "probs" in given:
-                    write_array(stage.folder / f"probs-{i}.npy", given["probs"])
-                if "embeddings" in given:
-                    write_array(stage.folder / f"embeddings-{i}.npy", given["embeddings"])
+            self.show(f"choosing {how.budget:,} of {len(ids):,} by {how.method}", 0, 0)
             begin = time.perf_counter()
-            selection, scores = _select(method, row, arrays, ids, budget, already, seed, options)
+            selection, scores = _select(row, arrays, pool, how)
             ranking = time.perf_counter() - begin
             selection.of(self.dataset).save(stage.folder / "selection.parquet")
-            candidates = ~np.isin(ids, already)
+            candidates = ~np.isin(ids, pool.already)
             write_array(stage.folder / "scores.npy", scores[candidates])
             write_array(stage.folder / "ids.npy", ids[candidates])
             stage.finish(inference_seconds=inference, ranking_seconds=ranking, n=len(ids))
@@ -280,20 +297,26 @@ class Work:
         self.run.event("finished")
         return self.run
 
-    def _arrays(self, fitted: Fitted, reads: Sequence[str], ids: NDArray[np.int64]) -> dict[str, Any]:
-        """What a method reads of one model, for the pool."""
+    def _arrays(
+        self, fitted: Fitted, reads: Sequence[str], ids: NDArray[np.int64], folder: Path, i: int
+    ) -> tuple[dict[str, Any], float]:
+        """What a method reads of one model, for the pool, and the seconds that scoring took. Outputs are kept in `folder`."""
         given: dict[str, Any] = {}
+        seconds = 0.0
         embeddings = "embeddings" in reads or "similarity" in reads
         if "probs" in reads or embeddings:
-            outputs: Outputs = fitted.predict(self.dataset, ids, embeddings=embeddings)
-            if wrong := int((~is_sound("probs", outputs.probs)).sum()):
-                raise SettingError(
-                    f"{fitted.config.model} ({fitted.stage.folder}) gives {wrong:,} of {len(ids):,} examples {UNSOUND['probs']}; "
-                    "mend its predict_proba, or choose another model (svp list models)"
-                )
-            given["probs"] = outputs.probs
-            if outputs.embeddings is not None:
-                given["embeddings"] = outputs.embeddings
+            place = folder / f"probs-{i}.npy"
+            # Of one pass both come, side by side until they are complete.
+            both = folder / f".outputs-{i}.npy"
+            seconds = self._score(fitted, ids, both if embeddings else place, embeddings=embeddings)
+            if embeddings:
+                outputs, n_classes = read_array(both), len(self.dataset.classes)
+                given["embeddings"] = np.array(outputs[:, n_classes:])
+                write_array(folder / f"embeddings-{i}.npy", given["embeddings"])
+                write_array(place, np.array(outputs[:, :n_classes]))
+                del outputs
+                both.unlink()
+            given["probs"] = np.array(read_array(place))
         if any(need in KINDS for need in reads):
             if fitted.stage.made_from["ids"] != digest(ids):
                 raise SettingError(
@@ -301,7 +324,26 @@ class Work:
                     "in active learning choose a method of probs or embeddings (svp list methods)"
                 )
             given["signals"] = fitted.signals().kinds()
-        return given
+        return given, seconds
+
+    def _score(self, fitted: Fitted, ids: NDArray[np.int64], place: Path, *, embeddings: bool) -> float:
+        """Write an (n, c) array of probabilities, or (n, c + d) with embeddings beside them; the seconds of all attempts."""
+        what = f"scoring {len(ids):,} examples by {fitted.config.model}"
+
+        def rows(start: int, stop: int) -> NDArray[np.float32]:
+            self.show(what, start, len(ids))
+            outputs = fitted.predict(self.dataset, ids[start:stop], embeddings=embeddings)
+            if wrong := int((~is_sound("probs", outputs.probs)).sum()):
+                raise SettingError(
+                    f"{fitted.config.model} ({fitted.stage.folder}) gives {wrong:,} of {len(outputs.probs):,} examples "
+                    f"{UNSOUND['probs']}; mend its predict_proba, or choose another model (svp list models)"
+                )
+            return outputs.probs if outputs.embeddings is None else np.hstack([outputs.probs, outputs.embeddings])
+
+        several = self._compute_config.processes > 1
+        block = SCORED_BY_PROCESSES if several else SCORED_AT_A_TIME
+        # A classifier may round otherwise where it is asked about fewer.
+        return fill_array(place, len(ids), rows, block if find(fitted.config).is_net else len(ids))
 
 
 def _functions_of(row: Method) -> list[str]:
@@ -310,32 +352,25 @@ def _functions_of(row: Method) -> list[str]:
     return [path_of(method.function) for method in (row, bound) if method is not None]
 
 
-def _select(
-    method: str,
-    row: Method,
-    arrays: list[dict[str, Any]],
-    ids: NDArray[np.int64],
-    budget: int,
-    already: Sequence[int] | NDArray[np.int64],
-    seed: int,
-    options: dict[str, Any],
-) -> tuple[Selection, NDArray[np.float64]]:
+def _select(row: Method, arrays: list[dict[str, Any]], pool: Pool, how: How) -> tuple[Selection, NDArray[np.float64]]:
     """The selection, and (n,) values that rank the whole pool: scores, or for a method that covers minus the order of choice."""
+    method, ids = how.method, pool.ids
+    asked: dict[str, Any] = {"ids": ids, "already": pool.already, "seed": how.seed}
     if isinstance(row, Rank):
-        settled = row.settle(method, options)
+        settled = row.settle(method, how.options)
         own = row.own(settled)
-        scores = np.mean([score(method, ids=ids, seed=seed, **given, **own) for given in arrays], axis=0)
+        scores = np.mean([score(method, ids=ids, seed=how.seed, **given, **own) for given in arrays], axis=0)
         # The options of the scores have been used: `select` is given their defaults. What a sampler reads (clusters of
         # embeddings) is that of the first model.
         left = {
             **settled,
             **{key: default for key, default in row.own(row.options).items() if default is not Parameter.empty},
         }
-        selection = select(method, budget, scores=scores, ids=ids, already=already, seed=seed, **arrays[0], **left)
+        selection = select(method, how.budget, scores=scores, **asked, **arrays[0], **left)
         return replace(selection, options=settled), scores
     if len(arrays) > 1:
         raise SettingError(f"{method} gives no scores to average over several proxies; set proxy.seeds to 1")
-    selection = select(method, budget, ids=ids, already=already, seed=seed, **arrays[0], **options)
+    selection = select(method, how.budget, **asked, **arrays[0], **how.options)
     order = np.full(len(ids), -float(len(ids)))
     order[np.searchsorted(ids, selection.ids)] = -np.arange(len(selection.ids), dtype=float)
     return selection, order
