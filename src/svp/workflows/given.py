@@ -15,6 +15,7 @@ from svp.config import DataConfig
 from svp.data import load, parquet, takes, unlabelled
 from svp.data.base import TEST_SHARE, Dataset, as_inputs
 from svp.data.images import SHORT_SIDES
+from svp.data.images import SUFFIXES as IMAGES
 from svp.data.shards import known_by
 from svp.data.text import LABELS
 from svp.data.text import is_source as holds_texts
@@ -201,7 +202,7 @@ def _settings(name: str, kind: Kind, config: DataConfig, reading: Reading) -> Da
 
 
 def _labelled(path: Path, config: DataConfig, *, said: bool) -> DataConfig | None:
-    """How to read it with its labels; None where it has none: no class folders, no column of labels in a table of texts.
+    """How to read it with its labels; None where it has none: no class folders, or photos beside them; no column of labels in a table of texts.
 
     said  somebody has named the column for this source. Of other sources it is found out when they are read.
     """
@@ -216,6 +217,7 @@ def _labelled(path: Path, config: DataConfig, *, said: bool) -> DataConfig | Non
         usual = any(name.strip().lower() in LABELS for name in names)
         return config.model_copy(update={"label_column": None}) if usual else None
     if path.is_dir() and not parquet.is_source(path):
-        folders = any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir())
-        return config if folders else None
+        seen = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+        loose = any(entry.suffix.lower() in IMAGES and entry.is_file() for entry in seen)
+        return config if any(entry.is_dir() for entry in seen) and not loose else None
     return config

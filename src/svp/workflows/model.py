@@ -358,7 +358,7 @@ def _same_library(trained: Trained) -> None:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, SvpWarning, stacklevel=6)  # load_model's caller
+    warnings.warn(message, SvpWarning, stacklevel=3)
 
 
 def _statistics(folder: Path, sees: Kind) -> Any:
