@@ -133,17 +133,36 @@ def test_sessions_run(
         small += f" --{role}.model preact8 --{role}.width 0.25 --{role}.epochs 1 --{role}.min-steps 8"
     commands = [line for block in blocks(ROOT / page, "sh") for line in block.splitlines() if "svp session" in line]
     commands = [line for line in commands if " serve " not in line]  # tests/test_serve.py gives those
+    commands += [line for block in blocks(ROOT / page, "sh") for line in block.splitlines() if "svp predict" in line]
     assert len(commands) >= 6
     for command in commands:
         words = shlex.split(re.sub("-n 100", "-n 12", command))[1:]
         cli.main([*words, *(small.split() if "new" in words else []), "--quiet"])
-        if "--out" in words:
+        if "--out" in words and "ask" in words:
             people(Path(words[-1]))
     assert "The target is trained on 24 labels" in capsys.readouterr().out
     assert len(Path("pets/labelled.csv").read_text().splitlines()) == 25
     assert len(Path("pets/predicted.csv").read_text().splitlines()) == 37
     for block in blocks(ROOT / page, "python") if page != "README.md" else ():
         exec(compile(block, page, "exec"), {})
+    if page != "README.md":
+        assert len(Path("everything.csv").read_text().splitlines()) == 61
+
+
+def test_run_folder_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the page says of using a model, from top to bottom."""
+    monkeypatch.chdir(tmp_path)
+    (commands,) = blocks(ROOT / "docs/run_folder.md", "sh")
+    for command in commands.splitlines():
+        cli.main([*shlex.split(command)[1:], "--quiet"])
+    assert capsys.readouterr().out.count("Accuracy ") >= 3
+    assert len(Path("predicted.csv").read_text().splitlines()) == 452
+    names: dict[str, Any] = {}
+    (block,) = blocks(ROOT / "docs/run_folder.md", "python")
+    exec(compile(block, "run_folder.md", "exec"), names)
+    assert names["found"].probs.shape == (451, 10)
+    cli.main(shlex.split("select margin --probs 'probs.parquet:p_*' --budget 10 --quiet"))
+    assert len(capsys.readouterr().out.split()) >= 10
 
 
 def sections(kind: str) -> dict[str, str]:

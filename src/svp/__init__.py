@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from svp.subset import apply
     from svp.workflows.active import active
     from svp.workflows.coreset import coreset
+    from svp.workflows.model import load_model
     from svp.workflows.session import Session
 
 __version__ = "0.1.0"
@@ -42,6 +43,7 @@ _WHERE = {
     "coreset": "svp.workflows.coreset",
     "forecast": "svp.select.forecast",
     "load_dataset": "svp.data",
+    "load_model": "svp.workflows.model",
     "score": "svp.select",
     "select": "svp.select",
     "stands_for": "svp.select.representatives",
@@ -65,6 +67,7 @@ __all__ = [
     "coreset",
     "forecast",
     "load_dataset",
+    "load_model",
     "score",
     "select",
     "stands_for",

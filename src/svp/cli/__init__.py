@@ -27,6 +27,11 @@ COMMANDS = {
         "Choose what to label, round by round: the proxy asks, known labels answer in place of people",
         "svp active photos --labelled 100 200 400 --method margin --control random target",
     ),
+    "predict": (
+        "predict:predict",
+        "Use a model that a run or a session has trained: what it takes new data for, and how sure it is",
+        "svp predict runs/photos-coreset-1a2b3c4d new-photos --out predicted.csv",
+    ),
     "select": (
         "arrays:select",
         "Choose from arrays in files, without a dataset or a training",

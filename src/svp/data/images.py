@@ -16,6 +16,8 @@ from svp.errors import DataError, SettingError
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 TEST_FOLDERS = ("test", "val", "valid")  # the first that has class folders is the test part
+# Pixels to which the short side is scaled where nobody says it, by named dataset and image_size; others: image_size itself.
+SHORT_SIDES = {("imagenet", 224): 256}
 _LITTER = ("thumbs.db", "desktop.ini")  # what systems leave in folders of images
 _OTHER_PARTS = ("training", "testing", "validation")  # what people call parts too
 
@@ -104,7 +106,7 @@ def load_imagenet(
     base = imagenet.base_of(
         Path(root if root is not None else os.environ.get("SVP_DATA") or "~/.cache/svp").expanduser()
     )
-    short_side = short_side or (256 if image_size == 224 else None)
+    short_side = short_side or SHORT_SIDES.get(("imagenet", image_size))
     data = load(base, image_size, short_side, on_error, cache=cache, progress=progress)
     test = data.test and replace(data.test, name="imagenet (test)")
     return replace(data, name="imagenet", test=test)

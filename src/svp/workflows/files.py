@@ -108,13 +108,18 @@ def labelled_rows(session: "Session") -> list[dict[str, Any]]:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    write_columns(path, {name: [row[name] for row in rows] for name in columns})
+
+
+def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """As .csv that no spreadsheet runs, or as write_table does."""
     if path.suffix.lower() == ".csv":
-        write_bytes(path, csv_of(columns, rows))
+        rows = zip(*columns.values(), strict=True)
+        write_bytes(path, csv_of(list(columns), (dict(zip(columns, row, strict=True)) for row in rows)))
         return
     import pyarrow as pa
 
-    write_table(path, pa.table({name: [row[name] for row in rows] for name in columns}))
+    write_table(path, pa.table(dict(columns)))
 
 
 def write_predicted(session: "Session", path: Path, fitted: Fitted, ids: NDArray[np.int64]) -> None:

@@ -53,6 +53,17 @@ def join(raw: Dataset, store: LabelStore) -> tuple[Dataset, dict[str, tuple[str,
     return _ordered(raw, keys, ids), noticed
 
 
+def as_first_seen(raw: Dataset, store: LabelStore) -> Dataset:
+    """What was read, numbered as the store knows it, without what is new or changed. Nothing is stored."""
+    keys = tuple(map(str, raw.ids)) if raw.keys is None else raw.keys
+    known = {key: (id_, seen) for id_, key, seen, _ in store.examples()}
+    numbers = [
+        known[key][0] if known.get(key, (-1, None))[1] == now else -1
+        for key, now in zip(keys, fingerprints(raw), strict=True)
+    ]
+    return _ordered(raw, keys, np.array(numbers, np.int64))
+
+
 def _ordered(raw: Dataset, keys: tuple[str, ...], ids: NDArray[np.int64]) -> Dataset:
     """The rows that have a number, in its order."""
     if np.array_equal(ids, raw.ids):

@@ -28,6 +28,7 @@ from svp.separation import separation
 from svp.signals import KINDS
 from svp.workflows.check import labels_of, test_part
 from svp.workflows.features import Features, FromNet, embed, inputs_of, source_of, uses_net
+from svp.workflows.given import facts_of
 from svp.workflows.outcomes import Fitted, Ranked, Show, Tested, kind_of
 
 if TYPE_CHECKING:
@@ -180,7 +181,8 @@ class Work:
 
         self.show(what, 0, n_epochs(config, shown(config, len(ids))))
         history = learner.fit(dataset, ids, labels, folder=stage.folder, progress=progress)
-        stage.finish(seconds=sum(record["seconds"] for record in history), epochs=len(history), n=len(ids))
+        kept = facts_of(self.dataset, embedded=uses_net(config.features) and not self.dataset.is_text)
+        stage.finish(seconds=sum(record["seconds"] for record in history), epochs=len(history), n=len(ids), **kept)
         return Fitted(stage, config, learner, len(ids), loaded=True, features=features)
 
     def choose(self, name: str, fitted: Sequence[Fitted], pool: Pool, how: How) -> Ranked:
