@@ -82,6 +82,22 @@ def test_quotes_newlines_and_blocks(tmp_path, monkeypatch):
     assert data.labels.tolist() == [label for label, _ in values]
 
 
+@pytest.mark.parametrize("at", [0, 120, 199])
+def test_a_row_longer_than_a_block(tmp_path, monkeypatch, at):
+    """The file is then read in larger blocks; no row comes twice or is lost, and those left out keep their numbers."""
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 512)
+    monkeypatch.setattr(text_files, "_ROW_BYTES", 1 << 16)
+    lines = [f"{'ab'[i % 2]},text {i}\n" for i in range(200)]
+    lines[at] = f"a,{'long' * 400}\n"
+    lines[30:30] = ["too,many,fields\n"]
+    lines[190:190] = ["a,\n"]
+    with pytest.warns(SvpWarning, match=r"2 rows left out: .*empty text \(row 190\).*fields \(row 30\)"):
+        data = load_dataset(write(tmp_path / "t.csv", "label,text\n" + "".join(lines)), on_error="skip", test_share=0)
+    kept = [i for i in range(202) if i not in (30, 190)]
+    assert data.ids.tolist() == kept
+    assert data.inputs[:].tolist() == [lines[i].strip().split(",")[1] for i in kept]
+
+
 def test_texts_behave_like_an_array_and_stay_on_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(text_files, "_BLOCK_ROWS", 8)
     wanted = np.array([f"text {i}" for i in range(100)], object)
