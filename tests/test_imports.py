@@ -23,7 +23,7 @@ MAY = {
     "engine": {"errors", "names"},
     "chance": {"errors"},
     "config": {"errors"},
-    "data": {"errors", "names", "machine", "chance", "config", "files"},
+    "data": {"errors", "names", "machine", "chance", "config", "files", "mapped"},
     "sealed": {"errors"},
     "label_tables": {"sealed"},
     "labels": {"errors", "sealed", "label_tables"},

@@ -12,26 +12,30 @@ is begun again, the others are not. Deleting any of this costs time alone.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from svp.data.base import Progress
-from svp.data.cache import cache_folder, check_outside, check_space, flush, held
+from svp.data.cache import cache_folder, check_outside, check_space, flush, held, storage_errors
 from svp.data.pixels import stamp
 from svp.data.text_files import Columns, Problems, rows_of, size_of
-from svp.data.texts import column_hashes
+from svp.data.texts import Texts, column_hashes
 from svp.errors import DataError
 from svp.files import replace
+from svp.mapped import joined
 
 _VERSION = 1  # of how a text is made of a row: raise it when `text_files` gives others
 _WHAT = "texts"
 _T = TypeVar("_T")
+_IN_MEMORY = 8 << 20  # bytes of one number a row
 _MANY = 10_000  # labels that differ: beyond that a column is none of classes
 
 
@@ -113,6 +117,20 @@ def _written(part: Path, file: Path, columns: Columns, problems: Problems, progr
             written = [texts, pa.array(codes), pa.array(rows), pa.array(column_hashes(texts))]
             writer.write_batch(pa.record_batch(written, schema=_schema()))
     return list(numbers), int(n_rows)
+
+
+def row_ids(found: Sequence[Read]) -> NDArray[np.int64]:
+    """(n,) of the rows that can be used: their numbers through all files, one after the other."""
+    starts = accumulate((one.n_rows for one in found), initial=0)
+    numbers = (start + rows for start, one in zip(starts, found, strict=False) for rows in Texts([one.arrow]).numbers("row"))
+    return gathered(numbers, found[0].arrow.parent)
+
+
+def gathered(blocks: Iterable[NDArray[np.int64]], folder: Path) -> NDArray[np.int64]:
+    """(n,) one number a row: in memory while they are few, else mapped from an unnamed file in the folder of the cache."""
+    with storage_errors(folder, _WHAT):
+        found = joined(blocks, _IN_MEMORY, folder, folder=folder)
+    return found.view(np.ndarray) if len(found) else np.zeros(0, np.int64)
 
 
 def ahead(items: Iterator[_T]) -> Iterator[_T]:

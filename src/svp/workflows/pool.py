@@ -81,7 +81,7 @@ def fingerprints(dataset: Dataset) -> list[str]:
 
 
 def fingerprints_of_texts(texts: Any) -> list[str]:
-    return [f"{int(value):016x}" for value in hashes_of(texts)]
+    return [f"{value:016x}" for block in hashes_of(texts) for value in block.tolist()]
 
 
 def distinct(vectors: NDArray[np.float32], n: int) -> NDArray[np.int64]:
