@@ -380,6 +380,28 @@ def test_bytes_are_read_as_they_lie(data, tmp_path_factory):
             np.testing.assert_array_equal(got, wanted)
 
 
+def test_numbers_of_many_rows_are_mapped_and_the_same(tmp_path, monkeypatch):
+    """Skipped rows, repeats within and across the parts, and a part that is held out: as with all of it in memory."""
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 256)
+    write(tmp_path / "d" / "train.csv", "label,text\n" + rows(60) + "no,\n" + rows(30, 40) + "yes,\n" + rows(9, 100))
+    write(tmp_path / "d" / "test.csv", "label,text\n" + rows(9, 55) + rows(9, 200))
+
+    def read(source: Path) -> Dataset:
+        with pytest.warns(SvpWarning):
+            return load_dataset(source, on_error="skip", cache=tmp_path / "c")
+
+    sources = [tmp_path / "d", tmp_path / "d" / "train.csv"]
+    in_memory = [read(source) for source in sources]
+    monkeypatch.setattr(text_cache, "_IN_MEMORY", 0)
+    for found, wanted in zip(map(read, sources), in_memory, strict=True):
+        assert isinstance(found.labels.base, np.memmap)
+        assert isinstance(found.test.ids.base, np.memmap)
+        assert (found.fingerprint, found.problems) == (wanted.fingerprint, wanted.problems)
+        assert (found.inputs[:].tolist(), found.ids.tolist()) == (wanted.inputs[:].tolist(), wanted.ids.tolist())
+    assert "9 of 18 test rows" in " ".join(in_memory[0].problems)
+    assert "20 of 99 training rows" in " ".join(in_memory[0].problems)
+
+
 def test_reading_ahead_keeps_order_and_errors():
     def numbers():
         yield from range(3)

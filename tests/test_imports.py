@@ -24,7 +24,7 @@ MAY = {
     "chance": {"errors"},
     "config": {"errors"},
     "data": {"errors", "names", "machine", "chance", "config", "files", "mapped"},
-    "sealed": {"errors"},
+    "sealed": {"errors", "files"},
     "label_tables": {"sealed"},
     "labels": {"errors", "sealed", "label_tables"},
     "files": {"errors"},

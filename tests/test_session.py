@@ -441,6 +441,27 @@ def test_examples_keep_the_numbers_and_the_content_with_which_they_were_first_se
             assert {key for _, key, _, state in store.examples() if state == "here"} == kept
 
 
+def test_an_unchanged_pool_is_not_compared_and_a_changed_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pool(*contents: float) -> Dataset:
+        return Dataset.from_arrays([[content] for content in contents], keys=[str(i) for i in range(len(contents))])
+
+    with LabelStore.create(tmp_path / "labels.sqlite", ["x"]) as store:
+        join(pool(1, 2, 3), store)
+        with monkeypatch.context() as patch:
+            patch.setattr(LabelStore, "examples", lambda store: pytest.fail("compared"))
+            found, noticed = join(same := pool(1, 2, 3), store)
+        assert found is same
+        assert not noticed
+        assert join(pool(1, 5, 3), store)[1]["changed, left out"] == ("1",)
+        assert join(pool(1, 5, 3), store)[1]["changed, left out"] == ("1",)  # said each time
+        found, noticed = join(pool(1, 2, 3), store)  # as it was
+        assert found.ids.tolist() == [0, 1, 2]
+        assert not any(noticed.values())
+        assert not store.left_out()
+
+
 def test_rows_appended_to_a_table_join(capsys: pytest.CaptureFixture[str]) -> None:
     Path("t.csv").write_text("text\ngood one\nbad one\ngood two\nbad two\n")
     words = ["--proxy.model", "hashed-linear", "--target.model", "hashed-linear"]

@@ -35,7 +35,7 @@ from svp.mapped import joined
 _VERSION = 1  # of how a text is made of a row: raise it when `text_files` gives others
 _WHAT = "texts"
 _T = TypeVar("_T")
-_IN_MEMORY = 8 << 20  # bytes of one number a row
+_IN_MEMORY = 1 << 20  # bytes of one number a row
 _MANY = 10_000  # labels that differ: beyond that a column is none of classes
 
 
