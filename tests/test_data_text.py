@@ -452,6 +452,23 @@ def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
     assert len(seen) == 5  # other columns are another reading
 
 
+@pytest.mark.parametrize("how", ["written within a tick of the clock", "put in its place"])
+def test_a_file_of_the_same_size_and_time_is_told_from_another(tmp_path, how):
+    file, cache = write(tmp_path / "t.csv", "label,text\nyes,one\nno,two\n"), tmp_path / "cache"
+    if how == "put in its place":  # an old file by another
+        os.utime(file, ns=(10**18, 10**18))
+    before = file.stat()
+    load_dataset(file, cache=cache, test_share=0)
+    other = write(tmp_path / "new.csv", "label,text\nyes,ten\nno,six\n")
+    if how == "put in its place":
+        other.replace(file)
+    else:
+        file.write_bytes(other.read_bytes())
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):
+        assert load_dataset(file, cache=cache, test_share=0).inputs[:].tolist() == ["ten", "six"]
+
+
 @pytest.mark.parametrize("damage", ["killed", "no mark", "cut", "no json"])
 def test_what_was_cut_short_is_begun_again(tmp_path, monkeypatch, damage):
     file, cache = write(tmp_path / "t.csv", "label,text\n" + rows(9)), tmp_path / "cache"

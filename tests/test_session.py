@@ -798,6 +798,35 @@ def test_a_lost_store_is_restored_from_the_history(photos: Path, capsys: pytest.
     text = Path("h.jsonl").read_text()
     Path("h2.jsonl").write_text(text.replace('"bob"', '"eve"'))
     assert "is not as it was written" in fails(capsys, "restore", "third", "h2.jsonl")
+    lines = text.splitlines()
+    Path("h3.jsonl").write_text("\n".join([*lines[:2], "{", *lines[3:]]))
+    assert "h3.jsonl, line 3 is damaged" in fails(capsys, "restore", "fourth", "h3.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "it is empty"),
+        (b"id,label\n1,cat\n", "it begins with 'id,label'"),
+        (b'{"id": 1, "label": "cat"}\n', 'it begins with {"id": 1'),
+        (b'{"format": "svp-session-history", "version": 1}\n', "it begins with"),
+        (b"PK\x03\x04\xff\xfe\x00", "it is no text"),
+        (b"[" * 100_000, "it begins with"),
+    ],
+)
+def test_a_file_that_is_no_history_is_named(content: bytes, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("h.jsonl").write_bytes(content)
+    said = fails(capsys, "restore", "s", "h.jsonl")
+    assert "h.jsonl is no history of a session" in said
+    assert what in said
+    assert not Path("s").exists()
+
+
+def test_a_spreadsheet_is_to_be_saved_as_csv(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("t.xlsx").write_bytes(b"PK\x03\x04")
+    assert "save it as CSV" in fails(capsys, "new", "no", "--data", "t.xlsx", "--classes", "a,b")
+    begin(capsys)
+    assert "save it as CSV" in fails(capsys, "tell", "s", "t.xlsx")
 
 
 def effort(acknowledge: Callable[[str], None]) -> None:

@@ -69,9 +69,7 @@ def _no_pickle(error: Exception) -> str:
     )
 
 
-def joined(
-    blocks: Iterable[NDArray[Any]], limit: int, where: Path, *, folder: Path | None = None
-) -> NDArray[Any]:
+def joined(blocks: Iterable[NDArray[Any]], limit: int, where: Path, *, folder: Path | None = None) -> NDArray[Any]:
     """One array of blocks of rows: in memory up to `limit` bytes, beyond that mapped from an unnamed file on disk.
 
     where   what messages name

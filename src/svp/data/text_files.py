@@ -283,9 +283,7 @@ def _csv_batches(
             progress(opened.tell() / size)
 
 
-def _csv_reader(
-    opened: IO[bytes], file: Path, columns: Columns, skipped: list[tuple[int, str]], n_bytes: int
-) -> Any:
+def _csv_reader(opened: IO[bytes], file: Path, columns: Columns, skipped: list[tuple[int, str]], n_bytes: int) -> Any:
     """pyarrow's reader of the wanted columns as bytes; rows with another number of fields are skipped, and noted."""
     import pyarrow as pa
     from pyarrow import csv
