@@ -8,7 +8,7 @@ file whose contents have changed is refused, also where SQLite itself sees nothi
 open the newest changes are in `NAME-wal` beside it, and a copy needs both; the last process to close it folds them into one.
 
 A large file is not checked as a whole each time: `.NAME.checked` beside it holds the SHA-256 of the file and the last event that
-was checked. A file with exactly these bytes is checked behind that event alone. The one who closes a file writes it, where the bytes
+was checked. A file with exactly these bytes is checked behind that event alone. Whoever closes a file writes it, where the bytes
 were until then those that were checked or what SQLite has made of them since; where that cannot be told (another process has the
 file open, one was killed, the file was changed by anything else), the next `open` checks everything. It may be deleted.
 """

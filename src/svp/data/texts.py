@@ -62,13 +62,16 @@ class Texts:
 
     def _chosen(self, index: Any) -> Ints:
         """The rows of the files that an index means, as of an array of them."""
+        rows: Ints
         if self._rows is not None:
-            return self._rows[index]
+            rows = self._rows[index]
+            return rows
         if isinstance(index, slice):
             return np.arange(*index.indices(len(self)))
         given = np.asarray(index)
         if given.dtype == bool or not given.size:
-            return np.arange(len(self))[index]
+            rows = np.arange(len(self))[index]
+            return rows
         if given.min() < -len(self) or given.max() >= len(self):
             raise IndexError(f"there are {len(self)} texts; the index goes from {given.min()} to {given.max()}")
         return np.where(given < 0, given + len(self), given).astype(np.int64)
