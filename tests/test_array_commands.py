@@ -306,7 +306,8 @@ def test_what_does_not_fit_into_the_memory_is_refused(capsys: pytest.CaptureFixt
         ("select margin --probs probs.npy --ids few.npy --budget 5", "probs.npy 60, few.npy 3"),
         ("select margin --probs t.csv:key --budget 5", "row 0 has 'k00'"),
         ("select margin --probs t.parquet:key --budget 5", "column 'key' holds string, in row 0 k00"),
-        ("select margin --budget 5", "pass ids="),
+        ("select margin --budget 5", "pass ids= (--ids)"),
+        ("select margin --probs probs.xlsx --budget 5", "save it as CSV in the spreadsheet"),
         ("select margin --probs embeddings.npy --budget 5", "no probabilities"),
         ("select margn --probs probs.npy --budget 5", "did you mean 'margin'"),
         ("select margin --probs probs.npy --budget 500", "60 candidates"),
@@ -330,6 +331,7 @@ def test_what_does_not_fit_into_the_memory_is_refused(capsys: pytest.CaptureFixt
 def test_what_is_wrong_is_one_line(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     files()
     np.save("few.npy", [0, 1, 2])
+    Path("probs.xlsx").write_bytes(b"PK")
     table = pq.read_table("t.parquet")
     write_table(Path("t.csv"), table.append_column("kind", pa.array(list("ab") * (N // 2))))
     before = sorted(Path().iterdir())

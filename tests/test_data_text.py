@@ -82,6 +82,22 @@ def test_quotes_newlines_and_blocks(tmp_path, monkeypatch):
     assert data.labels.tolist() == [label for label, _ in values]
 
 
+@pytest.mark.parametrize("at", [0, 120, 199])
+def test_a_row_longer_than_a_block(tmp_path, monkeypatch, at):
+    """The file is then read in larger blocks; no row comes twice or is lost, and those left out keep their numbers."""
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 512)
+    monkeypatch.setattr(text_files, "_ROW_BYTES", 1 << 16)
+    lines = [f"{'ab'[i % 2]},text {i}\n" for i in range(200)]
+    lines[at] = f"a,{'long' * 400}\n"
+    lines[30:30] = ["too,many,fields\n"]
+    lines[190:190] = ["a,\n"]
+    with pytest.warns(SvpWarning, match=r"2 rows left out: .*empty text \(row 190\).*fields \(row 30\)"):
+        data = load_dataset(write(tmp_path / "t.csv", "label,text\n" + "".join(lines)), on_error="skip", test_share=0)
+    kept = [i for i in range(202) if i not in (30, 190)]
+    assert data.ids.tolist() == kept
+    assert data.inputs[:].tolist() == [lines[i].strip().split(",")[1] for i in kept]
+
+
 def test_texts_behave_like_an_array_and_stay_on_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(text_files, "_BLOCK_ROWS", 8)
     wanted = np.array([f"text {i}" for i in range(100)], object)
@@ -364,6 +380,28 @@ def test_bytes_are_read_as_they_lie(data, tmp_path_factory):
             np.testing.assert_array_equal(got, wanted)
 
 
+def test_numbers_of_many_rows_are_mapped_and_the_same(tmp_path, monkeypatch):
+    """Skipped rows, repeats within and across the parts, and a part that is held out: as with all of it in memory."""
+    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 256)
+    write(tmp_path / "d" / "train.csv", "label,text\n" + rows(60) + "no,\n" + rows(30, 40) + "yes,\n" + rows(9, 100))
+    write(tmp_path / "d" / "test.csv", "label,text\n" + rows(9, 55) + rows(9, 200))
+
+    def read(source: Path) -> Dataset:
+        with pytest.warns(SvpWarning):
+            return load_dataset(source, on_error="skip", cache=tmp_path / "c")
+
+    sources = [tmp_path / "d", tmp_path / "d" / "train.csv"]
+    in_memory = [read(source) for source in sources]
+    monkeypatch.setattr(text_cache, "_IN_MEMORY", 0)
+    for found, wanted in zip(map(read, sources), in_memory, strict=True):
+        assert isinstance(found.labels.base, np.memmap)
+        assert isinstance(found.test.ids.base, np.memmap)
+        assert (found.fingerprint, found.problems) == (wanted.fingerprint, wanted.problems)
+        assert (found.inputs[:].tolist(), found.ids.tolist()) == (wanted.inputs[:].tolist(), wanted.ids.tolist())
+    assert "9 of 18 test rows" in " ".join(in_memory[0].problems)
+    assert "20 of 99 training rows" in " ".join(in_memory[0].problems)
+
+
 def test_reading_ahead_keeps_order_and_errors():
     def numbers():
         yield from range(3)
@@ -412,6 +450,23 @@ def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
     with pytest.warns(SvpWarning, match="1 of 4 training rows repeat"):
         load_dataset(data, cache=cache, test_share=0, label_column="text", text_column="label")
     assert len(seen) == 5  # other columns are another reading
+
+
+@pytest.mark.parametrize("how", ["written within a tick of the clock", "put in its place"])
+def test_a_file_of_the_same_size_and_time_is_told_from_another(tmp_path, how):
+    file, cache = write(tmp_path / "t.csv", "label,text\nyes,one\nno,two\n"), tmp_path / "cache"
+    if how == "put in its place":  # an old file by another
+        os.utime(file, ns=(10**18, 10**18))
+    before = file.stat()
+    load_dataset(file, cache=cache, test_share=0)
+    other = write(tmp_path / "new.csv", "label,text\nyes,ten\nno,six\n")
+    if how == "put in its place":
+        other.replace(file)
+    else:
+        file.write_bytes(other.read_bytes())
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):
+        assert load_dataset(file, cache=cache, test_share=0).inputs[:].tolist() == ["ten", "six"]
 
 
 @pytest.mark.parametrize("damage", ["killed", "no mark", "cut", "no json"])

@@ -779,8 +779,9 @@ def test_of_two_processes_that_create_or_ask_the_same_one_wins(path: Path) -> No
 # Damage, and files that cannot be used
 
 
-@pytest.fixture
-def written(path: Path) -> tuple[bytes, list[Any]]:
+@pytest.fixture(params=["small", "remembered"])
+def written(path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, list[Any]]:
+    """A store, of the kind too of which it is remembered that it was checked."""
     with LabelStore.create(path, ANIMALS) as store:
         store.ask(range(60), round=0, scores=np.linspace(0, 1, 60), origin="margin")
         store.tell({i: i % 3 for i in range(60)})
@@ -788,6 +789,10 @@ def written(path: Path) -> tuple[bytes, list[Any]]:
         store.tell({90: 1}, who="ann")
         seen = content(store)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+    if request.param == "remembered":
+        monkeypatch.setattr(LabelStore, "REMEMBERED", 0)
+        LabelStore.open(path).close()
+        assert sorted(p.name for p in path.parent.iterdir()) == [f".{path.name}.checked", path.name]
     return path.read_bytes(), seen
 
 
@@ -820,6 +825,44 @@ def test_a_truncated_file_is_detected(path: Path, written: tuple[bytes, list[Any
     path.write_bytes(written[0][:left])
     with refused(StorageError, str(path), "copy"):
         LabelStore.open(path)
+
+
+def test_what_was_checked_is_checked_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later only what came since; everything where a change lies beside the file, or where nothing is known of its bytes."""
+    checked: list[int] = []
+    seal = sealed._seal
+    monkeypatch.setattr(LabelStore, "REMEMBERED", 0)
+    LabelStore.create(path, ANIMALS).close()
+
+    def noted(before: str, event: int, *rest: Any) -> str:
+        checked.append(event)
+        return seal(before, event, *rest)
+
+    def check() -> list[int]:
+        checked.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(sealed, "_seal", noted)
+            LabelStore.open(path).close()
+        return list(checked)
+
+    assert check() == [1]
+    assert check() == []
+    with LabelStore.open(path) as store:
+        store.ask([1, 2], round=0, origin="random")
+        store.tell({1: 0})
+    assert check() == [2, 3]
+    assert check() == []
+    with LabelStore.open(path) as other:
+        with LabelStore.open(path) as store:
+            store.tell({2: 1})
+        assert check() == [1, 2, 3, 4]  # the change is not in the file yet
+        assert current(other) == {1: 0, 2: 1}
+    assert check() in ([4], [1, 2, 3, 4])
+    path.with_name(f".{path.name}.checked").write_text("{")
+    assert check() == [1, 2, 3, 4]
+    shutil.copy(path, elsewhere := path.with_name("copy.sqlite"))
+    with LabelStore.open(elsewhere) as store:
+        assert current(store) == {1: 0, 2: 1}
 
 
 def test_other_files_are_refused(path: Path, written: tuple[bytes, list[Any]]) -> None:

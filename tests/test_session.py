@@ -441,6 +441,27 @@ def test_examples_keep_the_numbers_and_the_content_with_which_they_were_first_se
             assert {key for _, key, _, state in store.examples() if state == "here"} == kept
 
 
+def test_an_unchanged_pool_is_not_compared_and_a_changed_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pool(*contents: float) -> Dataset:
+        return Dataset.from_arrays([[content] for content in contents], keys=[str(i) for i in range(len(contents))])
+
+    with LabelStore.create(tmp_path / "labels.sqlite", ["x"]) as store:
+        join(pool(1, 2, 3), store)
+        with monkeypatch.context() as patch:
+            patch.setattr(LabelStore, "examples", lambda store: pytest.fail("compared"))
+            found, noticed = join(same := pool(1, 2, 3), store)
+        assert found is same
+        assert not noticed
+        assert join(pool(1, 5, 3), store)[1]["changed, left out"] == ("1",)
+        assert join(pool(1, 5, 3), store)[1]["changed, left out"] == ("1",)  # said each time
+        found, noticed = join(pool(1, 2, 3), store)  # as it was
+        assert found.ids.tolist() == [0, 1, 2]
+        assert not any(noticed.values())
+        assert not store.left_out()
+
+
 def test_rows_appended_to_a_table_join(capsys: pytest.CaptureFixture[str]) -> None:
     Path("t.csv").write_text("text\ngood one\nbad one\ngood two\nbad two\n")
     words = ["--proxy.model", "hashed-linear", "--target.model", "hashed-linear"]
@@ -777,6 +798,35 @@ def test_a_lost_store_is_restored_from_the_history(photos: Path, capsys: pytest.
     text = Path("h.jsonl").read_text()
     Path("h2.jsonl").write_text(text.replace('"bob"', '"eve"'))
     assert "is not as it was written" in fails(capsys, "restore", "third", "h2.jsonl")
+    lines = text.splitlines()
+    Path("h3.jsonl").write_text("\n".join([*lines[:2], "{", *lines[3:]]))
+    assert "h3.jsonl, line 3 is damaged" in fails(capsys, "restore", "fourth", "h3.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "it is empty"),
+        (b"id,label\n1,cat\n", "it begins with 'id,label'"),
+        (b'{"id": 1, "label": "cat"}\n', 'it begins with {"id": 1'),
+        (b'{"format": "svp-session-history", "version": 1}\n', "it begins with"),
+        (b"PK\x03\x04\xff\xfe\x00", "it is no text"),
+        (b"[" * 100_000, "it begins with"),
+    ],
+)
+def test_a_file_that_is_no_history_is_named(content: bytes, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("h.jsonl").write_bytes(content)
+    said = fails(capsys, "restore", "s", "h.jsonl")
+    assert "h.jsonl is no history of a session" in said
+    assert what in said
+    assert not Path("s").exists()
+
+
+def test_a_spreadsheet_is_to_be_saved_as_csv(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("t.xlsx").write_bytes(b"PK\x03\x04")
+    assert "save it as CSV" in fails(capsys, "new", "no", "--data", "t.xlsx", "--classes", "a,b")
+    begin(capsys)
+    assert "save it as CSV" in fails(capsys, "tell", "s", "t.xlsx")
 
 
 def effort(acknowledge: Callable[[str], None]) -> None:

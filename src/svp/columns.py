@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.errors import DataError, SettingError, UnknownName
+from svp.errors import DataError, SettingError, UnknownName, if_spreadsheet
 from svp.mapped import joined, npy, npz
 from svp.tables import TABLES, WRITERS, NotNumbers, batches, column_types, is_number
 
@@ -211,7 +211,9 @@ def _suffix(path: Path) -> str:
 
 def _known(path: Path) -> Path:
     if _suffix(path) not in SUFFIXES:
-        raise DataError(f"{path}: unknown kind of file {path.suffix!r}; known are {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"{path}: unknown kind of file {path.suffix!r}; known are {', '.join(SUFFIXES)}{if_spreadsheet(path.suffix)}"
+        )
     return path
 
 

@@ -102,6 +102,11 @@ def shortened(message: object) -> str:
     return textwrap.shorten(str(message), 100, placeholder=" ...")
 
 
+def if_spreadsheet(suffix: str) -> str:
+    """What to do with a file of a spreadsheet, for the end of a message; nothing for any other."""
+    return "; save it as CSV in the spreadsheet" if suffix.lower() in (".xlsx", ".xlsm", ".xls", ".ods") else ""
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import `module`, or say which extra brings it."""
     try:

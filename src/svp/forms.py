@@ -21,7 +21,7 @@ from svp.data.arrays import NAMES
 from svp.data.images import listing
 from svp.data.shards import divided
 from svp.data.text_files import names_of
-from svp.errors import DataError
+from svp.errors import DataError, if_spreadsheet
 from svp.mapped import npy
 from svp.tables import TABLES
 
@@ -58,7 +58,10 @@ def form_of(source: Path, header: bool | None = None, *, whole: bool = True) -> 
     if not source.exists():
         raise DataError(f"{source} does not exist; give a folder of images, or a file ({', '.join(_FILES)})")
     if source.suffix.lower() not in _FILES:
-        raise DataError(f"{source}: unknown kind of file {source.suffix!r}; known are {', '.join(_FILES)}, and folders")
+        raise DataError(
+            f"{source}: unknown kind of file {source.suffix!r}; known are {', '.join(_FILES)}, and folders"
+            f"{if_spreadsheet(source.suffix)}"
+        )
     return _form_of_file(source, header)
 
 

@@ -204,6 +204,11 @@ class LabelStore(SealedFile):
         """(id, key, fingerprint when first seen, state) of all that were ever numbered, by id; state: here, gone, changed."""
         return self._read(EXAMPLES)
 
+    def last_pool(self) -> str:
+        """The seal of the last event about the examples: while it is the same, so is what `examples` gives."""
+        found = self._read("SELECT seal FROM events WHERE verb = 'pool' ORDER BY event DESC LIMIT 1")
+        return str(found[0][0]) if found else ""
+
     def n_examples(self) -> int:
         """How many examples were ever numbered; 0 in a session that is none of people."""
         return int(self._read("SELECT count(*) FROM examples")[0][0])

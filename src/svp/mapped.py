@@ -69,8 +69,12 @@ def _no_pickle(error: Exception) -> str:
     )
 
 
-def joined(blocks: Iterable[NDArray[Any]], limit: int, where: Path) -> NDArray[Any]:
-    """One array of blocks of rows: in memory up to `limit` bytes, beyond that mapped from an unnamed file on disk."""
+def joined(blocks: Iterable[NDArray[Any]], limit: int, where: Path, *, folder: Path | None = None) -> NDArray[Any]:
+    """One array of blocks of rows: in memory up to `limit` bytes, beyond that mapped from an unnamed file on disk.
+
+    where   what messages name
+    folder  where the unnamed file lies; default: where temporary files do
+    """
     dtype, tail, n = np.dtype(np.uint8), (0,), 0
     with ExitStack() as open_files:
         file: Any = io.BytesIO()
@@ -82,7 +86,7 @@ def joined(blocks: Iterable[NDArray[Any]], limit: int, where: Path) -> NDArray[A
                     f"{where}: its parts differ: {dtype} rows of shape {tail}, {block.dtype} rows of shape {block.shape[1:]}"
                 )
             if isinstance(file, io.BytesIO) and file.tell() + block.nbytes > limit:
-                disk = open_files.enter_context(tempfile.TemporaryFile())
+                disk = open_files.enter_context(tempfile.TemporaryFile(dir=folder))
                 disk.write(file.getbuffer())
                 file = disk
             n += len(block)

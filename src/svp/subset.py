@@ -98,7 +98,7 @@ def _check(source: Path, out: Path, form: Form, order: str, rest: bool, link: bo
     if link and form is not FOLDER:
         raise SettingError(f"link: rows of {source} cannot be linked, only the images of a folder; leave it out")
     if ids is not None and not form.columns(source):
-        raise SettingError(f"ids={ids!r}: {source} is no table and has no columns; leave it out")
+        raise SettingError(f"ids={ids!r} (--ids): {source} is no table and has no columns; leave it out")
     if out.exists() or out.is_symlink():
         raise SettingError(f"{out} exists and is not overwritten; give another name, or remove it")
     if not out.absolute().parent.is_dir():

@@ -12,7 +12,7 @@ from typing import Any
 
 from svp.config import DataConfig
 from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, hold_out
-from svp.errors import DataError, SettingError, UnknownName
+from svp.errors import DataError, SettingError, UnknownName, if_spreadsheet
 from svp.names import PATH, resolve
 
 __all__ = ["DATASETS", "Dataset", "Source", "hold_out", "load_dataset"]
@@ -187,6 +187,8 @@ def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[
     if path.exists():
         from svp.data import parquet, text
 
+        if path.is_file() and (hint := if_spreadsheet(path.suffix)):
+            raise DataError(f"{path} is a file of a spreadsheet, which is not read{hint}, and give that")
         if text.is_source(path, given):
             return _TEXT, (path,)
         return _PARQUET if parquet.is_source(path) else _FOLDER if path.is_dir() else _NPZ, (path,)

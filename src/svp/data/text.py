@@ -3,7 +3,7 @@
 import codecs
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,7 @@ from svp.data.photos import some
 from svp.data.shards import divided, known_by, visible
 from svp.data.text_cache import Read
 from svp.data.text_files import SUFFIXES, Columns, Problems, names_of
-from svp.data.texts import Texts
+from svp.data.texts import BLOCK, Texts
 from svp.errors import DataError, SettingError, SvpWarning
 
 # How columns of texts and of labels are called, in any case of letters.
@@ -28,6 +28,8 @@ AMAZON = {  # the publishers' folder, and the classes of the labels 1, 2 ...
     "amazon-polarity": ("amazon_review_polarity_csv", ("negative", "positive")),
     "amazon-full": ("amazon_review_full_csv", ("1", "2", "3", "4", "5")),
 }
+
+_TOGETHER = 1 << 20  # hashes that are compared at once
 
 Ints = NDArray[np.int64]
 
@@ -247,6 +249,7 @@ class Part:
     """The usable rows of one part: texts on disk, (n,) class numbers (-1: of no class), and row numbers through its files.
 
     problems  a line for each file and reason; n_bad: how many rows they count
+    folder    of the cache, where labels and ids lie if they are many
     """
 
     texts: Texts
@@ -255,12 +258,19 @@ class Part:
     keys: tuple[str, ...] | None
     problems: tuple[str, ...]
     n_bad: int
+    folder: Path
 
     def where(self, chosen: NDArray[np.bool_]) -> "Part":
         if chosen.all():
             return self
-        keys = None if self.keys is None else tuple(self.keys[i] for i in np.flatnonzero(chosen))
-        return replace(self, texts=self.texts.part(chosen), labels=self.labels[chosen], ids=self.ids[chosen], keys=keys)
+        blocks = [slice(start, start + BLOCK) for start in range(0, len(chosen), BLOCK)]
+
+        def kept(values: Ints) -> Ints:
+            return text_cache.gathered((values[part][chosen[part]] for part in blocks), self.folder)
+
+        rows = text_cache.gathered((part.start + np.flatnonzero(chosen[part]) for part in blocks), self.folder)
+        keys = None if self.keys is None else tuple(self.keys[i] for i in rows.tolist())
+        return replace(self, texts=self.texts.part(rows), labels=kept(self.labels), ids=kept(self.ids), keys=keys)
 
     def dataset(self, name: str, classes: dict[str, str], cache: str | os.PathLike[str] | None) -> Dataset:
         texts = cast(NDArray[Any], self.texts)  # to whoever reads it, it is such an array
@@ -328,45 +338,75 @@ def _classes(words: list[str], names: dict[str, str] | None) -> dict[str, str]:
 def _part(source: Path, files: list[Path], found: list[Read], classes: dict[str, str]) -> Part:
     """The rows of some files, one after the other; labels that are no class count as problems."""
     number = {word: i for i, word in enumerate(classes)}
-    labels, ids = [], []
-    keys: list[str] = []
     problems: list[str] = []
-    start, n_bad = 0, 0
+    n_bad = 0
     for file, one in zip(files, found, strict=True):
-        texts = Texts([one.arrow])
-        rows, codes = texts.column("row"), texts.column("label")
         bad = Problems(dict(one.problems.counts), dict(one.problems.first))
         for code, word in enumerate(one.words):
             if word not in number:
-                bad.add(f"with the label {word!r}, which is none of {some(list(classes))}", rows[codes == code])
-        name = file.relative_to(source).as_posix() if file != source else file.name
-        problems += bad.lines(printable(name))
+                bad.add(f"with the label {word!r}, which is none of {some(list(classes))}", _rows_with(one, code))
+        problems += bad.lines(printable(_name(source, file)))
         n_bad += sum(bad.counts.values())
-        labels.append(np.array([*(number.get(word, -1) for word in one.words), -1], np.int64)[codes])
-        ids.append(start + rows)
-        keys += [f"{name}:{row}" for row in rows.tolist()] if len(files) > 1 else []
-        start += one.n_rows
+
+    def labels() -> Iterator[Ints]:
+        for one in found:
+            class_of = np.array([*(number.get(word, -1) for word in one.words), -1], np.int64)
+            yield from (class_of[codes] for codes in Texts([one.arrow]).numbers("label"))
+
+    folder = found[0].arrow.parent
     return Part(
         Texts([one.arrow for one in found]),
-        np.concatenate(labels),
-        np.concatenate(ids),
-        tuple(keys) if len(files) > 1 else None,
+        text_cache.gathered(labels(), folder),
+        text_cache.row_ids(found),
+        row_keys(source, files, found) if len(files) > 1 else None,
         tuple(problems),
         n_bad,
+        folder,
     )
 
 
+def _rows_with(one: Read, code: int) -> Ints:
+    """The rows of a file with the label of this number."""
+    texts = Texts([one.arrow])
+    pairs = zip(texts.numbers("row"), texts.numbers("label"), strict=True)
+    return np.concatenate([np.zeros(0, np.int64), *(rows[codes == code] for rows, codes in pairs)])
+
+
+def row_keys(source: Path, files: list[Path], found: list[Read]) -> tuple[str, ...]:
+    """FILE:ROW of the rows that can be used."""
+    return tuple(
+        f"{_name(source, file)}:{row}"
+        for file, one in zip(files, found, strict=True)
+        for rows in Texts([one.arrow]).numbers("row")
+        for row in rows.tolist()
+    )
+
+
+def _name(source: Path, file: Path) -> str:
+    return file.relative_to(source).as_posix() if file != source else file.name
+
+
 def _without_repeats(train: Part, test: Part) -> tuple[Part, list[str]]:
-    """Test rows whose text stands in the training part are left out; what was found, in words. Texts are told by their hashes."""
+    """Test rows whose text stands in the training part are left out; what was found, in words. Texts are told by their hashes.
+
+    Memory: the hashes that begin alike, about _TOGETHER of them, and those of the test part.
+    """
     notes = []
-    known = np.sort(train.texts.hashes)  # np.unique would keep a table of them
-    place = np.minimum(np.searchsorted(known, test.texts.hashes), len(known) - 1)
-    seen = known[place] == test.texts.hashes
+    tested = np.concatenate([np.zeros(0, np.uint64), *test.texts.hashes()])
+    seen, repeats = np.zeros(len(tested), bool), 0
+    bits = np.uint64(max(1, len(train.ids) // _TOGETHER).bit_length())
+    for beginning in range(1 << int(bits)):
+        known = np.sort(np.concatenate([h[h >> (64 - bits) == beginning] for h in train.texts.hashes()]))
+        repeats += int((known[1:] == known[:-1]).sum())
+        here = np.flatnonzero(tested >> (64 - bits) == beginning)
+        if len(known) and len(here):
+            place = np.minimum(np.searchsorted(known, tested[here]), len(known) - 1)
+            seen[here] = known[place] == tested[here]
     if n_seen := int(seen.sum()):
         notes.append(
             f"{n_seen:,} of {len(seen):,} test rows have a text of the training part, and are left out of the test"
         )
-    if repeats := int((known[1:] == known[:-1]).sum()):
+    if repeats:
         notes.append(f"{repeats:,} of {len(train.ids):,} training rows repeat the text of another, and are kept")
     if len(seen) and seen.all():
         raise DataError(f"{notes[0]}: nothing is left to test on; bring other test rows")

@@ -7,31 +7,40 @@ A cache folder belongs to one source and one way of reading it. In it, for each 
 
 NAME is a hash of the file's path below the source, STAMP also of its size and time of change. A file whose reading was cut short
 is begun again, the others are not. Deleting any of this costs time alone.
+
+Path, size, time of change and inode tell whether a file is the one that was read (as in git's index and in DVC). A file that was
+changed less than _FRESH before it was read may change again with the same time: of such a one the content is compared, too.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from svp.data.base import Progress
-from svp.data.cache import cache_folder, check_outside, check_space, flush, held
+from svp.data.cache import cache_folder, check_outside, check_space, flush, held, storage_errors
 from svp.data.pixels import stamp
 from svp.data.text_files import Columns, Problems, rows_of, size_of
-from svp.data.texts import column_hashes
+from svp.data.texts import Texts, column_hashes
 from svp.errors import DataError
 from svp.files import replace
+from svp.mapped import joined
 
 _VERSION = 1  # of how a text is made of a row: raise it when `text_files` gives others
 _WHAT = "texts"
 _T = TypeVar("_T")
+_FRESH = 2_000_000_000  # nanoseconds: no file system counts time in longer steps (FAT does in these)
+_IN_MEMORY = 1 << 20  # bytes of one number a row
 _MANY = 10_000  # labels that differ: beyond that a column is none of classes
 
 
@@ -74,7 +83,10 @@ def _read(source: Path, file: Path, columns: Columns, folder: Path, progress: Pr
     arrow, done = folder / f"{place}.arrow", folder / f"{place}.json"
     try:
         known = json.loads(done.read_text())
-        if arrow.stat().st_size == known["n_bytes"]:
+        same = known.get("inode", facts.st_ino) == facts.st_ino and (
+            known.get("sha256") is None or known["sha256"] == _sha256(file)
+        )
+        if same and arrow.stat().st_size == known["n_bytes"]:
             return Read(arrow, known["words"], Problems(**known["problems"]), known["n_rows"])
     except (OSError, ValueError, KeyError, TypeError):  # not yet, or damaged
         pass
@@ -82,6 +94,10 @@ def _read(source: Path, file: Path, columns: Columns, folder: Path, progress: Pr
         earlier.unlink()
     check_space(folder, size_of(file), f"the texts of {name}")
     problems = Problems()
+    fresh = facts.st_mtime_ns > time.time_ns() - _FRESH
+    sha256 = (
+        _sha256(file) if fresh else None
+    )  # before it is read: if it changes meanwhile, it is read again the next time
     part = folder / f".{arrow.name}.part"
     try:
         words, n_rows = _written(part, file, columns, problems, progress)
@@ -89,8 +105,13 @@ def _read(source: Path, file: Path, columns: Columns, folder: Path, progress: Pr
     finally:
         part.unlink(missing_ok=True)
     made = {"words": words, "problems": asdict(problems), "n_rows": n_rows, "n_bytes": arrow.stat().st_size}
-    replace(done, json.dumps(made).encode())
+    replace(done, json.dumps({**made, "inode": facts.st_ino, "sha256": sha256}).encode())
     return Read(arrow, words, problems, n_rows)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _written(part: Path, file: Path, columns: Columns, problems: Problems, progress: Progress) -> tuple[list[str], int]:
@@ -113,6 +134,22 @@ def _written(part: Path, file: Path, columns: Columns, problems: Problems, progr
             written = [texts, pa.array(codes), pa.array(rows), pa.array(column_hashes(texts))]
             writer.write_batch(pa.record_batch(written, schema=_schema()))
     return list(numbers), int(n_rows)
+
+
+def row_ids(found: Sequence[Read]) -> NDArray[np.int64]:
+    """(n,) of the rows that can be used: their numbers through all files, one after the other."""
+    starts = accumulate((one.n_rows for one in found), initial=0)
+    numbers = (
+        start + rows for start, one in zip(starts, found, strict=False) for rows in Texts([one.arrow]).numbers("row")
+    )
+    return gathered(numbers, found[0].arrow.parent)
+
+
+def gathered(blocks: Iterable[NDArray[np.int64]], folder: Path) -> NDArray[np.int64]:
+    """(n,) one number a row: in memory while they are few, else mapped from an unnamed file in the folder of the cache."""
+    with storage_errors(folder, _WHAT):
+        found = joined(blocks, _IN_MEMORY, folder, folder=folder)
+    return found.view(np.ndarray) if len(found) else np.zeros(0, np.int64)
 
 
 def ahead(items: Iterator[_T]) -> Iterator[_T]:

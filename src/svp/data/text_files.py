@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from svp.data.texts import bytes_of
 from svp.errors import DataError, one_line
 
-_BLOCK_BYTES = 8 << 20  # of a file, parsed at a time: a row must fit in it
+_BLOCK_BYTES = 2 << 20  # of a file, parsed at a time; pyarrow reads up to 32 blocks of a CSV ahead, whoever is waiting
+_ROW_BYTES = 8 << 20  # a row of a CSV may have so many: where one is longer than a block, blocks are that large
 _BLOCK_ROWS = 8192
 _NAMED = 10  # rows that are named of each reason
+
+_LONG = "straddling"  # what pyarrow says of a row that is longer than a block
 
 NOT_ENCODED = "not in the encoding (name it with --encoding)"
 NO_LABEL = "without a label"
@@ -214,9 +217,9 @@ def _errors(file: Path, encoding: str = "utf-8") -> Iterator[None]:
         ) from None
     except (pa.ArrowException, OSError, EOFError) as error:
         text = " ".join(str(error).split())
-        if "straddling" in text:
+        if _LONG in text:
             text = (
-                f"a row is longer than {_BLOCK_BYTES >> 20} MiB; is a quote opened and never closed? "
+                f"a row is longer than {_ROW_BYTES >> 20} MiB; is a quote opened and never closed? "
                 'Quotes within a quoted field are doubled ("")'
             )
         raise DataError(f"{file} cannot be read: {text}") from None
@@ -226,28 +229,61 @@ def _errors(file: Path, encoding: str = "utf-8") -> Iterator[None]:
 
 
 def _csv_names(file: Path, encoding: str) -> list[str]:
-    with file.open("rb") as opened, _csv_reader(opened, file, Columns("", (), encoding=encoding), []) as reader:
+    import pyarrow as pa
+
+    columns = Columns("", (), encoding=encoding)
+    try:
+        with file.open("rb") as opened, _csv_reader(opened, file, columns, [], _BLOCK_BYTES) as reader:
+            return list(reader.schema.names)
+    except pa.ArrowInvalid as error:
+        if _LONG not in str(error):
+            raise
+    with file.open("rb") as opened, _csv_reader(opened, file, columns, [], _ROW_BYTES) as reader:
         return list(reader.schema.names)
 
 
 def _csv_blocks(
     file: Path, columns: Columns, problems: Problems, progress: Callable[[float], object]
 ) -> Iterator[Block]:
+    import pyarrow as pa
+
     skipped: list[tuple[int, str]] = []
+    given = 0  # rows up to here
+    for n_bytes in (_BLOCK_BYTES, _ROW_BYTES):
+        skipped.clear()
+        try:
+            for rows, values in _csv_batches(file, columns, skipped, n_bytes, progress):
+                new = int(np.searchsorted(rows, given))
+                yield columns.block(rows[new:], [column.slice(new) for column in values])
+                given = int(rows[-1]) + 1 if len(rows) else given
+            break
+        except pa.ArrowInvalid as error:
+            if _LONG not in str(error) or n_bytes == _ROW_BYTES:
+                raise
+    for reason in dict.fromkeys(reason for _, reason in skipped):
+        problems.add(reason, [number for number, why in skipped if why == reason])
+
+
+def _csv_batches(
+    file: Path,
+    columns: Columns,
+    skipped: list[tuple[int, str]],
+    n_bytes: int,
+    progress: Callable[[float], object],
+) -> Iterator[tuple[NDArray[np.int64], list[Any]]]:
+    """Row numbers and the wanted columns, block by block; `skipped` is told of rows that are left out, and why."""
     size, row = max(1, file.stat().st_size), 0
-    with file.open("rb") as opened, _csv_reader(opened, file, columns, skipped) as reader:
+    with file.open("rb") as opened, _csv_reader(opened, file, columns, skipped, n_bytes) as reader:
         for batch in reader:
             # What was skipped is known for this block and further, because parsing is ahead of what is given.
             ahead = skipped[bisect_left(skipped, (row, "")) :]
             rows = _numbered(row, batch.num_rows, [number for number, _ in ahead])
             row = int(rows[-1]) + 1 if len(rows) else row
-            yield columns.block(rows, [batch.column(name) for name in columns.wanted])
+            yield rows, [batch.column(name) for name in columns.wanted]
             progress(opened.tell() / size)
-    for reason in dict.fromkeys(reason for _, reason in skipped):
-        problems.add(reason, [number for number, why in skipped if why == reason])
 
 
-def _csv_reader(opened: IO[bytes], file: Path, columns: Columns, skipped: list[tuple[int, str]]) -> Any:
+def _csv_reader(opened: IO[bytes], file: Path, columns: Columns, skipped: list[tuple[int, str]], n_bytes: int) -> Any:
     """pyarrow's reader of the wanted columns as bytes; rows with another number of fields are skipped, and noted."""
     import pyarrow as pa
     from pyarrow import csv
@@ -262,7 +298,7 @@ def _csv_reader(opened: IO[bytes], file: Path, columns: Columns, skipped: list[t
         opened,
         # With threads pyarrow does not say which row is wrong.
         read_options=csv.ReadOptions(
-            block_size=_BLOCK_BYTES,
+            block_size=n_bytes,
             use_threads=False,
             encoding=_plain(columns.encoding),
             autogenerate_column_names=not columns.header,

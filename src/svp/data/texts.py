@@ -1,8 +1,7 @@
 """Texts as a dataset holds them: an array of `str` in memory, or `Texts`, which reads them from disk row by row."""
 
 import hashlib
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from svp.errors import DataError
 
 Ints = NDArray[np.int64]
+BLOCK = 1 << 16  # rows whose numbers are in memory at once
 
 
 class Texts:
@@ -22,7 +22,7 @@ class Texts:
     by a slice, or by an array of positions or of true and false (an object array in memory). `part` stays on disk.
 
     files  each with columns `text` and `hash` (uint64, of `text_hash`); their rows count through them
-    rows   which of these rows, in order; default all
+    rows   which of these rows, in order; default all, which takes no memory
     """
 
     dtype = np.dtype(object)
@@ -31,38 +31,54 @@ class Texts:
     def __init__(self, files: Iterable[Path], rows: Ints | None = None) -> None:
         self._batches = [batch for file in files for batch in _batches(file)]
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
-        self._rows = np.arange(self._starts[-1]) if rows is None else rows
+        self._rows = rows
 
     @property
     def shape(self) -> tuple[int]:
-        return (len(self._rows),)
+        return (len(self),)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return int(self._starts[-1]) if self._rows is None else len(self._rows)
 
     def __getitem__(self, index: Any) -> Any:
-        rows = self._rows[index]
-        return self._read(rows) if rows.ndim else self._read(rows[None])[0]
+        rows = self._chosen(index)
+        return self._read("text", rows) if rows.ndim else self._read("text", rows[None])[0]
 
     def part(self, index: Any) -> "Texts":
         """Some of the texts, in this order, still on disk."""
-        some = Texts(())
-        some._batches, some._starts, some._rows = self._batches, self._starts, self._rows[index]
+        some = Texts((), self._chosen(index))
+        some._batches, some._starts = self._batches, self._starts
         return some
 
-    @cached_property
-    def hashes(self) -> NDArray[np.uint64]:
-        """(n,) of `text_hash`, as they stand in the files. Memory: 8 bytes a text."""
-        return self.column("hash")[self._rows]
+    def hashes(self) -> Iterator[NDArray[np.uint64]]:
+        """`text_hash` of the texts as it stands in the files, block by block."""
+        for start in range(0, len(self), BLOCK):
+            yield self._read("hash", self._chosen(slice(start, start + BLOCK)))
 
-    def column(self, name: str) -> NDArray[Any]:
-        """(m,) numbers that stand beside all rows of the files, not of these texts alone."""
-        parts = [batch.column(name).to_numpy() for batch in self._batches]
-        return np.concatenate(parts) if parts else np.zeros(0, np.uint64 if name == "hash" else np.int64)
+    def numbers(self, name: str) -> Iterator[NDArray[Any]]:
+        """Numbers that stand beside all rows of the files, not of these texts alone, block by block."""
+        for batch in self._batches:
+            yield batch.column(name).to_numpy()
+
+    def _chosen(self, index: Any) -> Ints:
+        """The rows of the files that an index means, as of an array of them."""
+        rows: Ints
+        if self._rows is not None:
+            rows = self._rows[index]
+            return rows
+        if isinstance(index, slice):
+            return np.arange(*index.indices(len(self)))
+        given = np.asarray(index)
+        if given.dtype == bool or not given.size:
+            rows = np.arange(len(self))[index]
+            return rows
+        if given.min() < -len(self) or given.max() >= len(self):
+            raise IndexError(f"there are {len(self)} texts; the index goes from {given.min()} to {given.max()}")
+        return np.where(given < 0, given + len(self), given).astype(np.int64)
 
     def utf8(self, index: slice) -> "Joined":
         """Some of the texts as UTF-8, read as they lie: of rows that follow each other without a copy, and without any `str`."""
-        rows = self._rows[index]
+        rows = self._chosen(index)
         batch_of = np.searchsorted(self._starts, rows, side="right") - 1
         runs = []
         for start, stop in pairwise(np.flatnonzero(np.diff(batch_of, prepend=-1, append=-1))):
@@ -76,18 +92,18 @@ class Texts:
             return runs[0]
         return _joined([data for data, _ in runs], [np.diff(ends, prepend=0) for _, ends in runs])
 
-    def _read(self, rows: Ints) -> NDArray[np.object_]:
-        """Rows of the files, batch by batch: each is looked up once, however the rows lie."""
-        texts = np.empty(len(rows), object)
+    def _read(self, name: str, rows: Ints) -> NDArray[Any]:
+        """A column at rows of the files, batch by batch: each is looked up once, however the rows lie."""
+        found = np.empty(len(rows), object if name == "text" else np.uint64)
         batch_of = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(batch_of, kind="stable")
         bounds = np.flatnonzero(np.diff(batch_of[order], prepend=-1, append=-1))
         for start, stop in pairwise(bounds):
             here = order[start:stop]
             number = int(batch_of[here[0]])
-            chosen = self._batches[number].column("text").take(_array(rows[here] - self._starts[number]))
-            texts[here] = chosen.to_numpy(zero_copy_only=False)
-        return texts
+            chosen = self._batches[number].column(name).take(_array(rows[here] - self._starts[number]))
+            found[here] = chosen.to_numpy(zero_copy_only=False)
+        return found
 
 
 # Texts as UTF-8: all their bytes, read-only, and where each text ends.
@@ -127,11 +143,14 @@ def text_hash(text: bytes | memoryview) -> bytes:
     return hashlib.blake2b(text, digest_size=8).digest()
 
 
-def hashes_of(texts: Any) -> NDArray[np.uint64]:
-    """(n,) of `text_hash`. Time: a pass, or none for `Texts`, which know."""
+def hashes_of(texts: Any) -> Iterator[NDArray[np.uint64]]:
+    """`text_hash` of each, block by block. Time: a pass, or none for `Texts`, which know."""
     if isinstance(texts, Texts):
-        return texts.hashes
-    return np.frombuffer(b"".join(text_hash(text.encode()) for text in texts), np.uint64)
+        yield from texts.hashes()
+        return
+    for start in range(0, len(texts), BLOCK):
+        made = b"".join(text_hash(text.encode()) for text in texts[start : start + BLOCK])
+        yield np.frombuffer(made, np.uint64)
 
 
 def column_hashes(column: Any) -> NDArray[np.uint64]:
@@ -143,7 +162,10 @@ def column_hashes(column: Any) -> NDArray[np.uint64]:
 
 def digest_of(texts: Any) -> bytes:
     """SHA-256 of the texts in order, by their hashes: the same in memory and on disk."""
-    return hashlib.sha256(hashes_of(texts).astype("<u8").data).digest()
+    digest = hashlib.sha256()
+    for block in hashes_of(texts):
+        digest.update(block.astype("<u8").data)
+    return digest.digest()
 
 
 def as_texts(values: Any, name: str) -> NDArray[np.object_] | None:

@@ -16,7 +16,7 @@ from svp.data.base import Dataset, Progress, printable, silent
 from svp.data.images import unsorted
 from svp.data.photos import IMAGE_SIZE, dataset_of, some
 from svp.data.shards import divided
-from svp.data.text import columns_of_texts, is_source, kind_of
+from svp.data.text import columns_of_texts, is_source, kind_of, row_keys
 from svp.data.texts import Texts
 from svp.errors import DataError, SettingError, SvpWarning
 
@@ -94,10 +94,8 @@ def _texts(source: Path, config: DataConfig, classes: tuple[str, ...], progress:
         raise DataError(f"{source}: no row can be used: {some(problems) or 'there is none'}")
     if problems:
         warnings.warn(f"{source}: rows left out: {some(problems)}", SvpWarning, stacklevel=3)
-    rows = [Texts([one.arrow]).column("row") for one in found]
-    starts = np.cumsum([0, *(one.n_rows for one in found)])
-    ids = np.concatenate([start + row for start, row in zip(starts[:-1], rows, strict=True)])
-    keys = tuple(f"{name}:{row}" for name, of in zip(names, rows, strict=True) for row in of.tolist())
+    ids = text_cache.row_ids(found)
+    keys = row_keys(source, files, found) if len(files) > 1 else None
     name = printable(source.resolve().stem if source.is_file() else source.resolve().name)
     inputs = cast(NDArray[Any], texts)  # to whoever reads it, it is such an array
-    return Dataset(name, inputs, None, classes, ids, keys if len(files) > 1 else None, problems=tuple(problems))
+    return Dataset(name, inputs, None, classes, ids, keys, problems=tuple(problems))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from svp.errors import SettingError, UnknownName
+from svp.errors import SettingError, UnknownName, if_spreadsheet
 from svp.exchange import folder, label_studio, prodigy, tables
 from svp.exchange.items import Asked, Told
 
@@ -59,7 +59,7 @@ def format_of(path: Path, name: str | None = None) -> Format:
     if not found:
         known = ", ".join(word for row in FORMATS.values() for word in row.suffixes if word)
         raise SettingError(
-            f"{path}: which format is this? End its name in {known}, give a folder, or name it (--format)"
+            f"{path}: which format is this? End its name in {known}, give a folder, or name it (--format){if_spreadsheet(suffix)}"
         )
     return FORMATS["prodigy"] if suffix == ".jsonl" and prodigy.is_one(path) else found[0]
 

@@ -92,7 +92,7 @@ class Inputs:
             listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise DataError(f"The inputs differ in the number of examples: {listed}; give one of each per example")
         if not lengths:
-            raise MissingInput("Nothing says which examples there are; pass ids=, or an array the method reads")
+            raise MissingInput("Nothing says which examples there are; pass ids= (--ids), or an array the method reads")
         if ids is None:
             row_ids = np.arange(next(iter(lengths.values())))
         return cls(row_ids, arrays, similarity, neighbors, resolve_memory(memory), classes)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from svp.config import SessionConfig
 from svp.data.unlabelled import are_photos
-from svp.errors import DataError, LabelError, SettingError, StorageError, SvpError
+from svp.errors import DataError, LabelError, SettingError, StorageError, SvpError, shortened
 from svp.exchange import Asked, Told, read, write
 from svp.exchange.tables import csv_of
 from svp.files import make_folder, write_bytes
@@ -152,8 +152,8 @@ def restore(folder: Path, history: Path) -> None:
     """The settings and the label store, from a history."""
     lines = _lines(history)
     first = next(lines, None)
-    if not isinstance(first, dict) or first.get("format") != _HISTORY:
-        raise DataError(f"{history} is no history of a session; svp session export --history writes one")
+    if not isinstance(first, dict) or first.get("format") != _HISTORY or not isinstance(first.get("config"), dict):
+        raise _no_history(history, "it is empty" if first is None else f"it begins with {shortened(json.dumps(first))}")
     config = SessionConfig.make(first["config"])
     store = folder / "labels.sqlite"
     if store.exists():
@@ -164,15 +164,28 @@ def restore(folder: Path, history: Path) -> None:
 
 
 def _lines(path: Path) -> Iterator[Any]:
+    number, line = 0, ""
     try:
         with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    raise DataError(f"{path}, line {number} is damaged: it is no JSON; put back a copy of it") from None
+            for line in file:
+                number += 1
+                yield json.loads(line)
+    except UnicodeDecodeError:
+        if number:
+            raise DataError(f"{path}, line {number + 1} is damaged: it is no text; put back a copy of it") from None
+        raise _no_history(path, "it is no text") from None
+    except (ValueError, RecursionError):
+        if number > 1:
+            raise DataError(f"{path}, line {number} is damaged: it is no JSON; put back a copy of it") from None
+        raise _no_history(path, f"it begins with {shortened(line.strip())!r}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _no_history(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{path} is no history of a session ({what}); give what svp session export --history wrote (JSON lines)"
+    )
 
 
 def items_of(session: "Session", batch: Batch) -> list[Asked]:

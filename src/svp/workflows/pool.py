@@ -5,7 +5,9 @@ when it was first seen, is left out until it is back as it was; its answers are 
 """
 
 import hashlib
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,10 @@ from numpy.typing import NDArray
 
 from svp.data.base import Dataset
 from svp.data.texts import Texts, hashes_of
+from svp.files import write_json
 from svp.labels import LabelStore
 
+_MARK = ".pool.json"
 _ALIKE = 0.97  # cosine from which two examples of one question count as nearly the same
 _SIDE = 16  # pixels to which images are brought before they are compared
 _WORDS = 1 << 12  # columns into which pieces of texts are hashed
@@ -24,8 +28,27 @@ def join(raw: Dataset, store: LabelStore) -> tuple[Dataset, dict[str, tuple[str,
     """Give what was read the numbers that the store knows, and the store what is new.
 
     Returns what is here as it was first seen, and the keys that are "new in the data", "changed, left out" and "gone, left out".
-    Time: a pass over the inputs. Memory: where examples were added, changed or removed, images are copied into memory.
+    Example by example is compared only where the fingerprint of the data, or what the store knows of them, is another than when
+    they were last found to be the same (`.pool.json` beside the store). Time: a pass over the inputs. Memory: where examples were
+    added, changed or removed, images are copied into memory.
     """
+    mark = store.path.with_name(_MARK)
+    if _read(mark) == {"data": raw.fingerprint, "pool": store.last_pool()}:
+        return raw, {}
+    found, noticed = _compared(raw, store)
+    if found is raw and not any(noticed.values()):
+        write_json(mark, {"data": raw.fingerprint, "pool": store.last_pool()})
+    return found, noticed
+
+
+def _read(mark: Path) -> Any:
+    try:
+        return json.loads(mark.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _compared(raw: Dataset, store: LabelStore) -> tuple[Dataset, dict[str, tuple[str, ...]]]:
     keys = tuple(map(str, raw.ids)) if raw.keys is None else raw.keys
     prints = fingerprints(raw)
     examples = store.examples()
@@ -81,7 +104,7 @@ def fingerprints(dataset: Dataset) -> list[str]:
 
 
 def fingerprints_of_texts(texts: Any) -> list[str]:
-    return [f"{int(value):016x}" for value in hashes_of(texts)]
+    return [f"{value:016x}" for block in hashes_of(texts) for value in block.tolist()]
 
 
 def distinct(vectors: NDArray[np.float32], n: int) -> NDArray[np.int64]:
