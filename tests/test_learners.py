@@ -6,6 +6,7 @@ import pickle
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -21,7 +22,7 @@ from svp.config import ComputeConfig, CoresetConfig, TrainConfig
 from svp.data import load_dataset
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingExtra, MissingInput, SettingError, SvpError, TrainingError, UnknownName
-from svp.learners import LEARNERS, check_device, find, make_learner, settle, trial
+from svp.learners import LEARNERS, check_device, compute, find, make_learner, settle, trial
 from svp.learners.compute import Compute, _seconds, decide
 from svp.select import select
 from svp.signals import UNSEEN, Signals
@@ -620,13 +621,26 @@ def test_a_device_that_is_not_there_is_named(device: str) -> None:
 def test_a_device_is_checked_for_whoever_would_use_it() -> None:
     net, logistic = config(), TrainConfig(model="logistic")
     for device in ("auto", "cpu"):
-        check_device(device, [net, logistic])
-        check_device(device, [logistic])
+        check_device(ComputeConfig(device=device), [net, logistic])
+        check_device(ComputeConfig(device=device, processes=3), [logistic])
     for device in ("cuda", "gpu"):
         with pytest.raises(SettingError, match=f"'{device}' is for nets; logistic can use the CPU alone"):
-            check_device(device, [logistic, logistic])
+            check_device(ComputeConfig(device=device), [logistic, logistic])
     with pytest.raises(SettingError, match="'cuda:99' cannot be used here"):
-        check_device("cuda:99", [logistic, net])
+        check_device(ComputeConfig(device="cuda:99"), [logistic, net])
+
+
+def test_processes_without_room_are_refused_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "n_cores", lambda: 16)
+    three = ComputeConfig(device="cpu", processes=3)
+    with pytest.raises(SettingError, match=r"processes is 3, .* all 16 cores for each; set compute.threads to 5 at most"):
+        check_device(three, [config()])
+    check_device(three.model_copy(update={"threads": 5}), [config()])
+    for name, value in {"is_available": True, "device_count": 2}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    for n, refused in ((2, False), (3, True)):
+        with pytest.raises(SettingError, match="there are 2; set it to 2") if refused else nullcontext():
+            check_device(ComputeConfig(processes=n), [config()])
 
 
 # --- texts ----------------------------------------------------------------------------------------------------------------

@@ -66,7 +66,9 @@ def test_processes_normalise_as_the_one_does(tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def short_scoring_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were cores enough, too."""
     monkeypatch.setattr(sharded, "START_SECONDS", 0)
+    monkeypatch.setattr(sharded, "n_cores", lambda: 64)
 
 
 def test_short_scoring_is_done_by_one_process(tmp_path: Path, sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +86,8 @@ def test_what_scoring_repays_grows_with_its_work_and_falls_with_threads_and_on_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sharded, "START_SECONDS", 10)
+    monkeypatch.setattr(sharded, "n_cores", lambda: 128)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     x = torch.zeros(2, 3, 32, 32)
     small, large = preact("preact8", 10, x[0]), preact("preact56", 10, x[0])
     n = 70_000  # x 25 MFLOP and 250 MFLOP
@@ -182,11 +186,22 @@ def test_what_is_no_array_of_numbers_is_for_one_process() -> None:
     assert sharded.Recipe.of(NET, texts, (None, None), 0, TWO) is None
 
 
-def test_a_gpu_for_each_process() -> None:
+def test_a_gpu_for_each_process_and_no_more_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = replace(ONE, device="cuda", processes=3)
-    assert [one.device for one in sharded.spread(gpus)] == ["cuda:0", "cuda:1", "cuda:2"]
-    assert [one.device for one in sharded.spread(replace(gpus, device="cuda:1"))] == ["cuda:1"] * 3
-    assert {one.processes for one in sharded.spread(TWO)} == {1}
+    for n_gpus, devices in ((4, ["cuda:0", "cuda:1", "cuda:2"]), (2, ["cuda:0", "cuda:1"])):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda n_gpus=n_gpus: n_gpus)
+        assert [one.device for one in sharded.spread(gpus)] == devices
+    assert [one.device for one in sharded.spread(replace(gpus, device="cuda:1"))] == ["cuda:1"]  # all would share it
+    assert {one.processes for one in sharded.spread(gpus)} == {1}
+
+
+@pytest.mark.parametrize(("cores", "threads", "n"), [(16, 1, 3), (16, 8, 2), (16, 16, 1), (4, 16, 1)])
+def test_processes_share_the_cores(cores: int, threads: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded, "n_cores", lambda: cores)
+    spread = sharded.spread(replace(ONE, threads=threads, processes=3))
+    assert [(one.device, one.threads) for one in spread] == [("cpu", threads)] * n
+    net, x = preact("preact8", 10, torch.zeros(3, 8, 8)), torch.zeros(2, 3, 8, 8)
+    assert sharded.repays(net, x, N, replace(ONE, threads=threads, processes=3)) == (n > 1)
 
 
 def test_the_number_of_processes_is_no_part_of_what_a_result_depends_on() -> None:

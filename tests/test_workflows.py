@@ -1152,6 +1152,26 @@ def test_settings_that_failed_at_first_may_be_corrected(data: Dataset, tmp_path:
             go(wild, data, out=out)  # type: ignore[operator]
 
 
+def test_one_process_trains(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun would start it twice, in the same folder."""
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with refused(SettingError, "svp.coreset was started 2 times", "without torchrun", "compute.processes"):
+        coreset(core(), data, out=tmp_path / "run")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    coreset(core(method="random"), data, out=tmp_path / "run")
+
+
+def test_a_run_is_not_taken_up_on_another_gpu_unless_that_is_accepted(data: Dataset, tmp_path: Path) -> None:
+    run = coreset(core(), data, out=tmp_path / "run")
+    environment = read_json(run.folder / "environment.json")
+    environment["compute"]["gpu"] = "Abacus 100, CUDA 99"
+    (run.folder / "environment.json").write_text(json.dumps(environment))
+    shutil.rmtree(run.folder / "selection")
+    with refused(RunChanged, "gpu was Abacus 100, CUDA 99, is now ", "--accept-code-change"):
+        coreset(core(), data, out=run.folder)
+
+
 def test_arguments_of_the_wrong_type_are_refused_by_name(data: Dataset, tmp_path: Path) -> None:
     own: list[tuple[Any, Any]] = [(coreset, core()), (active, act()), (Session.create, session_config())]
     for go, config in own:

@@ -24,7 +24,8 @@ from svp.config import TrainConfig
 from svp.data.base import Dataset
 from svp.learners import checkpoints, inference, make_learner
 from svp.learners.base import Outputs
-from svp.learners.compute import Compute, require_device
+from svp.learners.compute import Compute
+from svp.machine import n_cores
 
 START_SECONDS = 10.0  # that processes take to begin, on the safe side: to import torch and make the net
 _FLOPS, _FLOPS_A_THREAD = {"cuda": 1e13}, 1e11  # a second: of a GPU, of a thread of a CPU
@@ -103,7 +104,7 @@ def repays(model: nn.Module, x: Tensor, n: int, compute: Compute) -> bool:
         inference.forward(model, x, compute)
     speed = _FLOPS.get(torch.device(compute.device).type, _FLOPS_A_THREAD * compute.threads)
     seconds = counter.get_total_flops() / len(x) * n / speed
-    return bool(seconds * (1 - 1 / compute.processes) > START_SECONDS)
+    return bool(seconds * (1 - 1 / len(spread(compute))) > START_SECONDS)
 
 
 def predict(
@@ -116,12 +117,13 @@ def predict(
     """
     file = MappedFile.of(inputs)
     batch_bytes = inference.SCORING_BATCH * inputs.dtype.itemsize * int(np.prod(inputs.shape[1:]))
-    shards = list(_shards(positions, recipe.compute.processes, batch_bytes))
+    places = spread(recipe.compute)
+    shards = list(_shards(positions, len(places), batch_bytes))
     with TemporaryDirectory(prefix="svp-") as folder:
         checkpoints.save_weights(model, Path(folder) / "model.safetensors")
         tasks = [
             _Task(replace(recipe, compute=one), Path(folder), file, embeddings)
-            for one in spread(recipe.compute)[: len(shards)]
+            for one in places[: len(shards)]
         ]
         sent = (shard if file else np.ascontiguousarray(inputs[shard]) for shard in shards)
         found: list[Outputs] = list(engine.map("svp.learners.sharded:scorer", tasks, sent))
@@ -132,7 +134,6 @@ def predict(
 def scorer(task: _Task) -> Callable[[NDArray[Any]], Outputs]:
     """In a process of its own: what scores a shard, given as rows of the mapped file or as inputs."""
     like = task.recipe.like
-    require_device(task.recipe.compute.device)  # there may be fewer GPUs than processes
     learner = make_learner(task.recipe.config, like, seed=task.recipe.seed, compute=task.recipe.compute)
     learner.load(task.weights)
     mapped = None if task.file is None else task.file.open()
@@ -146,9 +147,12 @@ def scorer(task: _Task) -> Callable[[NDArray[Any]], Outputs]:
 
 
 def spread(compute: Compute) -> list[Compute]:
-    """One for each process: "cuda" gives each a GPU of its own, any other device is shared."""
-    own_gpu = compute.device == "cuda"
-    devices = [f"cuda:{i}" if own_gpu else compute.device for i in range(compute.processes)]
+    """One for each process that there is room for: "cuda" gives each a GPU of its own, "cpu" the cores that its threads take; any
+    other device has work for one.
+    """
+    room = {"cuda": torch.cuda.device_count(), "cpu": n_cores() // compute.threads}.get(compute.device, 1)
+    n = max(1, min(room, compute.processes))
+    devices = [f"cuda:{i}" if compute.device == "cuda" else compute.device for i in range(n)]
     return [replace(compute, device=device, processes=1) for device in devices]
 
 

@@ -90,7 +90,7 @@ class Work:
     @cached_property
     def compute(self) -> "Compute":
         """Decided when the run first needs it, and then the same whenever it is resumed."""
-        from svp.learners.compute import Compute, decide, require_device
+        from svp.learners.compute import Compute, decide, gpu_of, require_device
 
         folder, device = self.run.folder, self._compute_config.device
         way_out = f"{folder} was begun there: go on where it can be used, or begin anew in another folder"
@@ -102,12 +102,16 @@ class Work:
             processes=self._compute_config.processes,
         )
         require_device(compute.device, way_out)
+        if compute.gpu and compute.gpu != (here := gpu_of(compute.device)):
+            self.run.accept([f"gpu was {compute.gpu}, is now {here}"])
         return compute
 
     def decided(self, *models: TrainConfig) -> ComputeConfig:
         """The compute settings with nothing left to decide, where one of these models is a net."""
         nets = any(find(m).is_net or uses_net(m.features) for m in models)
-        return ComputeConfig(**asdict(self.compute)) if nets else self._compute_config
+        if not nets:
+            return self._compute_config
+        return ComputeConfig(**{k: v for k, v in asdict(self.compute).items() if k in ComputeConfig.model_fields})
 
     def learner(self, config: TrainConfig, seed: int, dataset: Dataset) -> Learner:
         return make_learner(config, dataset, seed=seed, compute=self.compute if find(config).is_net else None)
