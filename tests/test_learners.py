@@ -22,7 +22,7 @@ from svp.config import ComputeConfig, CoresetConfig, TrainConfig
 from svp.data import load_dataset
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingExtra, MissingInput, SettingError, SvpError, TrainingError, UnknownName
-from svp.learners import LEARNERS, check_device, compute, find, make_learner, settle, trial
+from svp.learners import LEARNERS, check_device, compute, find, make_learner, net, settle, trial
 from svp.learners.compute import Compute, _seconds, decide
 from svp.select import select
 from svp.signals import UNSEEN, Signals
@@ -240,6 +240,7 @@ def test_a_net_may_live_in_any_module(rows: Dataset, tmp_path: Path, monkeypatch
         (OWN + "Weightless", {}, TrainingError, ["depends on no weight that may change", "no parameters"]),
         (OWN + "Detached", {}, TrainingError, ["depends on no weight that may change", "detached"]),
         (OWN + "TwoOutputs", {}, TrainingError, ["cannot be trained", "'tuple'"]),
+        (OWN + "Sparse", {}, TrainingError, ["cannot be trained", "gradient of table.weight is sparse"]),
         (OWN + "too_many", {}, SettingError, ["logits of shape (2, 4)", "(2, 3)"]),
         (OWN + "wrong_size", {}, SettingError, ["shape (5,)", "cannot be multiplied"]),
         (OWN + "Mapped", {}, SettingError, ["`features` gives shape (2, 1, 5)"]),
@@ -267,6 +268,38 @@ def test_models_that_cannot_be_are_refused_before_training(
 def test_a_net_that_fails_in_the_middle_of_training_is_named(rows: Dataset, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"EvenOnly cannot be trained: ValueError: an odd batch of some size$"):
         fit(rows, own("EvenOnly", batch_size=16), tmp_path, rows.ids[:25])
+
+
+def test_where_memory_runs_out_it_is_said_what_takes_less(rows: Dataset, tmp_path: Path) -> None:
+    def hungry(**options: Any) -> TrainConfig:
+        return own("Hungry", batch_size=16, options=options)
+
+    with pytest.raises(TrainingError, match=r"Hungry cannot be trained: .*; lower batch_size \(a step has 16 examples\)$"):
+        fit(rows, hungry(few=8, trained=True), tmp_path / "a")
+    for learns in ({}, {"record": "plain"}):
+        with pytest.raises(TrainingError, match=r"Hungry cannot score .*; lower compute.scoring_batch \(now 512\), .*--reuse"):
+            train = hungry(few=20, trained=False).model_copy(update=learns)
+            fit(rows, train, tmp_path / str(len(learns))).predict(rows, rows.ids)
+    few = replace(CPU, scoring_batch=20)
+    learner = make_learner(hungry(few=20, trained=False), rows, seed=0, compute=few)
+    assert learner.predict(rows, rows.ids).probs.shape == (80, 3)
+
+
+def test_what_brings_the_examples_counts_as_training(
+    rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, inputs_of = [0.0], net._inputs
+
+    def slow(*given: Any) -> Any:
+        now[0] += 1000
+        return inputs_of(*given)
+
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(net, "_inputs", slow)
+    fit(rows, own("MLP"), tmp_path)
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [record["seconds"] for record in history] == [1000, 0]
+    assert [record["compiled"] for record in history] == [False, False]
 
 
 def test_a_rehearsal_changes_no_training(images: Dataset, rows: Dataset, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from svp.learners import LEARNERS, Learner, find, make_learner
 from svp.learners.checkpoints import save_weights
 from svp.learners.compute import Compute
 from svp.learners.libraries import TorchvisionNet
-from svp.learners.resnet import PostBlock, count_parameters, projected
+from svp.learners.resnet import PostBlock, projected
 from tests import models_page
 
 CPU = Compute("cpu", "fp32", channels_last=False, threads=1)

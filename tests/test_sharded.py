@@ -23,7 +23,7 @@ from svp import engine
 from svp.config import ComputeConfig, CoresetConfig, TrainConfig
 from svp.data.base import Dataset, MappedImages
 from svp.errors import SettingError, UnknownName, WorkerError
-from svp.learners import inference, make_learner, sharded
+from svp.learners import make_learner, sharded
 from svp.learners.base import Outputs
 from svp.learners.compute import Compute, decide
 from svp.learners.resnet import preact
@@ -32,7 +32,7 @@ from svp.workflows.coreset import coreset
 
 ONE = Compute("cpu", "fp32", channels_last=True, threads=1)
 TWO = replace(ONE, processes=2)
-N = 2 * inference.SCORING_BATCH + 37  # the last batch is a short one
+N = 2 * ONE.scoring_batch + 37  # the last batch is a short one
 NET = TrainConfig(model="preact8", width=0.25, epochs=1, batch_size=64)
 
 
@@ -147,7 +147,7 @@ def test_a_map_is_sent_as_its_path_and_memory_a_shard_at_a_time(
     sent.clear()
     predicted(dataset(images()), TWO, tmp_path / "b")
     assert [item.shape[1:] for item in sent] == [(8, 8, 3)] * 3
-    assert max(len(item) for item in sent) == inference.SCORING_BATCH
+    assert max(len(item) for item in sent) == ONE.scoring_batch
 
 
 def test_a_file_is_found_again_from_any_range_of_it(mapped: MappedImages) -> None:
@@ -169,12 +169,12 @@ def test_shards_are_whole_batches_in_order_and_bounded() -> None:
     for n in (1, 512, 513, 40_000):
         for processes in (2, 3):
             for batch_bytes in (1, sharded._SHARD_BYTES // 3, 10**12):
-                shards = list(sharded._shards(np.arange(n), processes, batch_bytes))
+                shards = list(sharded._shards(np.arange(n), processes, ONE.scoring_batch, batch_bytes))
                 assert np.concatenate(shards).tolist() == list(range(n))
-                assert all(shard[0] % inference.SCORING_BATCH == 0 for shard in shards)
+                assert all(shard[0] % ONE.scoring_batch == 0 for shard in shards)
                 assert all(
-                    len(s) <= inference.SCORING_BATCH
-                    or len(s) / inference.SCORING_BATCH * batch_bytes <= sharded._SHARD_BYTES
+                    len(s) <= ONE.scoring_batch
+                    or len(s) / ONE.scoring_batch * batch_bytes <= sharded._SHARD_BYTES
                     for s in shards
                 )
 

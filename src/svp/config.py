@@ -238,6 +238,7 @@ class ComputeConfig(Config):
         description="processes that score, each with `threads` threads (no more of them than cores), or a GPU of its own where "
         "device is cuda; they take seconds to start, and are left out where scoring would take less than about 20",
     )
+    scoring_batch: Count = Field(512, description="examples scored at a time; fewer take less memory")
 
 
 class DataConfig(Config):

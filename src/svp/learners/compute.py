@@ -32,6 +32,7 @@ class Compute:
     threads        of the CPU
     compile        "on", "off", or "auto": each training that is long enough to repay it
     processes      that score; no result depends on it
+    scoring_batch  examples scored at a time: fixed, since how scores round must not depend on the memory of the machine
     gpu            the GPU and its libraries, in words; "" for a CPU
     """
 
@@ -41,6 +42,7 @@ class Compute:
     threads: int
     compile: str = "off"
     processes: int = 1
+    scoring_batch: int = 512
     gpu: str = ""
 
     @property
@@ -95,8 +97,8 @@ class Compute:
         return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
 
     def facts(self) -> dict[str, Any]:
-        """What a result depends on, by rounding."""
-        without = {"processes"} if self.gpu else {"processes", "gpu"}
+        """What a training depends on, by rounding."""
+        without = {"processes", "scoring_batch", *([] if self.gpu else ["gpu"])}
         return {name: value for name, value in asdict(self).items() if name not in without}
 
 
@@ -125,7 +127,16 @@ def decide(config: ComputeConfig) -> Compute:
         precision = "bf16" if _bf16_pays(device) else "fp32"
     can_compile = torch.device(device).type == "cpu" and has_compiler()  # elsewhere when asked for
     compiling = "off" if config.compile == "auto" and not can_compile else config.compile
-    return Compute(device, precision, config.channels_last, threads, compiling, config.processes, gpu_of(device))
+    return Compute(
+        device,
+        precision,
+        config.channels_last,
+        threads,
+        compiling,
+        config.processes,
+        config.scoring_batch,
+        gpu_of(device),
+    )
 
 
 def _device(config: ComputeConfig) -> str:

@@ -116,9 +116,10 @@ def predict(
     process the seconds that importing torch and making the net take. Raises what scoring raises, or WorkerError.
     """
     file = MappedFile.of(inputs)
-    batch_bytes = inference.SCORING_BATCH * inputs.dtype.itemsize * int(np.prod(inputs.shape[1:]))
+    batch = recipe.compute.scoring_batch
+    batch_bytes = batch * inputs.dtype.itemsize * int(np.prod(inputs.shape[1:]))
     places = spread(recipe.compute)
-    shards = list(_shards(positions, len(places), batch_bytes))
+    shards = list(_shards(positions, len(places), batch, batch_bytes))
     with TemporaryDirectory(prefix="svp-") as folder:
         checkpoints.save_weights(model, Path(folder) / "model.safetensors")
         tasks = [
@@ -156,9 +157,9 @@ def spread(compute: Compute) -> list[Compute]:
     return [replace(compute, device=device, processes=1) for device in devices]
 
 
-def _shards(positions: NDArray[np.int64], processes: int, batch_bytes: int) -> Iterator[NDArray[np.int64]]:
+def _shards(positions: NDArray[np.int64], processes: int, batch: int, batch_bytes: int) -> Iterator[NDArray[np.int64]]:
     """Runs of whole batches, about _SHARDS for each process."""
-    n_batches = ceil(len(positions) / inference.SCORING_BATCH)
-    size = inference.SCORING_BATCH * max(1, min(ceil(n_batches / (_SHARDS * processes)), _SHARD_BYTES // batch_bytes))
+    n_batches = ceil(len(positions) / batch)
+    size = batch * max(1, min(ceil(n_batches / (_SHARDS * processes)), _SHARD_BYTES // batch_bytes))
     for start in range(0, len(positions), size):
         yield positions[start : start + size]
