@@ -195,7 +195,7 @@ class Run:
             )
         if moved:
             self.accept(moved)
-            before = {**before, "packages": now["packages"], "machine": now["machine"]}
+            before = {**before, **{name: now[name] for name in ("packages", "machine", "python")}}
         if moved or before["settings"] != settings:
             write_json(path, {**before, "settings": settings})
 
