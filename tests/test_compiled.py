@@ -150,7 +150,9 @@ def test_a_compiled_training_that_can_be_compiled_no_more_says_what_is_left(
         torch, "compile", lambda step, *, dynamic, options: real(step, backend=next(backends), dynamic=dynamic)
     )
     monkeypatch.setattr(loop, "repays", lambda *_: True)
-    with pytest.raises(TrainingError, match=r"no compiler.*, and was when .*; install a C\+\+ compiler, or remove .*checkpoint"):
+    with pytest.raises(
+        TrainingError, match=r"no compiler.*, and was when .*; install a C\+\+ compiler, or remove .*checkpoint"
+    ):
         fit(tmp_path, AUTO, Small(), stop_after=1)
 
 

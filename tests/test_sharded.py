@@ -137,6 +137,23 @@ def test_shards_say_what_the_whole_says(kind: str, mapped: MappedImages, tmp_pat
     assert two.probs.dtype == np.float32
 
 
+def test_a_pass_in_blocks_starts_processes_once(
+    mapped: MappedImages, sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is judged as a whole; a block begins with a batch of its own, as where one process scores it."""
+    data = dataset(mapped)
+    one, two = (make_learner(NET, data, seed=1, compute=compute) for compute in (ONE, TWO))
+    played, starts = sharded.engine.map, []
+    monkeypatch.setattr(sharded.engine, "map", lambda *given: starts.append(1) or played(*given))
+    monkeypatch.setattr(sharded, "repays", lambda model, x, n, compute: n > 700)
+    wanted = [one.predict(data, data.ids[i : i + 600], embeddings=True) for i in range(0, N, 600)]
+    found = list(two.stream(data, data.ids, 600, embeddings=True))
+    assert starts == [1]
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert np.array_equal(mine.probs, theirs.probs)
+        assert np.array_equal(mine.embeddings, theirs.embeddings)  # type: ignore[arg-type]
+
+
 def test_a_map_is_sent_as_its_path_and_memory_a_shard_at_a_time(
     mapped: MappedImages, tmp_path: Path, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,8 +190,7 @@ def test_shards_are_whole_batches_in_order_and_bounded() -> None:
                 assert np.concatenate(shards).tolist() == list(range(n))
                 assert all(shard[0] % ONE.scoring_batch == 0 for shard in shards)
                 assert all(
-                    len(s) <= ONE.scoring_batch
-                    or len(s) / ONE.scoring_batch * batch_bytes <= sharded._SHARD_BYTES
+                    len(s) <= ONE.scoring_batch or len(s) / ONE.scoring_batch * batch_bytes <= sharded._SHARD_BYTES
                     for s in shards
                 )
 

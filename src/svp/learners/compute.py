@@ -104,9 +104,12 @@ class Compute:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Operations of a GPU in the way that gives the same twice; torch warns of one that has none. Its switches are left as found."""
+    """Operations of a GPU in the way that gives the same twice; torch warns of one that has none. Switches are left as found."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it is first used
-    enabled, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    enabled, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     filled = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it has not written
@@ -147,7 +150,7 @@ def _device(config: ComputeConfig) -> str:
 
 
 def gpu_of(device: str) -> str:
-    """The GPU and its libraries in words, such as "NVIDIA A100-SXM4-80GB, CUDA 12.8, cuDNN 91002"; "" for what is no GPU of CUDA."""
+    """The GPU and its libraries, such as "NVIDIA A100-SXM4-80GB, CUDA 12.8, cuDNN 91002"; "" for what is no GPU of CUDA."""
     if torch.device(device).type != "cuda":
         return ""
     return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"

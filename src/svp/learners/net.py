@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -86,8 +86,8 @@ class NetLearner:
             loop.learn(self._config.model, self._model, x, labels, partial(loop.losses_of, compute=self._compute))
         if sparse := [name for name, p in self._model.named_parameters() if p.grad is not None and p.grad.is_sparse]:
             raise TrainingError(
-                f"{self._config.model} cannot be trained: the gradient of {sparse[0]} is sparse, which the fused step of SGD does "
-                "not take; make it dense (sparse=False)"
+                f"{self._config.model} cannot be trained: the gradient of {sparse[0]} is sparse, which the fused step of SGD "
+                "does not take; make it dense (sparse=False)"
             )
 
     def fit(
@@ -132,21 +132,31 @@ class NetLearner:
         return records
 
     def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
+        if not len(ids):
+            return Outputs(np.zeros((0, len(dataset.classes)), np.float32), None)
+        (outputs,) = self.stream(dataset, ids, len(ids), embeddings=embeddings)
+        return outputs
+
+    def stream(
+        self, dataset: Dataset, ids: NDArray[np.int64], size: int, *, embeddings: bool = False
+    ) -> Generator[Outputs, None, None]:
+        """As `Learner.stream`. By several processes where the whole pass is worth their start: they start once."""
         if embeddings and "embeddings" not in self.gives:
             raise MissingInput(
                 f"{self._config.model} gives no embeddings: its net has no `features` and `head`. "
                 "Add both (docs/adding.md), or choose a method that needs none (svp list methods)"
             )
-        if not len(ids):
-            return Outputs(np.zeros((0, len(dataset.classes)), np.float32), None)
-        if self._recipe is not None and len(ids) > self._compute.scoring_batch and self._repays(len(ids)):
+        compute = self._compute
+        if self._recipe is not None and len(ids) > compute.scoring_batch and self._repays(len(ids)):
             rows = dataset.positions(ids)
-            return sharded.predict(self._model, self._recipe, dataset.inputs, rows, embeddings=embeddings)
-        less = inference.LESS.format(self._compute.scoring_batch)
-        with self._compute.active(), inference.named(self._config.model, "score these examples", less):
-            return inference.predict(
-                self._model, self._examples(dataset, ids, None), self._compute, embeddings=embeddings
-            )
+            yield from sharded.stream(self._model, self._recipe, dataset.inputs, rows, size, embeddings=embeddings)
+            return
+        less = inference.LESS.format(compute.scoring_batch)
+        for start in range(0, len(ids), size):
+            with compute.active(), inference.named(self._config.model, "score these examples", less):
+                examples = self._examples(dataset, ids[start : start + size], None)
+                outputs = inference.predict(self._model, examples, compute, embeddings=embeddings)
+            yield outputs
 
     def _repays(self, n: int) -> bool:
         """Whether scoring so many is worth the start of processes."""

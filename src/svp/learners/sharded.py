@@ -8,6 +8,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -107,27 +108,37 @@ def repays(model: nn.Module, x: Tensor, n: int, compute: Compute) -> bool:
     return bool(seconds * (1 - 1 / len(spread(compute))) > START_SECONDS)
 
 
-def predict(
-    model: nn.Module, recipe: Recipe, inputs: NDArray[Any], positions: NDArray[np.int64], *, embeddings: bool
-) -> Outputs:
-    """What `inference.predict` gives for the rows of `inputs` at `positions`.
+def stream(
+    model: nn.Module,
+    recipe: Recipe,
+    inputs: NDArray[Any],
+    positions: NDArray[np.int64],
+    size: int,
+    *,
+    embeddings: bool,
+) -> Iterator[Outputs]:
+    """What `inference.predict` gives for the rows of `inputs` at `positions`, for `size` of them at a time.
 
     A mapped file is sent as its path; rows in memory go through pipes, a shard at a time. Cost beside the scoring: in every
     process the seconds that importing torch and making the net take. Raises what scoring raises, or WorkerError.
     """
-    file = MappedFile.of(inputs)
-    batch = recipe.compute.scoring_batch
+    file, places, batch = MappedFile.of(inputs), spread(recipe.compute), recipe.compute.scoring_batch
     batch_bytes = batch * inputs.dtype.itemsize * int(np.prod(inputs.shape[1:]))
-    places = spread(recipe.compute)
-    shards = list(_shards(positions, len(places), batch, batch_bytes))
+    blocks = [positions[start : start + size] for start in range(0, len(positions), size)]
+    shards = [list(_shards(block, len(places), batch, batch_bytes)) for block in blocks]
     with TemporaryDirectory(prefix="svp-") as folder:
         checkpoints.save_weights(model, Path(folder) / "model.safetensors")
         tasks = [
             _Task(replace(recipe, compute=one), Path(folder), file, embeddings)
-            for one in places[: len(shards)]
+            for one in places[: sum(map(len, shards))]
         ]
-        sent = (shard if file else np.ascontiguousarray(inputs[shard]) for shard in shards)
-        found: list[Outputs] = list(engine.map("svp.learners.sharded:scorer", tasks, sent))
+        sent = (shard if file else np.ascontiguousarray(inputs[shard]) for block in shards for shard in block)
+        found = iter(engine.map("svp.learners.sharded:scorer", tasks, sent))
+        for block in shards:
+            yield _joined(list(islice(found, len(block))))
+
+
+def _joined(found: Sequence[Outputs]) -> Outputs:
     rows = [outputs.embeddings for outputs in found if outputs.embeddings is not None]
     return Outputs(np.concatenate([outputs.probs for outputs in found]), np.concatenate(rows) if rows else None)
 
