@@ -321,7 +321,8 @@ class _Maker:
             target = stage_of(self._trained.home, made.made_from["model"], "target of the round before")
             self.embed = _of_net(Model(Trained.at(target.folder))._fitted.ready())
         elif names_encoder(features.source):
-            texts = TextEncoder.load(str(features.source), features.options)
+            on = {"device": self._compute.device} if "device" in made.made_from else {}
+            texts = TextEncoder.load(str(features.source), features.options, **on)
             _same_weights(str(features.source), made, texts.weights)
             self.embed = lambda dataset, ids: texts.encode(list(dataset.inputs[dataset.positions(ids)]))
         else:
