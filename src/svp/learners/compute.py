@@ -110,14 +110,15 @@ def repeatable() -> Iterator[None]:
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic  # its switch is a property of the module
+    filled = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it has not written
+    memory.fill_uninitialized_memory = False  # nothing here reads what it has not written
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        memory.fill_uninitialized_memory = filled
 
 
 def decide(config: ComputeConfig) -> Compute:
@@ -153,7 +154,8 @@ def gpu_of(device: str) -> str:
     """The GPU and its libraries, such as "NVIDIA A100-SXM4-80GB, CUDA 12.8, cuDNN 91002"; "" for what is no GPU of CUDA."""
     if torch.device(device).type != "cuda":
         return ""
-    return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, cuDNN {cudnn}"
 
 
 def free_memory(device: str) -> int | None:
@@ -192,7 +194,7 @@ def _bf16_pays(device: str) -> bool:
     """On a GPU wherever it has units for bf16: what a small product takes there is the time to launch it. On a CPU as timed."""
     kind = torch.device(device).type
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return kind == "cpu" and _bf16_is_faster()
 
 
