@@ -98,7 +98,7 @@ def ways(session: Session, ids: NDArray[np.int64], labels: NDArray[np.int64]) ->
     (doubted,) = session.folder.glob("doubts/*")
     found = {"folds": judging.led(read_array(doubted / "probs.npy"), labels)}
     fitted = session.rounds.whole(ids, labels)
-    if "signals" in fitted.learner.gives:
+    if "signals" in fitted.gives:
         signals = fitted.signals().kinds()
         found |= {way: svp.score(way, signals=signals) for way in ("aum", "forgetting", "el2n")}
         found["p_true"] = -np.nanmean(np.asarray(signals["p_true"], np.float64), axis=0)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from svp.config import TrainConfig
 from svp.learners import LEARNERS, find
-from svp.learners.resnet import count_parameters
 
 PAGE = Path(__file__).parents[1] / "docs/models.md"
 MADE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -76,6 +75,11 @@ def facts(name: str, classes: int = 10, image: tuple[int, int] = SMALL) -> tuple
         example = torch.zeros(image[0], image[1], image[1])
         net = find(TrainConfig(model=name)).make(classes, example)
         return count_parameters(net), *_measured(net, example)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers that training moves."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def _measured(net: nn.Module, example: Tensor) -> tuple[int, int]:

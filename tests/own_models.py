@@ -171,6 +171,30 @@ class EvenOnly(MLP):
         return self.layers(x)
 
 
+class Sparse(nn.Module):
+    """Its gradients are what a fused step of SGD does not take."""
+
+    def __init__(self, num_classes: int, example: Tensor) -> None:
+        super().__init__()
+        self.table = nn.EmbeddingBag(4, num_classes, sparse=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.table(x.flatten(1).abs().long().clamp(max=3))
+
+
+class Hungry(MLP):
+    """Wants more memory than any machine has for more than `few` examples, while it is trained or scores."""
+
+    def __init__(self, num_classes: int, example: Tensor, few: int, trained: bool) -> None:
+        super().__init__(num_classes, example)
+        self.few, self.trained = few, trained
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training == self.trained and len(x) > self.few:
+            torch.empty(1 << 50)
+        return self.layers(x)
+
+
 class TooWide(CountingClassifier, BaseEstimator):
     def predict_proba(self, x: Any) -> Any:
         return np.ones((len(x), len(self.classes_) + 1))

@@ -115,7 +115,7 @@ def test_a_compiled_training_is_resumed_to_the_last_bit(quick: list[Any], tmp_pa
 def test_compiling_beforehand_leaves_no_trace(quick: list[Any], tmp_path: Path) -> None:
     net = Small()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    loop._step(net, loop._Plan(examples(), CONFIG, 0, "none", ON), None)
+    loop._step(net, loop._Plan(examples(), CONFIG, 0, "none", ON), None, tmp_path)
     assert quick
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
@@ -135,6 +135,25 @@ def test_where_compiling_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     else:
         plain, fallen_back = fit(tmp_path / "plain", OFF, Small()), fit(tmp_path / "auto", AUTO, Small(), 1)
         assert all(torch.equal(value, fallen_back[name]) for name, value in plain.items())
+
+
+def test_a_compiled_training_that_can_be_compiled_no_more_says_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whether steps are compiled is a setting of the run by then: to change it is refused."""
+
+    def fail(graph: Any, inputs: Any) -> Any:
+        raise OSError("no compiler")
+
+    real, backends = torch.compile, iter(["aot_eager", fail])
+    monkeypatch.setattr(
+        torch, "compile", lambda step, *, dynamic, options: real(step, backend=next(backends), dynamic=dynamic)
+    )
+    monkeypatch.setattr(loop, "repays", lambda *_: True)
+    with pytest.raises(
+        TrainingError, match=r"no compiler.*, and was when .*; install a C\+\+ compiler, or remove .*checkpoint"
+    ):
+        fit(tmp_path, AUTO, Small(), stop_after=1)
 
 
 def test_a_training_goes_on_as_it_began(quick: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,14 +3,15 @@
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from svp.config import TrainConfig
+from svp.config import ComputeConfig, TrainConfig
 from svp.learners import find
-from svp.learners.compute import Compute
+from svp.learners.compute import Compute, decide, free_memory, repeatable
 
 CPU = Compute("cpu", "fp32", channels_last=True, threads=2)
 
@@ -56,7 +57,7 @@ def test_a_narrow_net_trains_in_float32_to_the_end() -> None:
 import numpy as np, pathlib, tempfile
 from svp import Dataset, TrainConfig
 from svp.learners import make_learner
-from svp.learners.compute import Compute
+from svp.learners.compute import Compute, decide, free_memory, repeatable
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (127, 32, 32, 3), dtype=np.uint8)
 data = Dataset.from_arrays(images, np.arange(127) % 3)
@@ -65,3 +66,56 @@ learner = make_learner(TrainConfig(model="preact8", width=0.25, epochs=1), data,
 learner.fit(data, data.ids, data.labels, folder=pathlib.Path(tempfile.mkdtemp()))
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+# --- a GPU, as torch would describe one -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What torch says of a GPU; tensors stay where they are."""
+    said: dict[str, Any] = {
+        "is_available": True,
+        "is_bf16_supported": True,
+        "get_device_name": "Abacus 100",
+        "mem_get_info": (3000, 10_000),
+        "memory_reserved": 6000,
+        "memory_allocated": 1500,
+    }
+    for name in said:
+        monkeypatch.setattr(torch.cuda, name, lambda *_, name=name, **__: said[name])
+    monkeypatch.setattr("svp.learners.compute.require_device", lambda *_: None)
+    return said
+
+
+@pytest.mark.parametrize(("has", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_a_gpu_takes_bf16_wherever_it_has_it(gpu: dict[str, Any], has: bool, precision: str) -> None:
+    gpu["is_bf16_supported"] = has
+    assert decide(ComputeConfig()).precision == precision
+    assert decide(ComputeConfig(precision="fp32")).precision == "fp32"
+
+
+def test_a_result_names_the_gpu_that_it_depends_on(gpu: dict[str, Any]) -> None:
+    facts = decide(ComputeConfig()).facts()
+    assert facts["gpu"].startswith("Abacus 100, CUDA ")
+    assert "gpu" not in decide(ComputeConfig(device="cpu", precision="fp32")).facts()
+
+
+def test_what_torch_keeps_for_tensors_to_come_is_free(gpu: dict[str, Any]) -> None:
+    assert free_memory("cuda") == 3000 + 6000 - 1500
+
+
+def test_repeatable_operations_are_asked_for_within_a_block_alone() -> None:
+    def switches() -> tuple[bool, ...]:
+        return (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            torch.utils.deterministic.fill_uninitialized_memory,
+        )
+
+    before = switches()
+    with repeatable():
+        assert switches() == (True, True, False)
+    assert switches() == before
+    with CPU.active():
+        assert switches() == before

@@ -39,8 +39,8 @@ def trained(data: Dataset, folder: Path) -> tuple[list[dict], np.ndarray, np.nda
 def test_training_from_disk_gives_the_same(photos, tmp_path, monkeypatch):
     before = trained(photos, tmp_path / "memory")
     read = []
-    rows_of = net.OnDisk.__getitem__
-    monkeypatch.setattr(net.OnDisk, "__getitem__", lambda self, rows: read.append(1) or rows_of(self, rows))
+    rows_of = net.ByBatch.__getitem__
+    monkeypatch.setattr(net.ByBatch, "__getitem__", lambda self, rows: read.append(1) or rows_of(self, rows))
     monkeypatch.setattr(net, "free_memory", lambda device: 1000)
     after = trained(photos, tmp_path / "disk")
     assert read
@@ -49,21 +49,22 @@ def test_training_from_disk_gives_the_same(photos, tmp_path, monkeypatch):
     assert np.array_equal(before[2], after[2])
 
 
-def test_arrays_in_memory_and_small_maps_are_not_read_batch_by_batch(photos, monkeypatch):
+def test_what_fits_is_brought_and_what_does_not_is_read_batch_by_batch(photos, monkeypatch):
+    """Mapped, or in memory already: half of what is free holds no second copy of it."""
     torch = pytest.importorskip("torch")
     assert isinstance(photos.inputs, MappedImages)
-    in_memory = Dataset.from_arrays(np.array(photos.inputs), photos.labels)
-    for free, data in ((1 << 30, photos), (None, photos), (1000, in_memory)):
-        monkeypatch.setattr(net, "free_memory", lambda device, free=free: free)
-        inputs = net._inputs(data, data.ids[[5, 2]], "cpu")
-        assert isinstance(inputs, torch.Tensor)
-        assert np.array_equal(inputs.numpy(), np.array(data.inputs)[[5, 2]])
+    for data in (photos, Dataset.from_arrays(np.array(photos.inputs), photos.labels)):
+        for free, kind in ((1 << 30, torch.Tensor), (None, torch.Tensor), (700, net.ByBatch)):
+            monkeypatch.setattr(net, "free_memory", lambda device, free=free: free)
+            inputs = net._inputs(data, data.ids[[5, 2]], "cpu")
+            assert isinstance(inputs, kind)
+            assert np.array_equal(inputs[slice(None)].numpy(), np.array(data.inputs)[[5, 2]])
 
 
 def test_rows_are_read_by_slices_and_numbers(photos):
     torch = pytest.importorskip("torch")
     wanted = np.array([7, 3, 3, 0, 9])
-    inputs = net.OnDisk(photos.inputs, wanted, "cpu")
+    inputs = net.ByBatch(photos.inputs, wanted, "cpu")
     whole = np.array(photos.inputs)[wanted]
     assert np.array_equal(inputs[1:4].numpy(), whole[1:4])
     assert np.array_equal(inputs[torch.tensor([4, 0, 2])].numpy(), whole[[4, 0, 2]])
@@ -84,7 +85,7 @@ def test_on_a_gpu_it_is_its_memory_that_counts(photos, monkeypatch):
     asked = []
     in_memory = Dataset.from_arrays(np.array(photos.inputs), photos.labels)
     monkeypatch.setattr("svp.learners.compute.available_memory", lambda: pytest.fail("that is the host's"))
-    for free, kind in ((1000, net.OnDisk), (1 << 30, torch.Tensor)):
+    for free, kind in ((1000, net.ByBatch), (1 << 30, torch.Tensor)):
         monkeypatch.setattr(
             torch.cuda, "mem_get_info", lambda device, free=free: asked.append(device) or (free, 1 << 40)
         )

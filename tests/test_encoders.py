@@ -1,5 +1,6 @@
 """Encoders of texts as frozen features: from a folder, made once, known by their content, refused in one line."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from svp.config import CoresetConfig, FeaturesConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingExtra, SettingError
 from svp.files import read_array
+from svp.learners import encoders
 from svp.learners.encoders import ENCODERS, TextEncoder
 from svp.workflows.coreset import coreset
 from svp.workflows.features import source_of
@@ -83,7 +85,7 @@ def test_a_model_is_known_by_its_content_and_options(folder: Path, tmp_path: Pat
     ]
     assert sources[0].made_from == sources[1].made_from
     assert len({str(source.made_from) for source in sources}) == 3
-    rows = sources[3].rows("embeddings", data, 0, 9)
+    rows = next(sources[3].blocks("embeddings", data, 0))
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
 
 
@@ -129,8 +131,9 @@ def test_libraries_are_asked_for_what_lies_on_this_machine(
             return np.array([[len(text), 1.0] for text in sentences])
 
     class SentenceTransformer:
-        def __init__(self, path: str, *, local_files_only: bool, normalize: bool | None = None) -> None:
+        def __init__(self, path: str, *, local_files_only: bool, device: str, normalize: bool | None = None) -> None:
             assert local_files_only
+            assert device == "cuda:1"
             asked.append((path, normalize))
 
         def encode(self, sentences: list[str], *, show_progress_bar: bool, convert_to_numpy: bool) -> Any:
@@ -140,6 +143,65 @@ def test_libraries_are_asked_for_what_lies_on_this_machine(
 
     stand_in = SimpleNamespace(StaticModel=StaticModel, SentenceTransformer=SentenceTransformer)
     monkeypatch.setitem(sys.modules, ENCODERS[library].module, stand_in)  # type: ignore[arg-type]
-    encoder = TextEncoder.load(f"{library}:{tmp_path}", {"normalize": True})
+    encoder = TextEncoder.load(f"{library}:{tmp_path}", {"normalize": True}, "cuda:1")
     assert asked == [(str(tmp_path), True)]
     assert encoder.encode(["ab", "", "c"]).tolist() == [[2, 1], [0, 1], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        (
+            "modules.json",
+            [{"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"}, {"type": "mine.Net"}],
+        ),
+        ("config.json", {"auto_map": {"AutoModel": "modeling.Net"}}),
+        ("config.json", {"auto_map": {"AutoTokenizer": [None, "somebody/model--modeling.Net"]}}),
+        ("2_Dense/config.json", {"in_features": 4, "activation_function": "mine.run"}),
+        ("router_config.json", {"types": {"query": "mine.Net"}}),
+    ],
+)
+def test_a_folder_that_brings_code_is_refused_before_anything_is_imported(
+    file: str, content: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(json.dumps(content))
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(DataError, match=f"{file} names code of its own") as raised:
+        TextEncoder.load(f"sentence-transformers:{tmp_path}", {})
+    assert "\n" not in str(raised.value)
+
+
+def test_what_comes_with_the_libraries_is_no_code_of_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    (folder / "2_Dense").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"")
+    for file, content in {
+        "modules.json": [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}],
+        "2_Dense/config.json": {"activation_function": "torch.nn.modules.activation.Tanh"},
+        "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "model_max_length": 512},
+        "tokenizer.json": {"model": {"type": "WordPiece", "vocab": {"e.g.": 1}}, "added_tokens": [{"content": "a.b"}]},
+    }.items():
+        (folder / file).write_text(json.dumps(content))
+    encoders._refuse_code(folder, {"normalize": True})
+    for options in ({"trust_remote_code": True}, {"model_kwargs": {"trust_remote_code": True}}):
+        with pytest.raises(SettingError, match="trust_remote_code would run code"):
+            encoders._refuse_code(folder, options)
+
+
+def test_an_encoder_knows_its_device_where_that_matters(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "config.json").write_text("{}")
+    asked: list[str] = []
+    made = SimpleNamespace(SentenceTransformer=lambda path, *, local_files_only, device: asked.append(device))
+    monkeypatch.setitem(sys.modules, "sentence_transformers", made)  # type: ignore[arg-type]
+    source = FeaturesConfig(source=f"sentence-transformers:{tmp_path}")
+    found = source_of(source, reviews(), pytest.fail, lambda: {"compute.device": "cuda:1"})
+    assert asked == ["cuda:1"]
+    assert found.made_from["device"] == "cuda:1"
+    assert (
+        "device" not in source_of(FeaturesConfig(source=f"model2vec:{folder}"), reviews(), pytest.fail, dict).made_from
+    )

@@ -6,6 +6,7 @@ import pickle
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -21,7 +22,7 @@ from svp.config import ComputeConfig, CoresetConfig, TrainConfig
 from svp.data import load_dataset
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingExtra, MissingInput, SettingError, SvpError, TrainingError, UnknownName
-from svp.learners import LEARNERS, check_device, find, make_learner, settle, trial
+from svp.learners import LEARNERS, check_device, compute, find, make_learner, net, settle, trial
 from svp.learners.compute import Compute, _seconds, decide
 from svp.select import select
 from svp.signals import UNSEEN, Signals
@@ -239,6 +240,7 @@ def test_a_net_may_live_in_any_module(rows: Dataset, tmp_path: Path, monkeypatch
         (OWN + "Weightless", {}, TrainingError, ["depends on no weight that may change", "no parameters"]),
         (OWN + "Detached", {}, TrainingError, ["depends on no weight that may change", "detached"]),
         (OWN + "TwoOutputs", {}, TrainingError, ["cannot be trained", "'tuple'"]),
+        (OWN + "Sparse", {}, TrainingError, ["cannot be trained", "gradient of table.weight is sparse"]),
         (OWN + "too_many", {}, SettingError, ["logits of shape (2, 4)", "(2, 3)"]),
         (OWN + "wrong_size", {}, SettingError, ["shape (5,)", "cannot be multiplied"]),
         (OWN + "Mapped", {}, SettingError, ["`features` gives shape (2, 1, 5)"]),
@@ -266,6 +268,42 @@ def test_models_that_cannot_be_are_refused_before_training(
 def test_a_net_that_fails_in_the_middle_of_training_is_named(rows: Dataset, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"EvenOnly cannot be trained: ValueError: an odd batch of some size$"):
         fit(rows, own("EvenOnly", batch_size=16), tmp_path, rows.ids[:25])
+
+
+def test_where_memory_runs_out_it_is_said_what_takes_less(rows: Dataset, tmp_path: Path) -> None:
+    def hungry(**options: Any) -> TrainConfig:
+        return own("Hungry", batch_size=16, options=options)
+
+    with pytest.raises(
+        TrainingError, match=r"Hungry cannot be trained: .*; lower batch_size \(a step has 16 examples\)$"
+    ):
+        fit(rows, hungry(few=8, trained=True), tmp_path / "a")
+    scoring = hungry(few=20, trained=False)
+    words = r"Hungry cannot score .*; lower compute.scoring_batch \(now 512\), .*--reuse"
+    with pytest.raises(TrainingError, match=words):
+        fit(rows, scoring, tmp_path / "b").predict(rows, rows.ids)
+    with pytest.raises(TrainingError, match=words):
+        fit(rows, scoring.model_copy(update={"record": "plain"}), tmp_path / "c")
+    few = replace(CPU, scoring_batch=20)
+    learner = make_learner(hungry(few=20, trained=False), rows, seed=0, compute=few)
+    assert learner.predict(rows, rows.ids).probs.shape == (80, 3)
+
+
+def test_what_brings_the_examples_counts_as_training(
+    rows: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, inputs_of = [0.0], net._inputs
+
+    def slow(*given: Any) -> Any:
+        now[0] += 1000
+        return inputs_of(*given)
+
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(net, "_inputs", slow)
+    fit(rows, own("MLP"), tmp_path)
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [record["seconds"] for record in history] == [1000, 0]
+    assert [record["compiled"] for record in history] == [False, False]
 
 
 def test_a_rehearsal_changes_no_training(images: Dataset, rows: Dataset, tmp_path: Path) -> None:
@@ -361,6 +399,38 @@ def test_a_forest_depends_on_the_seed_and_not_on_the_order_of_rows(images: Datas
     assert not np.array_equal(probs[0], probs[2])
 
 
+def test_progress_of_a_classifier_is_measured_on_a_part(
+    images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("svp.learners.classifier._MEASURED", 20)
+    asked: list[int] = []
+    predict = own_models.CountingClassifier.predict
+
+    def counted(self: Any, x: Any) -> Any:
+        asked.append(len(x))
+        return predict(self, x)
+
+    monkeypatch.setattr(own_models.CountingClassifier, "predict", counted)
+    fit(images, own("CountingClassifier").model_copy(update={"epochs": 15, "batch_size": 128}), tmp_path)
+    assert asked == [20]
+    (record,) = json.loads((tmp_path / "history.json").read_text())
+    assert 0 <= record["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("limit", ["_ROWS", "_BYTES"])
+def test_numbers_are_scored_block_by_block(
+    images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    learner = fit(images, TrainConfig(model="logistic"), tmp_path)
+    whole = learner.predict(images, images.ids[::-1]).probs
+    asked: list[int] = []
+    probs = learner._probs
+    monkeypatch.setattr(learner, "_probs", lambda x, n: asked.append(len(x)) or probs(x, n))
+    monkeypatch.setattr(f"svp.learners.classifier.{limit}", {"_ROWS": 25, "_BYTES": 25 * 4 * 64 + 1}[limit])
+    np.testing.assert_allclose(learner.predict(images, images.ids[::-1]).probs, whole, rtol=1e-5)
+    assert asked == [25, 25, 10]
+
+
 def test_its_own_random_state_wins(images: Dataset, tmp_path: Path) -> None:
     train = TrainConfig(model="sklearn.ensemble:RandomForestClassifier", options={"n_estimators": 3, "random_state": 1})
     learner = make_learner(train, images, seed=0)
@@ -434,8 +504,8 @@ def test_settings_that_are_not_used_make_no_difference() -> None:
     assert settle(usual.proxy) == settle(usual.target) == TrainConfig(model="logistic")
     given = TrainConfig(model="logistic", options={"C": 0.5}, seeds=3)
     assert settle(given) == given
-    for net in (config(), own("MLP", epochs=7, lr=0.5, batch_size=3)):
-        assert settle(net) == net
+    for train in (config(), own("MLP", epochs=7, lr=0.5, batch_size=3)):
+        assert settle(train) == train
 
 
 @pytest.mark.parametrize("model", ["fasttext", "vdcnn9"])
@@ -618,15 +688,30 @@ def test_a_device_that_is_not_there_is_named(device: str) -> None:
 
 
 def test_a_device_is_checked_for_whoever_would_use_it() -> None:
-    net, logistic = config(), TrainConfig(model="logistic")
+    preact, logistic = config(), TrainConfig(model="logistic")
     for device in ("auto", "cpu"):
-        check_device(device, [net, logistic])
-        check_device(device, [logistic])
+        check_device(ComputeConfig(device=device), [preact, logistic])
+        check_device(ComputeConfig(device=device, processes=3), [logistic])
     for device in ("cuda", "gpu"):
         with pytest.raises(SettingError, match=f"'{device}' is for nets; logistic can use the CPU alone"):
-            check_device(device, [logistic, logistic])
+            check_device(ComputeConfig(device=device), [logistic, logistic])
     with pytest.raises(SettingError, match="'cuda:99' cannot be used here"):
-        check_device("cuda:99", [logistic, net])
+        check_device(ComputeConfig(device="cuda:99"), [logistic, preact])
+
+
+def test_processes_without_room_are_refused_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "n_cores", lambda: 16)
+    three = ComputeConfig(device="cpu", processes=3)
+    with pytest.raises(
+        SettingError, match=r"processes is 3, .* all 16 cores for each; set compute.threads to 5 at most"
+    ):
+        check_device(three, [config()])
+    check_device(three.model_copy(update={"threads": 5}), [config()])
+    for name, value in {"is_available": True, "device_count": 2}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    for n, refused in ((2, False), (3, True)):
+        with pytest.raises(SettingError, match="there are 2; set it to 2") if refused else nullcontext():
+            check_device(ComputeConfig(processes=n), [config()])
 
 
 # --- texts ----------------------------------------------------------------------------------------------------------------

@@ -504,12 +504,12 @@ def test_scoring_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
         assert np.allclose(first.embeddings, net.features(x).numpy(), atol=1e-4)  # type: ignore[operator]
 
 
-def test_a_row_is_scored_alike_whatever_else_is_in_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "SCORING_BATCH", 16)
+def test_a_row_is_scored_alike_whatever_else_is_in_the_pool() -> None:
+    few = replace(FP32, scoring_batch=16)
     examples, net = make_examples(45), make_net()
-    whole = inference.predict(net, examples, FP32, embeddings=True)
+    whole = inference.predict(net, examples, few, embeddings=True)
     rows = np.random.default_rng(0).permutation(45)[:31]
-    some = inference.predict(net, part(examples, rows), FP32, embeddings=True)
+    some = inference.predict(net, part(examples, rows), few, embeddings=True)
     assert whole.embeddings is not None
     assert some.embeddings is not None
     # By rounding: sums inside a batch may be ordered otherwise for a batch of another size.

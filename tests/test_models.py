@@ -22,8 +22,9 @@ from svp.learners import LEARNERS, Learner, find, make_learner
 from svp.learners.checkpoints import save_weights
 from svp.learners.compute import Compute
 from svp.learners.libraries import TorchvisionNet
-from svp.learners.resnet import PostBlock, count_parameters, projected
+from svp.learners.resnet import PostBlock, projected
 from tests import models_page
+from tests.models_page import count_parameters
 
 CPU = Compute("cpu", "fp32", channels_last=False, threads=1)
 ROOT = Path(__file__).parents[1]

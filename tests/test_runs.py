@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -329,14 +330,17 @@ def test_a_decision_is_remembered(tmp_path: Path, data: Dataset) -> None:
 # --- other surroundings ---------------------------------------------------------------------------------------------------
 
 
-def change_surroundings(monkeypatch: pytest.MonkeyPatch, *, torch: str | None = None, **machine: Any) -> None:
-    """As if another version of torch were installed, or this were another machine."""
+def change_surroundings(
+    monkeypatch: pytest.MonkeyPatch, *, torch: str | None = None, python: str | None = None, **machine: Any
+) -> None:
+    """As if another version of torch or Python were installed, or this were another machine."""
     real = runs.environment
 
     def changed(dataset: Dataset) -> dict[str, Any]:
         now = real(dataset)
         packages = now["packages"] if torch is None else {**now["packages"], "torch": torch}
-        return {**now, "packages": packages, "machine": {**now["machine"], **machine}}
+        now = {**now, "packages": packages, "machine": {**now["machine"], **machine}}
+        return now if python is None else {**now, "python": python}
 
     monkeypatch.setattr(runs, "environment", changed)
 
@@ -352,6 +356,7 @@ def diary(folder: Path, what: str) -> list[dict[str, Any]]:
         ({"torch": "9.9"}, ["torch was ", "is now 9.9"]),
         ({"processor": "abacus"}, ["processor was ", "is now abacus"]),
         ({"torch": "9.9", "cores": 10_000}, ["torch was ", "cores was ", "is now 10000"]),
+        ({"python": "3.99.1"}, ["Python was ", "is now 3.99"]),
         ({"platform": "Windows"}, ["platform was ", "is now Windows"]),
     ],
 )
@@ -369,7 +374,7 @@ def test_other_surroundings_are_refused_unless_accepted(
     assert (folder / "environment.json").read_bytes() == before
     with Run.start(folder, config(), data, accept_code_change=True) as run:
         assert run.environment["packages"]["torch"] == changed.get("torch", version("torch"))
-        for name in changed.keys() - {"torch"}:
+        for name in changed.keys() - {"torch", "python"}:
             assert run.environment["machine"][name] == changed[name]
         # What was decided before stays decided; what the data is has not changed.
         assert run.remember("compute", lambda: pytest.fail("decided twice")) == {"threads": 3}
@@ -382,6 +387,14 @@ def test_other_surroundings_are_refused_unless_accepted(
     monkeypatch.undo()
     with refused(RunChanged, "another environment"):
         Run.start(folder, config(), data)
+
+
+def test_a_corrected_python_is_no_other_environment(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Run.start(tmp_path / "run", config(), data).close()
+    change_surroundings(monkeypatch, python=".".join(platform.python_version_tuple()[:2]) + ".99")
+    Run.start(tmp_path / "run", config(), data).close()
 
 
 def test_a_new_version_of_svp_is_no_other_environment(

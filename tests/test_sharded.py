@@ -23,7 +23,7 @@ from svp import engine
 from svp.config import ComputeConfig, CoresetConfig, TrainConfig
 from svp.data.base import Dataset, MappedImages
 from svp.errors import SettingError, UnknownName, WorkerError
-from svp.learners import inference, make_learner, sharded
+from svp.learners import make_learner, sharded
 from svp.learners.base import Outputs
 from svp.learners.compute import Compute, decide
 from svp.learners.resnet import preact
@@ -32,7 +32,7 @@ from svp.workflows.coreset import coreset
 
 ONE = Compute("cpu", "fp32", channels_last=True, threads=1)
 TWO = replace(ONE, processes=2)
-N = 2 * inference.SCORING_BATCH + 37  # the last batch is a short one
+N = 2 * ONE.scoring_batch + 37  # the last batch is a short one
 NET = TrainConfig(model="preact8", width=0.25, epochs=1, batch_size=64)
 
 
@@ -66,7 +66,9 @@ def test_processes_normalise_as_the_one_does(tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def short_scoring_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were cores enough, too."""
     monkeypatch.setattr(sharded, "START_SECONDS", 0)
+    monkeypatch.setattr(sharded, "n_cores", lambda: 64)
 
 
 def test_short_scoring_is_done_by_one_process(tmp_path: Path, sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +86,8 @@ def test_what_scoring_repays_grows_with_its_work_and_falls_with_threads_and_on_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sharded, "START_SECONDS", 10)
+    monkeypatch.setattr(sharded, "n_cores", lambda: 128)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     x = torch.zeros(2, 3, 32, 32)
     small, large = preact("preact8", 10, x[0]), preact("preact56", 10, x[0])
     n = 70_000  # x 25 MFLOP and 250 MFLOP
@@ -133,6 +137,23 @@ def test_shards_say_what_the_whole_says(kind: str, mapped: MappedImages, tmp_pat
     assert two.probs.dtype == np.float32
 
 
+def test_a_pass_in_blocks_starts_processes_once(
+    mapped: MappedImages, sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is judged as a whole; a block begins with a batch of its own, as where one process scores it."""
+    data = dataset(mapped)
+    one, two = (make_learner(NET, data, seed=1, compute=compute) for compute in (ONE, TWO))
+    played, starts = sharded.engine.map, []
+    monkeypatch.setattr(sharded.engine, "map", lambda *given: starts.append(1) or played(*given))
+    monkeypatch.setattr(sharded, "repays", lambda model, x, n, compute: n > 700)
+    wanted = [one.predict(data, data.ids[i : i + 600], embeddings=True) for i in range(0, N, 600)]
+    found = list(two.stream(data, data.ids, 600, embeddings=True))
+    assert starts == [1]
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert np.array_equal(mine.probs, theirs.probs)
+        assert np.array_equal(mine.embeddings, theirs.embeddings)  # type: ignore[arg-type]
+
+
 def test_a_map_is_sent_as_its_path_and_memory_a_shard_at_a_time(
     mapped: MappedImages, tmp_path: Path, sent: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +164,7 @@ def test_a_map_is_sent_as_its_path_and_memory_a_shard_at_a_time(
     sent.clear()
     predicted(dataset(images()), TWO, tmp_path / "b")
     assert [item.shape[1:] for item in sent] == [(8, 8, 3)] * 3
-    assert max(len(item) for item in sent) == inference.SCORING_BATCH
+    assert max(len(item) for item in sent) == ONE.scoring_batch
 
 
 def test_a_file_is_found_again_from_any_range_of_it(mapped: MappedImages) -> None:
@@ -165,12 +186,11 @@ def test_shards_are_whole_batches_in_order_and_bounded() -> None:
     for n in (1, 512, 513, 40_000):
         for processes in (2, 3):
             for batch_bytes in (1, sharded._SHARD_BYTES // 3, 10**12):
-                shards = list(sharded._shards(np.arange(n), processes, batch_bytes))
+                shards = list(sharded._shards(np.arange(n), processes, ONE.scoring_batch, batch_bytes))
                 assert np.concatenate(shards).tolist() == list(range(n))
-                assert all(shard[0] % inference.SCORING_BATCH == 0 for shard in shards)
+                assert all(shard[0] % ONE.scoring_batch == 0 for shard in shards)
                 assert all(
-                    len(s) <= inference.SCORING_BATCH
-                    or len(s) / inference.SCORING_BATCH * batch_bytes <= sharded._SHARD_BYTES
+                    len(s) <= ONE.scoring_batch or len(s) / ONE.scoring_batch * batch_bytes <= sharded._SHARD_BYTES
                     for s in shards
                 )
 
@@ -182,11 +202,22 @@ def test_what_is_no_array_of_numbers_is_for_one_process() -> None:
     assert sharded.Recipe.of(NET, texts, (None, None), 0, TWO) is None
 
 
-def test_a_gpu_for_each_process() -> None:
+def test_a_gpu_for_each_process_and_no_more_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = replace(ONE, device="cuda", processes=3)
-    assert [one.device for one in sharded.spread(gpus)] == ["cuda:0", "cuda:1", "cuda:2"]
-    assert [one.device for one in sharded.spread(replace(gpus, device="cuda:1"))] == ["cuda:1"] * 3
-    assert {one.processes for one in sharded.spread(TWO)} == {1}
+    for n_gpus, devices in ((4, ["cuda:0", "cuda:1", "cuda:2"]), (2, ["cuda:0", "cuda:1"])):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda n_gpus=n_gpus: n_gpus)
+        assert [one.device for one in sharded.spread(gpus)] == devices
+    assert [one.device for one in sharded.spread(replace(gpus, device="cuda:1"))] == ["cuda:1"]  # all would share it
+    assert {one.processes for one in sharded.spread(gpus)} == {1}
+
+
+@pytest.mark.parametrize(("cores", "threads", "n"), [(16, 1, 3), (16, 8, 2), (16, 16, 1), (4, 16, 1)])
+def test_processes_share_the_cores(cores: int, threads: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded, "n_cores", lambda: cores)
+    spread = sharded.spread(replace(ONE, threads=threads, processes=3))
+    assert [(one.device, one.threads) for one in spread] == [("cpu", threads)] * n
+    net, x = preact("preact8", 10, torch.zeros(3, 8, 8)), torch.zeros(2, 3, 8, 8)
+    assert sharded.repays(net, x, N, replace(ONE, threads=threads, processes=3)) == (n > 1)
 
 
 def test_the_number_of_processes_is_no_part_of_what_a_result_depends_on() -> None:

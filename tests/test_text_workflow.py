@@ -170,7 +170,7 @@ def test_a_pool_of_texts_is_scored_in_blocks(tmp_path, monkeypatch):
     learner = make_learner(svp.TrainConfig(model="tests.own_texts:bag_of_words"), data, seed=0)
     learner.fit(data, data.ids[::2], data.labels[::2], folder=tmp_path)
     whole = learner.predict(data, data.ids).probs
-    monkeypatch.setattr(classifier, "_TEXTS", 7)
+    monkeypatch.setattr(classifier, "_ROWS", 7)
     np.testing.assert_array_equal(learner.predict(data, data.ids).probs, whole)
 
 

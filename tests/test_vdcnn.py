@@ -1,6 +1,7 @@
 """Character nets: how texts become numbers, the nets themselves, and batches that are cut to their longest text."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from svp.learners import find, inference, loop, make_learner
 from svp.learners.characters import ALPHABET, HOW, LENGTH, N_CHARACTERS, _encode, characters_of, widths_of
 from svp.learners.compute import Compute
 from svp.learners.net import NetLearner
-from svp.learners.resnet import count_parameters
 from svp.learners.vdcnn import k_max_pool
 from svp.signals import Signals
+from tests.models_page import count_parameters
 
 CPU = Compute("cpu", "fp32", channels_last=True, threads=1)
 EXAMPLE = torch.zeros(LENGTH, dtype=torch.int64)
@@ -248,7 +249,7 @@ def test_batches_are_of_like_length_and_hold_every_text_once(monkeypatch: pytest
 def test_how_a_text_is_cut_depends_on_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = texts(40, longest=400)
     learner = fit(data, tmp_path, options={"cut": True})
-    monkeypatch.setattr(inference, "SCORING_BATCH", 3)
+    learner._compute = replace(CPU, scoring_batch=3)
     monkeypatch.setattr(inference, "ALIKE", 4)
     whole = learner.predict(data, data.ids, embeddings=True)
     for i in (0, 17, 39):

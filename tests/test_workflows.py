@@ -1,7 +1,9 @@
 """Both workflows end to end on tiny data: what is trained, on what, how often, and what is refused before."""
 
+import gc
 import json
 import shutil
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +33,7 @@ from svp.errors import (
 )
 from svp.files import digest, read_array, read_json
 from svp.labels import LabelStore
-from svp.learners import loop
+from svp.learners import loop, make_learner
 from svp.learners.epochs import n_epochs
 from svp.provenance import code_digest
 from svp.runs import Run
@@ -1150,6 +1152,74 @@ def test_settings_that_failed_at_first_may_be_corrected(data: Dataset, tmp_path:
         assert right.selection.ids.tolist() == new.selection.ids.tolist()
         with refused(RunChanged, "proxy.lr"):
             go(wild, data, out=out)  # type: ignore[operator]
+
+
+def test_one_process_trains(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun would start it twice, in the same folder."""
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with refused(SettingError, "svp.coreset was started 2 times", "without torchrun", "compute.processes"):
+        coreset(core(), data, out=tmp_path / "run")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    coreset(core(method="random"), data, out=tmp_path / "run")
+
+
+def test_no_net_stays_in_memory_once_it_has_been_tested(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor while the next is trained: a device has room for one, however many are trained or were."""
+    made: list[weakref.ref[Any]] = []
+    real = make_learner
+
+    def counted(*given: Any, **named: Any) -> Any:
+        learner = real(*given, **named)
+        made.append(weakref.ref(learner))
+        return learner
+
+    alive: list[int] = []
+    train = loop.train
+
+    def looked(*given: Any, **named: Any) -> Any:
+        gc.collect()
+        alive.append(sum(learner() is not None for learner in made))
+        return train(*given, **named)
+
+    monkeypatch.setattr("svp.workflows.work.make_learner", counted)
+    monkeypatch.setattr(loop, "train", looked)
+    config = core(proxy={**PROXY, "seeds": 2}, method="margin", control=["random", "full"], seeds=2)
+    coreset(config, data, out=tmp_path / "run")
+    assert len(alive) == 10
+    assert set(alive) == {1}
+    gc.collect()
+    again = active(act(control=["target", "random"]), data, out=tmp_path / "active")
+    assert set(alive) == {1}
+    gc.collect()
+    assert not [learner for learner in made if learner() is not None]
+    assert again.folder.exists()
+
+
+def test_scoring_in_other_batches_trains_nothing_again(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
+    first = coreset(core(method="margin"), data, out=tmp_path / "first")
+    stage = read_json(first.folder / "proxy/seed-0/model-0/done.json")
+    assert stage["facts"]["compiled"] is False
+    trained.clear()
+    few = core(method="margin", compute={**COMPUTE, "scoring_batch": 7})
+    second = coreset(few, data, out=tmp_path / "second", reuse=first.folder)
+    assert not trained
+    assert reused(second) >= {"proxy/seed-0/model-0"}
+    assert "selection/seed-0" not in reused(second)  # it rounds otherwise
+    begun = read_json(second.folder / "selection/seed-0/begun.json")
+    assert begun["made_from"]["compute.scoring_batch"] == 7
+
+
+def test_a_run_is_not_taken_up_on_another_gpu_unless_that_is_accepted(data: Dataset, tmp_path: Path) -> None:
+    run = coreset(core(), data, out=tmp_path / "run")
+    environment = read_json(run.folder / "environment.json")
+    environment["compute"]["gpu"] = "Abacus 100, CUDA 99"
+    (run.folder / "environment.json").write_text(json.dumps(environment))
+    shutil.rmtree(run.folder / "selection")
+    with refused(RunChanged, "gpu was Abacus 100, CUDA 99, is now ", "--accept-code-change"):
+        coreset(core(), data, out=run.folder)
 
 
 def test_arguments_of_the_wrong_type_are_refused_by_name(data: Dataset, tmp_path: Path) -> None:

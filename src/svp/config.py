@@ -224,7 +224,9 @@ class ComputeConfig(Config):
     device: str = Field(
         "auto", description="auto takes a GPU of CUDA where there is one, else the CPU; or cpu, cuda, cuda:1, mps"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto measures which is faster here")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto takes bf16 on a GPU that has it, and measures which is faster on a CPU"
+    )
     channels_last: bool = Field(True, description="memory layout of images")
     threads: int = Field(0, ge=0, description="CPU threads; 0 takes what the machine offers")
     compile: Literal["auto", "on", "off"] = Field(
@@ -233,9 +235,10 @@ class ComputeConfig(Config):
     )
     processes: Count = Field(
         1,
-        description="processes that score, each with `threads` threads, or a GPU of its own where device is cuda; "
-        "they take seconds to start, and are left out where scoring would take less than about 20",
+        description="processes that score, each with `threads` threads (no more of them than cores), or a GPU of its own where "
+        "device is cuda; they take seconds to start, and are left out where scoring would take less than about 20",
     )
+    scoring_batch: Count = Field(512, description="examples scored at a time; fewer take less memory")
 
 
 class DataConfig(Config):

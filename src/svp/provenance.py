@@ -8,6 +8,7 @@ import platform
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def code_digest(modules: tuple[str, ...]) -> str:
         sha.update(module.encode())
         for file in _files(module):
             sha.update(file.name.encode())
-            sha.update(ast.dump(_without_docstrings(ast.parse(file.read_bytes()))).encode())
+            sha.update(_written(_without_docstrings(ast.parse(file.read_bytes()))).encode())
     return sha.hexdigest()[:16]
 
 
@@ -54,6 +55,18 @@ def _files(module: str) -> list[Path]:
         return []
     origin = Path(spec.origin)
     return sorted(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
+
+
+def _written(code: Any) -> str:
+    """A tree of code in words, the same in every version of Python: `ast.dump` shows empty fields in some and not in others."""
+    if isinstance(code, ast.AST):
+        held = [
+            f"{name}={_written(value)}" for name, value in ast.iter_fields(code) if value is not None and value != []
+        ]
+        return f"{type(code).__name__}({', '.join(held)})"
+    if isinstance(code, list):
+        return f"[{', '.join(map(_written, code))}]"
+    return ascii(code)  # not repr, for which what is printable depends on the version
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
@@ -117,8 +130,9 @@ def contents(settings: Json) -> dict[str, str]:
 
 
 def surroundings(environment: Json) -> Json:
-    """What of an environment has to stay the same, flat: packages and machine."""
-    return {**environment["packages"], **environment["machine"]}
+    """What of an environment has to stay the same, flat: packages, machine, and which Python (3.12 adds up floats otherwise)."""
+    python = ".".join(environment["python"].split(".")[:2])
+    return {"Python": python, **environment["packages"], **environment["machine"]}
 
 
 def processor() -> str:

@@ -193,15 +193,19 @@ class Run:
             raise RunChanged(
                 f"{self.folder} was made with other settings: {'; '.join(changed)}; undo that, or {ELSEWHERE}"
             )
-        if moved and not self._accept_code_change:
+        if moved:
+            self.accept(moved)
+            before = {**before, **{name: now[name] for name in ("packages", "machine", "python")}}
+        if moved or before["settings"] != settings:
+            write_json(path, {**before, "settings": settings})
+
+    def accept(self, moved: list[str]) -> None:
+        """Go on in surroundings that have changed, where that is accepted: it is recorded. Else RunChanged."""
+        if not self._accept_code_change:
             raise RunChanged(
                 f"{self.folder} was made in another environment: {'; '.join(moved)}; {ELSEWHERE}, {_OR_ACCEPT}"
             )
-        if moved:
-            self.event("accepted environment", changed=moved)
-            before = {**before, "packages": now["packages"], "machine": now["machine"]}
-        if moved or before["settings"] != settings:
-            write_json(path, {**before, "settings": settings})
+        self.event("accepted environment", changed=moved)
 
     def _holds_work(self) -> bool:
         """Is there a finished stage, or a label store that people may have answered?"""

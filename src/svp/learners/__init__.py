@@ -298,18 +298,24 @@ def trial(config: TrainConfig, dataset: Dataset) -> Learner:
     return learner
 
 
-def check_device(device: str, models: Sequence[TrainConfig]) -> None:
-    """SettingError unless one of these models can be put there: nets anywhere that torch knows, classifiers on the CPU."""
-    if device == "auto":
-        return
+def check_device(compute: ComputeConfig, models: Sequence[TrainConfig]) -> None:
+    """SettingError unless one of these models can be put there: nets anywhere that torch knows, classifiers on the CPU; and
+    unless there is room for so many processes.
+    """
     if any(find(config).is_net for config in models):
         require("torch", "torch")
-        from svp.learners.compute import require_device
+        from svp.learners.compute import require_device, require_room
 
-        require_device(device, "use auto or cpu for what is new; what was begun there goes on where it can be used")
-    elif device != "cpu":
+        if compute.device != "auto":
+            require_device(
+                compute.device, "use auto or cpu for what is new; what was begun there goes on where it can be used"
+            )
+        require_room(compute)
+    elif compute.device not in ("auto", "cpu"):
         names = " and ".join(dict.fromkeys(config.model for config in models))
-        raise SettingError(f"compute.device {device!r} is for nets; {names} can use the CPU alone: leave it at auto")
+        raise SettingError(
+            f"compute.device {compute.device!r} is for nets; {names} can use the CPU alone: leave it at auto"
+        )
 
 
 def known_models() -> list[str]:

@@ -1,6 +1,6 @@
 """What can be fitted: the protocol that proxies and targets share, and what they give."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -52,6 +52,12 @@ class Learner(Protocol):
 
     def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
         """Score (n,) ids plainly: no augmentation, rows in the order of `ids`."""
+        ...
+
+    def stream(
+        self, dataset: Dataset, ids: NDArray[np.int64], size: int, *, embeddings: bool = False
+    ) -> Generator[Outputs, None, None]:
+        """What `predict` says, `size` rows at a time: for a pass whose answers are not to be held all at once."""
         ...
 
     def load(self, folder: Path) -> None:

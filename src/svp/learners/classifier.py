@@ -3,7 +3,7 @@
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from svp.errors import MissingInput, SettingError, SvpError, TrainingError, one_
 from svp.files import read_array, read_json, write_array, write_json
 from svp.learners.base import EpochRecord, Outputs, Progress
 
-_TEXTS = 1 << 16  # scored at a time: a pool of them need not fit into memory
+_ROWS, _BYTES = 1 << 16, 1 << 30  # scored at a time, at most: a pool need not fit into memory as floats
+_MEASURED = 2000  # training examples that the accuracy of a training is taken of: of neighbours, all would be n^2
 _STRING = 64  # bytes that a str takes beside its characters
 _ROUNDING = 1e-2  # a row may add up to so much more or less than 1: as much as svp.select lets pass
 
@@ -75,7 +76,8 @@ class ClassifierLearner:
         with self._errors("fitted"):
             self._classifier.fit(x, labels)
             seconds = time.perf_counter() - begin  # what follows is not training
-            accuracy = float((self._classifier.predict(x) == labels).mean())
+            # They are shuffled: a random part of them.
+            accuracy = float((self._classifier.predict(x[:_MEASURED]) == labels[:_MEASURED]).mean())
         self._probs(x[:2], len(dataset.classes))  # before anybody relies on them
         record = {"epoch": 0, "accuracy": accuracy, "seconds": seconds}
         write_array(folder / "ids.npy", ids)
@@ -93,9 +95,16 @@ class ClassifierLearner:
         n_classes = len(dataset.classes)
         if not len(ids):
             return Outputs(np.zeros((0, n_classes), np.float32))
-        size = _TEXTS if dataset.is_text else len(ids)
+        width = 1 if dataset.is_text else 4 * math.prod(dataset.inputs.shape[1:])
+        size = max(1, min(_ROWS, _BYTES // max(1, width)))
         blocks = (ids[start : start + size] for start in range(0, len(ids), size))
         return Outputs(np.concatenate([self._probs(_rows(dataset, block), n_classes) for block in blocks]))
+
+    def stream(
+        self, dataset: Dataset, ids: NDArray[np.int64], size: int, *, embeddings: bool = False
+    ) -> Generator[Outputs, None, None]:
+        for start in range(0, len(ids), size):
+            yield self.predict(dataset, ids[start : start + size], embeddings=embeddings)
 
     def load(self, folder: Path) -> None:
         read_json(folder / "history.json")
@@ -195,7 +204,7 @@ def _rows(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[Any]:
     n_bytes = 4 * len(ids) * math.prod(dataset.inputs.shape[1:])
     check_memory(n_bytes, f"{len(ids):,} examples as rows of floats", "a net, a smaller image_size (--image-size), ")
     inputs = dataset.inputs[positions]
-    rows = inputs.reshape(len(inputs), -1).astype(np.float32)
+    rows = inputs.reshape(len(inputs), -1).astype(np.float32, copy=False)  # a copy already
     if inputs.dtype == np.uint8:
         rows /= 255
     return rows

@@ -58,9 +58,7 @@ def compile_step(
         for x, labels in batches:
             learn(model, x, labels, compiled)
     except Exception as error:
-        raise TrainingError(
-            f"the training step cannot be compiled here ({one_line(error)}); set compute.compile to off"
-        ) from error
+        raise TrainingError(f"the training step cannot be compiled here ({one_line(error)})") from error
     finally:
         model.zero_grad(set_to_none=True)
         with torch.no_grad():

@@ -1,9 +1,9 @@
-"""Where tensors live and in what precision products are taken: decided once a run, by measurement, and remembered."""
+"""Where tensors live and in what precision products are taken: decided once a run, and remembered."""
 
 import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any, Self
@@ -18,7 +18,7 @@ from svp.errors import SettingError
 from svp.learners.compiled import has_compiler
 from svp.machine import n_cores
 
-# bf16 must beat fp32 by this much on a small convolution to be worth its rounding.
+# On a CPU bf16 must beat fp32 by this much on a small convolution to be worth its rounding.
 WORTHWHILE = 1.3
 
 
@@ -32,6 +32,8 @@ class Compute:
     threads        of the CPU
     compile        "on", "off", or "auto": each training that is long enough to repay it
     processes      that score; no result depends on it
+    scoring_batch  examples scored at a time: fixed, since how scores round must not depend on the memory of the machine
+    gpu            the GPU and its libraries, in words; "" for a CPU
     """
 
     device: str
@@ -40,6 +42,8 @@ class Compute:
     threads: int
     compile: str = "off"
     processes: int = 1
+    scoring_batch: int = 512
+    gpu: str = ""
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -52,7 +56,7 @@ class Compute:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Run a block with this number of CPU threads and, on a GPU, with convolutions that give the same twice.
+        """Run a block with this number of CPU threads and, on a GPU, with operations that give the same twice.
 
         torch's own switches and its random state (of the CPU and this device) are left as they were.
         """
@@ -63,6 +67,7 @@ class Compute:
             with (
                 torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], device_type=device.type),
                 torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+                repeatable() if device.type == "cuda" else nullcontext(),
             ):
                 yield
         finally:
@@ -92,29 +97,74 @@ class Compute:
         return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]
 
     def facts(self) -> dict[str, Any]:
-        """What a result depends on, by rounding."""
-        return {name: value for name, value in asdict(self).items() if name != "processes"}
+        """What a training depends on, by rounding."""
+        without = {"processes", "scoring_batch", *([] if self.gpu else ["gpu"])}
+        return {name: value for name, value in asdict(self).items() if name not in without}
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """Operations of a GPU in the way that gives the same twice; torch warns of one that has none. Switches are left as found."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it is first used
+    enabled, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    memory: Any = torch.utils.deterministic  # its switch is a property of the module
+    filled = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = False  # nothing here reads what it has not written
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        memory.fill_uninitialized_memory = filled
 
 
 def decide(config: ComputeConfig) -> Compute:
     """Turn "auto" into facts about this machine. Takes about a tenth of a second on a CPU."""
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device(config)
     require_device(device)
     threads = config.threads or n_cores()
     precision = config.precision
     if precision == "auto":
-        precision = "bf16" if _bf16_is_faster(device) else "fp32"
+        precision = "bf16" if _bf16_pays(device) else "fp32"
     can_compile = torch.device(device).type == "cpu" and has_compiler()  # elsewhere when asked for
     compiling = "off" if config.compile == "auto" and not can_compile else config.compile
-    return Compute(device, precision, config.channels_last, threads, compiling, config.processes)
+    return Compute(
+        device,
+        precision,
+        config.channels_last,
+        threads,
+        compiling,
+        config.processes,
+        config.scoring_batch,
+        gpu_of(device),
+    )
+
+
+def _device(config: ComputeConfig) -> str:
+    """Where nets live, as torch names it."""
+    if config.device != "auto":
+        return config.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def gpu_of(device: str) -> str:
+    """The GPU and its libraries, such as "NVIDIA A100-SXM4-80GB, CUDA 12.8, cuDNN 91002"; "" for what is no GPU of CUDA."""
+    if torch.device(device).type != "cuda":
+        return ""
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, cuDNN {cudnn}"
 
 
 def free_memory(device: str) -> int | None:
     """Bytes that tensors may still take there; None where that cannot be known."""
     where = torch.device(device)
-    return torch.cuda.mem_get_info(where)[0] if where.type == "cuda" else available_memory()
+    if where.type != "cuda":
+        return available_memory()
+    kept = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)  # by torch, for tensors to come
+    return torch.cuda.mem_get_info(where)[0] + kept
 
 
 def require_device(device: str, instead: str = "use auto or cpu") -> None:
@@ -126,28 +176,46 @@ def require_device(device: str, instead: str = "use auto or cpu") -> None:
         raise SettingError(f"compute.device {device!r} cannot be used here ({first_line}); {instead}") from None
 
 
-def _bf16_is_faster(device: str) -> bool:
+def require_room(config: ComputeConfig) -> None:
+    """SettingError unless each process that is to score has a GPU of its own, or was told how many threads it takes."""
+    device, wanted = _device(config), config.processes
+    if device == "cuda" and wanted > (n_gpus := torch.cuda.device_count()):
+        raise SettingError(
+            f"compute.processes is {wanted}, and each takes a GPU of its own, of which there are {n_gpus}; set it to {n_gpus}"
+        )
+    if device == "cpu" and wanted > 1 and not config.threads:
+        raise SettingError(
+            f"compute.processes is {wanted}, and compute.threads 0 means all {n_cores()} cores for each; "
+            f"set compute.threads to {max(1, n_cores() // wanted)} at most"
+        )
+
+
+def _bf16_pays(device: str) -> bool:
+    """On a GPU wherever it has units for bf16: what a small product takes there is the time to launch it. On a CPU as timed."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return kind == "cpu" and _bf16_is_faster()
+
+
+def _bf16_is_faster() -> bool:
     """Time one small training convolution both ways, in turn; the best of several runs each.
 
-    On a CPU in one thread and in its CPU time: how busy the machine is must not decide. On Windows in the time of the wall, since
+    In one thread and in its CPU time: how busy the machine is must not decide. On Windows in the time of the wall, since
     that of a thread ticks there 64 times a second, once in several runs.
     """
-    kind = torch.device(device).type
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)):
-        return False
-    with Compute(device, "fp32", channels_last=True, threads=1).active():  # with the switches of a training
-        conv = nn.Conv2d(32, 32, 3, padding=1, bias=False).to(device)
-        x = torch.ones(64, 32, 16, 16, device=device).contiguous(memory_format=torch.channels_last)
+    with Compute("cpu", "fp32", channels_last=True, threads=1).active():
+        conv = nn.Conv2d(32, 32, 3, padding=1, bias=False)
+        x = torch.ones(64, 32, 16, 16).contiguous(memory_format=torch.channels_last)
         seconds = [(_seconds(conv, x, bf16=False), _seconds(conv, x, bf16=True)) for _ in range(6)]
         fp32, bf16 = np.min(seconds, axis=0)
         return bool(fp32 > WORTHWHILE * bf16)
 
 
 def _seconds(conv: nn.Module, x: Tensor, *, bf16: bool) -> float:
-    clock = time.thread_time if x.device.type == "cpu" and os.name == "posix" else time.perf_counter
+    clock = time.thread_time if os.name == "posix" else time.perf_counter
     begin = clock()
-    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         out = conv(x)
-    (gradient,) = torch.autograd.grad(out.float().sum(), list(conv.parameters()))
-    float(gradient.sum())  # waits for the device
+    torch.autograd.grad(out.float().sum(), list(conv.parameters()))
     return clock() - begin

@@ -13,6 +13,7 @@ id.
 import json
 import math
 import time
+from collections.abc import Generator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -41,7 +42,12 @@ CORRECT, LOSS = list(KINDS).index("correct"), list(KINDS).index("loss")
 
 @dataclass(frozen=True)
 class Size:
-    """The options of `fasttext`. Memory: 4 bytes x dim x (buckets + words); the paper's 10,000,000 buckets take 400 MB."""
+    """The options of `fasttext`.
+
+    Memory: 4 bytes x dim x (buckets + words); the paper's 10,000,000 buckets take 400 MB. To score, 4 bytes x classes x
+    (buckets + words) more where there are no more classes than dim; to write the model, up to three times what the vectors that
+    training has moved take.
+    """
 
     dim: int = 10
     ngrams: int = 2
@@ -240,6 +246,12 @@ class FastTextLearner:
         for _ in each(score, range(0, len(positions), _SCORED_AT_A_TIME), n_cores()):
             pass  # each text by itself: how many threads there are changes nothing
         return probs, hidden
+
+    def stream(
+        self, dataset: Dataset, ids: NDArray[np.int64], size: int, *, embeddings: bool = False
+    ) -> Generator[Outputs, None, None]:
+        for start in range(0, len(ids), size):
+            yield self.predict(dataset, ids[start : start + size], embeddings=embeddings)
 
     def load(self, folder: Path) -> None:
         self._model, _ = Model.read(folder / "model.safetensors", self._size, self._n_classes, self._seed)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -11,10 +12,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from svp.errors import SvpError, TrainingError, one_line
 from svp.learners.base import Outputs
 from svp.learners.compute import Compute
 
-SCORING_BATCH = 512  # fixed: how scores round must not depend on the memory of the machine
+# What to do where memory does not hold a batch of scoring.
+LESS = "lower compute.scoring_batch (now {}), in another folder (--out); --reuse keeps what was trained"
 ALIKE = 16  # times as many texts are scored at a time where those of like width are brought together
 
 
@@ -104,6 +107,21 @@ def signal_values(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([logit_margin > 0, losses, p_true, logit_margin.clamp(-65504, 65504), el2n])
 
 
+@contextmanager
+def named(name: str, doing: str, less: str) -> Iterator[None]:
+    """Whatever torch, or a net of somebody's own, raises within this block, as a TrainingError that names the net.
+
+    doing  what it cannot: "be trained"; less: what takes less memory, said where that has run out
+    """
+    try:
+        yield
+    except SvpError:
+        raise
+    except Exception as error:
+        full = isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+        raise TrainingError(f"{name} cannot {doing}: {one_line(error)}{f'; {less}' if full else ''}") from error
+
+
 @torch.no_grad()
 def score(model: nn.Module, examples: Examples, compute: Compute) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
     """Plain passes in evaluation mode: for each slice of rows what `forward` gives.
@@ -111,18 +129,18 @@ def score(model: nn.Module, examples: Examples, compute: Compute) -> Iterator[tu
     With widths an example is scored among those of its own width in the slice: it is cut as if it were alone.
     """
     model.eval()
-    n, widths = len(examples.ids), examples.widths
+    n, widths, size = len(examples.ids), examples.widths, compute.scoring_batch
     if widths is None:
-        for start in range(0, n, SCORING_BATCH):
-            rows = slice(start, start + SCORING_BATCH)
+        for start in range(0, n, size):
+            rows = slice(start, start + size)
             logits, features = forward(model, prepare(examples.inputs[rows], examples, compute), compute)
             yield rows, logits, features
         return
-    for start in range(0, n, ALIKE * SCORING_BATCH):
-        part = slice(start, min(start + ALIKE * SCORING_BATCH, n))
+    for start in range(0, n, ALIKE * size):
+        part = slice(start, min(start + ALIKE * size, n))
         order = torch.from_numpy(start + np.argsort(widths[part], kind="stable"))
         _, each = np.unique(widths[part], return_counts=True)
-        batches = [rows for alike in torch.split(order, each.tolist()) for rows in torch.split(alike, SCORING_BATCH)]
+        batches = [rows for alike in torch.split(order, each.tolist()) for rows in torch.split(alike, size)]
         given = [forward(model, prepare(examples.inputs[rows], examples, compute), compute) for rows in batches]
         back = torch.cat(batches).argsort()
         embedded = [features for _, features in given if features is not None]

@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from svp.chance import generator, shuffled, spawn_seed
 from svp.config import TrainConfig
 from svp.data.base import Augmentation
-from svp.errors import TrainingError, one_line
+from svp.errors import TrainingError
 from svp.learners import epochs
 from svp.learners.augment import augment, draw
 from svp.learners.base import EpochRecord, Progress
 from svp.learners.checkpoints import best_path, load_weights, resume, save, save_weights
 from svp.learners.compiled import Step, compile_step, repays
 from svp.learners.compute import Compute
-from svp.learners.inference import Examples, forward, prepare, score, signal_values
+from svp.learners.inference import LESS, Examples, forward, named, prepare, score, signal_values
 from svp.signals import KINDS, Signals
 
 LR_BATCH = 128  # TrainConfig.lr is meant for a batch of this size
+LESS_TRAINED = "lower batch_size (a step has {} examples)"
 MIXED = 32  # steps among which examples of like width are brought together
 CORRECT, LOSS = list(KINDS).index("correct"), list(KINDS).index("loss")
 
@@ -42,8 +43,10 @@ def train(
     checkpoint: Path,
     held_out: Examples | None = None,
     progress: Progress | None = None,
+    begin: float | None = None,
 ) -> list[EpochRecord]:
-    """Fit `model` in place; return one record an epoch: epoch, loss, accuracy (both on the training forward), seconds.
+    """Fit `model` in place; return one record an epoch: epoch, loss, accuracy (both on the training forward), whether its steps
+    were compiled, seconds. `begin`, by time.perf_counter: what was done since, to bring the examples here, counts with the first.
 
     With `held_out` examples each record also has their loss and accuracy, the model is left as it was after the epoch that was
     best on them, and `config.patience` epochs without a better one end the training.
@@ -53,6 +56,7 @@ def train(
     Raises TrainingError when the loss, a weight or a running statistic is no longer a number: the checkpoint is then that of the
     epoch before. DataError for a checkpoint that is damaged. Memory beside model and examples: about 60 bytes an example.
     """
+    begin = time.perf_counter() if begin is None else begin  # so does what compiling takes
     plan = _Plan(examples, config, seed, augmentation, compute)
     # fused: one call updates all weights; with many small convolutions the calls would cost more than the arithmetic.
     optimizer = torch.optim.SGD(
@@ -61,8 +65,7 @@ def train(
     sound = _finite(model)
     records, compiled = resume(model, optimizer, checkpoint)
     signals.refuse_gaps(len(records), checkpoint)
-    begin = time.perf_counter()  # what compiling takes belongs to the first epoch that is run with it
-    take_step, compiled = _step(model, plan, compiled)
+    take_step, compiled = _step(model, plan, compiled, checkpoint)
     patience = 0 if held_out is None else config.patience
     while len(records) < plan.n_epochs and not (patience and _given_up(records, patience)):
         epoch = len(records)
@@ -71,12 +74,12 @@ def train(
         if not math.isfinite(record["loss"]) or sound - _finite(model):
             raise TrainingError(_diverged(config, epoch, plan.n_epochs, checkpoint))
         if config.record == "plain":
-            seen = _plain_signals(model, examples, compute)
+            seen = _plain_signals(config.model, model, examples, compute)
         signals.write_epoch(epoch, dict(zip(KINDS, seen.cpu().numpy(), strict=True)))
         if held_out is not None:
-            seen = _plain_signals(model, held_out, compute)
+            seen = _plain_signals(config.model, model, held_out, compute)
             record |= {"held_out_loss": float(seen[LOSS].mean()), "held_out_accuracy": float(seen[CORRECT].mean())}
-        records.append({**record, "seconds": time.perf_counter() - begin})
+        records.append({**record, "compiled": compiled, "seconds": time.perf_counter() - begin})
         if held_out is not None and _best(records) == epoch:
             save_weights(model, best_path(checkpoint))
         save(model, optimizer, records, compiled, checkpoint)
@@ -140,18 +143,19 @@ def _epoch(model: nn.Module, plan: _Plan, epoch: int, optimizer: torch.optim.Opt
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate(epoch, step)
         logits = learn(plan.config.model, model, x, y, take_step)
-        optimizer.step()
+        with named(plan.config.model, "be trained", LESS_TRAINED.format(len(y))):
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         # Before this step's update, on what the net was shown: forgetting is counted so (paper, section 3).
         seen[:, rows] = signal_values(logits, y)
     return seen
 
 
-def _plain_signals(model: nn.Module, examples: Examples, compute: Compute) -> Tensor:
+def _plain_signals(name: str, model: nn.Module, examples: Examples, compute: Compute) -> Tensor:
     """(kinds, n) signals of a pass in evaluation mode, nothing augmented."""
-    return torch.cat(
-        [signal_values(logits, examples.labels[rows]) for rows, logits, _ in score(model, examples, compute)], dim=1
-    )
+    with named(name, "score its examples", LESS.format(compute.scoring_batch)):
+        scored = score(model, examples, compute)
+        return torch.cat([signal_values(logits, examples.labels[rows]) for rows, logits, _ in scored], dim=1)
 
 
 def _finite(model: nn.Module) -> set[str]:
@@ -172,7 +176,7 @@ def _diverged(config: TrainConfig, epoch: int, n_epochs: int, checkpoint: Path) 
     )
 
 
-def _step(model: nn.Module, plan: _Plan, compiled: bool | None) -> tuple[Step, bool]:
+def _step(model: nn.Module, plan: _Plan, compiled: bool | None, checkpoint: Path) -> tuple[Step, bool]:
     """What takes the steps, and whether it is compiled: as the training began (`compiled`), or where it is wanted and repays."""
     config, compute = plan.config, plan.compute
     plain = partial(losses_of, compute=compute, label_smoothing=config.label_smoothing)
@@ -190,9 +194,13 @@ def _step(model: nn.Module, plan: _Plan, compiled: bool | None) -> tuple[Step, b
     sizes = [(x, labels), (x[:-1], labels[:-1])] if n % plan.steps_per_epoch else [(x, labels)]
     try:
         return compile_step(plain, model, sizes, partial(learn, config.model)), True
-    except TrainingError:
-        if compiled or compute.compile == "on":
-            raise
+    except TrainingError as error:
+        if compiled:
+            raise TrainingError(
+                f"{error}, and was when this training began; install a C++ compiler, or remove {checkpoint} to begin it again"
+            ) from error
+        if compute.compile == "on":
+            raise TrainingError(f"{error}; set compute.compile to off") from error
         return plain, False
 
 
@@ -219,7 +227,7 @@ def learn(name: str, model: nn.Module, x: Tensor, labels: Tensor, take_step: Ste
 
     Raises TrainingError, naming the net, for whatever a net of somebody's own raises here.
     """
-    try:
+    with named(name, "be trained", LESS_TRAINED.format(len(labels))):
         logits, losses = take_step(model, x, labels)
         if not losses.requires_grad:
             raise TrainingError(
@@ -227,10 +235,6 @@ def learn(name: str, model: nn.Module, x: Tensor, labels: Tensor, take_step: Ste
                 "it has no parameters, all are frozen, or the output is detached from them"
             )
         losses.mean().backward()  # type: ignore[no-untyped-call]
-    except TrainingError:
-        raise
-    except Exception as error:
-        raise TrainingError(f"{name} cannot be trained: {one_line(error)}") from error
     return logits.detach()
 
 

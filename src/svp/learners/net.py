@@ -1,7 +1,8 @@
 """The learner around a torch net: makes it, feeds the loop, keeps its files."""
 
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -83,6 +84,11 @@ class NetLearner:
             x = _two_examples(self._example, self._compute)
             labels = torch.zeros(2, dtype=torch.int64, device=x.device)
             loop.learn(self._config.model, self._model, x, labels, partial(loop.losses_of, compute=self._compute))
+        if sparse := [name for name, p in self._model.named_parameters() if p.grad is not None and p.grad.is_sparse]:
+            raise TrainingError(
+                f"{self._config.model} cannot be trained: the gradient of {sparse[0]} is sparse, which the fused step of SGD "
+                "does not take; make it dense (sparse=False)"
+            )
 
     def fit(
         self,
@@ -93,6 +99,7 @@ class NetLearner:
         folder: Path,
         progress: Progress | None = None,
     ) -> list[EpochRecord]:
+        begin = time.perf_counter()
         if len(ids) < 2:
             raise TrainingError(f"{self._config.model} cannot be trained on {len(ids)} examples; it takes 2 at least")
         checkpoint = folder / "checkpoint.safetensors"
@@ -117,6 +124,7 @@ class NetLearner:
                 signals=signals,
                 checkpoint=checkpoint,
                 progress=progress,
+                begin=begin,
             )
         checkpoints.save_weights(self._model, folder / "model.safetensors", _header(dataset, self._statistics))
         write_json(folder / "history.json", records)
@@ -124,20 +132,31 @@ class NetLearner:
         return records
 
     def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
+        if not len(ids):
+            return Outputs(np.zeros((0, len(dataset.classes)), np.float32), None)
+        (outputs,) = self.stream(dataset, ids, len(ids), embeddings=embeddings)
+        return outputs
+
+    def stream(
+        self, dataset: Dataset, ids: NDArray[np.int64], size: int, *, embeddings: bool = False
+    ) -> Generator[Outputs, None, None]:
+        """As `Learner.stream`. By several processes where the whole pass is worth their start: they start once."""
         if embeddings and "embeddings" not in self.gives:
             raise MissingInput(
                 f"{self._config.model} gives no embeddings: its net has no `features` and `head`. "
                 "Add both (docs/adding.md), or choose a method that needs none (svp list methods)"
             )
-        if not len(ids):
-            return Outputs(np.zeros((0, len(dataset.classes)), np.float32), None)
-        if self._recipe is not None and len(ids) > inference.SCORING_BATCH and self._repays(len(ids)):
+        compute = self._compute
+        if self._recipe is not None and len(ids) > compute.scoring_batch and self._repays(len(ids)):
             rows = dataset.positions(ids)
-            return sharded.predict(self._model, self._recipe, dataset.inputs, rows, embeddings=embeddings)
-        with self._compute.active():
-            return inference.predict(
-                self._model, self._examples(dataset, ids, None), self._compute, embeddings=embeddings
-            )
+            yield from sharded.stream(self._model, self._recipe, dataset.inputs, rows, size, embeddings=embeddings)
+            return
+        less = inference.LESS.format(compute.scoring_batch)
+        for start in range(0, len(ids), size):
+            with compute.active(), inference.named(self._config.model, "score these examples", less):
+                examples = self._examples(dataset, ids[start : start + size], None)
+                outputs = inference.predict(self._model, examples, compute, embeddings=embeddings)
+            yield outputs
 
     def _repays(self, n: int) -> bool:
         """Whether scoring so many is worth the start of processes."""
@@ -159,10 +178,10 @@ class NetLearner:
 
 
 @dataclass(frozen=True)
-class OnDisk:
+class ByBatch:
     """Rows of an array, in place of a tensor that would not fit: `inputs[rows]` reads them, to the device of the model.
 
-    array      (n, ...) mapped, or for a GPU in memory
+    array      (n, ...) mapped or in memory
     positions  (m,) which row of it each row of these is
     """
 
@@ -171,7 +190,7 @@ class OnDisk:
     device: str
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
-        """Read in the order in which they lie on disk: a batch is drawn from everywhere."""
+        """Read in the order in which they lie there: a batch is drawn from everywhere."""
         wanted = self.positions[rows if isinstance(rows, slice) else rows.cpu().numpy()]
         order = np.argsort(wanted)
         read = self.array[wanted[order]]
@@ -206,13 +225,12 @@ class Characters:
 
 def _inputs(dataset: Dataset, ids: NDArray[np.int64], device: str) -> inference.Inputs:
     """The inputs of these examples, in memory on the device; of those that would take more than half of what is free there, what
-    reads them a batch at a time from where they are: from disk, or for a GPU from the memory of the host, too.
+    reads them a batch at a time from where they are.
     """
     positions, free = dataset.positions(ids), free_memory(device)
     n_bytes = len(ids) * dataset.inputs[:1].nbytes
-    elsewhere = isinstance(dataset.inputs, np.memmap) or torch.device(device).type == "cuda"
-    if elsewhere and free is not None and n_bytes > free / 2:
-        return OnDisk(dataset.inputs, positions, device)
+    if free is not None and n_bytes > free / 2:
+        return ByBatch(dataset.inputs, positions, device)
     return _moved(dataset.inputs, positions, device)
 
 

@@ -371,8 +371,3 @@ def _blocks_a_stage(name: str, what: str, depth: int, step: int, rest: int) -> i
         near = f"{step * below + rest} and {step * (below + 1) + rest}"
         raise SettingError(f"{name}: {what} make a depth of {step}n + {rest}; the nearest are {near}")
     return n
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Numbers that training moves."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -8,6 +8,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,8 @@ from svp.config import TrainConfig
 from svp.data.base import Dataset
 from svp.learners import checkpoints, inference, make_learner
 from svp.learners.base import Outputs
-from svp.learners.compute import Compute, require_device
+from svp.learners.compute import Compute
+from svp.machine import n_cores
 
 START_SECONDS = 10.0  # that processes take to begin, on the safe side: to import torch and make the net
 _FLOPS, _FLOPS_A_THREAD = {"cuda": 1e13}, 1e11  # a second: of a GPU, of a thread of a CPU
@@ -103,28 +105,40 @@ def repays(model: nn.Module, x: Tensor, n: int, compute: Compute) -> bool:
         inference.forward(model, x, compute)
     speed = _FLOPS.get(torch.device(compute.device).type, _FLOPS_A_THREAD * compute.threads)
     seconds = counter.get_total_flops() / len(x) * n / speed
-    return bool(seconds * (1 - 1 / compute.processes) > START_SECONDS)
+    return bool(seconds * (1 - 1 / len(spread(compute))) > START_SECONDS)
 
 
-def predict(
-    model: nn.Module, recipe: Recipe, inputs: NDArray[Any], positions: NDArray[np.int64], *, embeddings: bool
-) -> Outputs:
-    """What `inference.predict` gives for the rows of `inputs` at `positions`.
+def stream(
+    model: nn.Module,
+    recipe: Recipe,
+    inputs: NDArray[Any],
+    positions: NDArray[np.int64],
+    size: int,
+    *,
+    embeddings: bool,
+) -> Iterator[Outputs]:
+    """What `inference.predict` gives for the rows of `inputs` at `positions`, for `size` of them at a time.
 
     A mapped file is sent as its path; rows in memory go through pipes, a shard at a time. Cost beside the scoring: in every
     process the seconds that importing torch and making the net take. Raises what scoring raises, or WorkerError.
     """
-    file = MappedFile.of(inputs)
-    batch_bytes = inference.SCORING_BATCH * inputs.dtype.itemsize * int(np.prod(inputs.shape[1:]))
-    shards = list(_shards(positions, recipe.compute.processes, batch_bytes))
+    file, places, batch = MappedFile.of(inputs), spread(recipe.compute), recipe.compute.scoring_batch
+    batch_bytes = batch * inputs.dtype.itemsize * int(np.prod(inputs.shape[1:]))
+    blocks = [positions[start : start + size] for start in range(0, len(positions), size)]
+    shards = [list(_shards(block, len(places), batch, batch_bytes)) for block in blocks]
     with TemporaryDirectory(prefix="svp-") as folder:
         checkpoints.save_weights(model, Path(folder) / "model.safetensors")
         tasks = [
             _Task(replace(recipe, compute=one), Path(folder), file, embeddings)
-            for one in spread(recipe.compute)[: len(shards)]
+            for one in places[: sum(map(len, shards))]
         ]
-        sent = (shard if file else np.ascontiguousarray(inputs[shard]) for shard in shards)
-        found: list[Outputs] = list(engine.map("svp.learners.sharded:scorer", tasks, sent))
+        sent = (shard if file else np.ascontiguousarray(inputs[shard]) for block in shards for shard in block)
+        found = iter(engine.map("svp.learners.sharded:scorer", tasks, sent))
+        for block in shards:
+            yield _joined(list(islice(found, len(block))))
+
+
+def _joined(found: Sequence[Outputs]) -> Outputs:
     rows = [outputs.embeddings for outputs in found if outputs.embeddings is not None]
     return Outputs(np.concatenate([outputs.probs for outputs in found]), np.concatenate(rows) if rows else None)
 
@@ -132,7 +146,6 @@ def predict(
 def scorer(task: _Task) -> Callable[[NDArray[Any]], Outputs]:
     """In a process of its own: what scores a shard, given as rows of the mapped file or as inputs."""
     like = task.recipe.like
-    require_device(task.recipe.compute.device)  # there may be fewer GPUs than processes
     learner = make_learner(task.recipe.config, like, seed=task.recipe.seed, compute=task.recipe.compute)
     learner.load(task.weights)
     mapped = None if task.file is None else task.file.open()
@@ -146,15 +159,18 @@ def scorer(task: _Task) -> Callable[[NDArray[Any]], Outputs]:
 
 
 def spread(compute: Compute) -> list[Compute]:
-    """One for each process: "cuda" gives each a GPU of its own, any other device is shared."""
-    own_gpu = compute.device == "cuda"
-    devices = [f"cuda:{i}" if own_gpu else compute.device for i in range(compute.processes)]
+    """One for each process that there is room for: "cuda" gives each a GPU of its own, "cpu" the cores that its threads take; any
+    other device has work for one.
+    """
+    room = {"cuda": torch.cuda.device_count(), "cpu": n_cores() // compute.threads}.get(compute.device, 1)
+    n = max(1, min(room, compute.processes))
+    devices = [f"cuda:{i}" if compute.device == "cuda" else compute.device for i in range(n)]
     return [replace(compute, device=device, processes=1) for device in devices]
 
 
-def _shards(positions: NDArray[np.int64], processes: int, batch_bytes: int) -> Iterator[NDArray[np.int64]]:
+def _shards(positions: NDArray[np.int64], processes: int, batch: int, batch_bytes: int) -> Iterator[NDArray[np.int64]]:
     """Runs of whole batches, about _SHARDS for each process."""
-    n_batches = ceil(len(positions) / inference.SCORING_BATCH)
-    size = inference.SCORING_BATCH * max(1, min(ceil(n_batches / (_SHARDS * processes)), _SHARD_BYTES // batch_bytes))
+    n_batches = ceil(len(positions) / batch)
+    size = batch * max(1, min(ceil(n_batches / (_SHARDS * processes)), _SHARD_BYTES // batch_bytes))
     for start in range(0, len(positions), size):
         yield positions[start : start + size]

@@ -1,5 +1,7 @@
 """What is refused before anything is trained: settings, models and data that cannot come to a good end."""
 
+import os
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +19,12 @@ KIND_OF = {**dict.fromkeys(KINDS, "signals"), "similarity": "embeddings"}
 
 
 def check_arguments(what: str, kind: type[RunConfig], config: object, dataset: object) -> None:
-    """SettingError unless `what` is called with settings of its own kind, and a dataset or none."""
+    """SettingError unless `what` is called with settings of its own kind, and a dataset or none, and once."""
+    if (n := os.environ.get("WORLD_SIZE", "")).isdigit() and int(n) > 1 and "RANK" in os.environ:
+        raise SettingError(
+            f"{what} was started {n} times (WORLD_SIZE): one process trains; start it once, without torchrun. "
+            "Several can score: compute.processes"
+        )
     if type(config) is not kind:
         raise SettingError(
             f"{what} takes a svp.{kind.__name__}, not {type(config).__name__}; make one of the same settings"
@@ -42,9 +49,7 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
     test_part(dataset)
     _, method = find_method(config.method)
     method.settle(config.method, config.options)
-    check_device(
-        config.compute.device, [config.proxy, config.target] if chooses and method.asks_model else [config.target]
-    )
+    check_device(config.compute, [config.proxy, config.target] if chooses and method.asks_model else [config.target])
     if config.target.features.source == PREVIOUS:
         raise SettingError(f"target.features {PREVIOUS!r} is for proxies: the target is what they are made by")
     trial(config.target, stand_in(config.target, dataset, config.target, tested=True))

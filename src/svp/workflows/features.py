@@ -7,7 +7,8 @@ and knows nothing of where they are from.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,7 +23,7 @@ from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError
 from svp.files import Json, digest, fill_array, read_array, read_record
 from svp.learners import Learner, find, trial
-from svp.learners.encoders import TextEncoder, names_encoder
+from svp.learners.encoders import TextEncoder, names_encoder, uses_device
 from svp.runs import BEGUN, DONE, Run
 
 # Examples between two marks; a multiple of the batch in which nets score, so that resuming moves no rounding.
@@ -47,8 +48,8 @@ class Embedder(Protocol):
         """What can be embedded."""
         ...
 
-    def rows(self, part: Part, dataset: Dataset, start: int, stop: int) -> NDArray[np.float32]:
-        """(stop - start, d) embeddings of examples by position."""
+    def blocks(self, part: Part, dataset: Dataset, start: int) -> Generator[NDArray[np.float32], None, None]:
+        """(BLOCK, d) embeddings at a time of the examples from position `start` on; the last may be fewer."""
         ...
 
 
@@ -109,17 +110,30 @@ def embed(
     if not stage.done:
         seconds: dict[Part, float] = {}
         for part, of in parts.items():
-            # Bound now: each part is written before the next is begun.
-            def rows(start: int, stop: int, part: Part = part, of: Dataset = of) -> NDArray[np.float32]:
-                show(f"embedding {len(of):,} examples by {source.facts['source']}", start, len(of))
-                return _finite(source, source.rows(part, dataset, start, stop), of, start)
-
-            seconds[part] = fill_array(stage.folder / f"{part}.npy", len(of), rows, BLOCK)
+            with _rows(source, part, dataset, of, show) as rows:
+                seconds[part] = fill_array(stage.folder / f"{part}.npy", len(of), rows, BLOCK)
         # Testing counts for itself.
         stage.finish(embed_seconds=seconds["embeddings"], test_seconds=seconds.get("test", 0.0), n=len(dataset))
     arrays = {part: read_array(stage.folder / f"{part}.npy") for part in parts}
     facts = {**source.facts, "d": arrays["embeddings"].shape[1], "seconds": stage.facts["embed_seconds"]}
     return Features(digest(json.dumps(stage.made_from, sort_keys=True)), facts, dataset, as_seen(dataset, arrays))
+
+
+@contextmanager
+def _rows(
+    source: "Embedder", part: Part, dataset: Dataset, of: Dataset, show: Callable[[str, int, int], None]
+) -> Iterator[Callable[[int, int], NDArray[np.float32]]]:
+    """What gives one block after the other, from wherever it is first asked to begin."""
+    with ExitStack() as left:
+        blocks: list[Generator[NDArray[np.float32], None, None]] = []
+
+        def rows(start: int, stop: int) -> NDArray[np.float32]:
+            if not blocks:
+                blocks.append(left.enter_context(closing(source.blocks(part, dataset, start))))
+            show(f"embedding {len(of):,} examples by {source.facts['source']}", start, len(of))
+            return _finite(source, next(blocks[0]), of, start)
+
+        yield rows
 
 
 def _finite(source: "Embedder", rows: NDArray[np.float32], of: Dataset, start: int) -> NDArray[np.float32]:
@@ -182,9 +196,12 @@ class FromFile:
     def parts(self, dataset: Dataset) -> dict[Part, Dataset]:
         return {part: _part_of(dataset, part) for part in self.arrays}
 
-    def rows(self, part: Part, dataset: Dataset, start: int, stop: int) -> NDArray[np.float32]:
-        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as not finite
-            return np.asarray(self.arrays[part][self.order[part][start:stop]]).astype(np.float32)
+    def blocks(self, part: Part, dataset: Dataset, start: int) -> Generator[NDArray[np.float32], None, None]:
+        order = self.order[part]
+        for begin in range(start, len(order), BLOCK):
+            with np.errstate(over="ignore"):  # what float32 cannot hold is refused as not finite
+                rows = np.asarray(self.arrays[part][order[begin : begin + BLOCK]]).astype(np.float32)
+            yield rows
 
 
 def _array_in(word: str) -> str:
@@ -259,11 +276,11 @@ class FromNet:
         test: dict[Part, Dataset] = {"test": dataset.test} if self.tests and dataset.test is not None else {}
         return {"embeddings": dataset, **test}
 
-    def rows(self, part: Part, dataset: Dataset, start: int, stop: int) -> NDArray[np.float32]:
+    def blocks(self, part: Part, dataset: Dataset, start: int) -> Generator[NDArray[np.float32], None, None]:
         of = _part_of(dataset, part)
-        embedded = self.learner.predict(of, of.ids[start:stop], embeddings=True).embeddings
-        assert embedded is not None  # it gives them: looked at when this was made
-        return embedded
+        for outputs in self.learner.stream(of, of.ids[start:], BLOCK, embeddings=True):
+            assert outputs.embeddings is not None  # it gives them: looked at when this was made
+            yield outputs.embeddings
 
 
 @dataclass
@@ -276,8 +293,8 @@ class FromEncoder:
     code: tuple[str, ...] = ("svp.learners.encoders", "svp.workflows.features")
 
     @classmethod
-    def of(cls, config: FeaturesConfig, dataset: Dataset) -> "FromEncoder":
-        """Raises SettingError where the examples are no texts, and what `TextEncoder.load` does."""
+    def of(cls, config: FeaturesConfig, dataset: Dataset, device: Callable[[], str]) -> "FromEncoder":
+        """Raises SettingError where the examples are no texts, and what `TextEncoder.load` does. device: asked if it matters."""
         name = str(config.source)
         if {config.width, config.weights, config.normalize, config.test} != {None}:
             raise SettingError(
@@ -285,16 +302,19 @@ class FromEncoder:
             )
         if not dataset.is_text:
             raise SettingError(f"{name} embeds texts, and {dataset.name} holds none; name a net with its weights")
-        encoder = TextEncoder.load(name, config.options)
+        on = {"device": device()} if uses_device(name) else {}
+        encoder = TextEncoder.load(name, config.options, **on)
         options = {f"options.{key}": value for key, value in config.options.items()}
-        made_from = {"encoder": name.partition(":")[0], "initial_weights": encoder.weights, **options}
+        made_from = {"encoder": name.partition(":")[0], "initial_weights": encoder.weights, **options, **on}
         return cls(encoder, made_from, {"kind": "net", "source": name, "initial_weights": encoder.weights})
 
     def parts(self, dataset: Dataset) -> dict[Part, Dataset]:
         return {"embeddings": dataset, **({} if dataset.test is None else {"test": dataset.test})}
 
-    def rows(self, part: Part, dataset: Dataset, start: int, stop: int) -> NDArray[np.float32]:
-        return self.encoder.encode(list(_part_of(dataset, part).inputs[start:stop]))
+    def blocks(self, part: Part, dataset: Dataset, start: int) -> Generator[NDArray[np.float32], None, None]:
+        texts = _part_of(dataset, part).inputs
+        for begin in range(start, len(texts), BLOCK):
+            yield self.encoder.encode(list(texts[begin : begin + BLOCK]))
 
 
 def source_of(
@@ -305,7 +325,7 @@ def source_of(
     learner_of  makes a net; computed  where nets live, as their stages record it
     """
     if names_encoder(config.source):
-        return FromEncoder.of(config, dataset)
+        return FromEncoder.of(config, dataset, lambda: str(computed()["compute.device"]))
     if is_file(config):
         return FromFile.of(config, dataset)
     model, facts = encoder(config, dataset)
@@ -414,7 +434,7 @@ def stand_in(config: TrainConfig, dataset: Dataset, target: TrainConfig, *, test
     if features.source is None:
         return dataset
     if names_encoder(features.source):
-        width = FromEncoder.of(features, dataset).rows("embeddings", dataset, 0, 1).shape[1]
+        width = FromEncoder.of(features, dataset, lambda: "cpu").encoder.encode(list(dataset.inputs[:1])).shape[1]
     elif features.source != PREVIOUS and is_file(features):
         arrays = FromFile.of(features, dataset).arrays
         if tested and "test" not in arrays:
@@ -428,8 +448,10 @@ def stand_in(config: TrainConfig, dataset: Dataset, target: TrainConfig, *, test
         learner = trial(model, dataset)
         if features.source != PREVIOUS:
             check_learned(model.model, learner)
-        net = FromNet(learner, model.model, {}, {})
-        width = net.rows("embeddings", dataset, 0, 2).shape[1]
+        FromNet(learner, model.model, {}, {})
+        embedded = learner.predict(dataset, dataset.ids[:2], embeddings=True).embeddings
+        assert embedded is not None  # it gives them: looked at when that was made
+        width = embedded.shape[1]
     ids = dataset.ids[:2]
     return Dataset(dataset.name, np.zeros((len(ids), width), np.float32), None, dataset.classes, ids)
 

@@ -274,7 +274,7 @@ def doubts(session: "Session") -> Doubts:
     if not stage.done:
         probs = _unseen_probs(session, models, ids)
         # Examples that training held out (validation) have no signals.
-        recorded = "signals" in fitted.learner.gives and not session.config.proxy.validation
+        recorded = "signals" in fitted.gives and not session.config.proxy.validation
         write_array(stage.folder / "ids.npy", ids)
         write_array(stage.folder / "probs.npy", probs)
         write_array(stage.folder / "scores.npy", by_signals(fitted) if recorded else led(probs, labels))

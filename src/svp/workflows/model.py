@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -276,7 +276,8 @@ class _Maker:
         code = code_digest(("svp.data.base", *learner.code))
         if code not in (self._stage.made_from.get("code"), *self._accepted):
             _warn(f"{self._stage.folder} was trained by other code; what it says may differ from what it said then")
-        return Fitted(self._stage, self.config, learner, self._stage.facts["n"], loaded=False)
+        make, n = partial(self._learner, sees), self._stage.facts["n"]
+        return Fitted(self._stage, self.config, make, n, learner=learner, trained=False)
 
     @property
     def _accepted(self) -> list[str]:
@@ -318,9 +319,10 @@ class _Maker:
             self.takes, self.from_file = self.sees, str(features.source)
         elif features.source == PREVIOUS:
             target = stage_of(self._trained.home, made.made_from["model"], "target of the round before")
-            self.embed = _of_net(Model(Trained.at(target.folder))._fitted.learner)
+            self.embed = _of_net(Model(Trained.at(target.folder))._fitted.ready())
         elif names_encoder(features.source):
-            texts = TextEncoder.load(str(features.source), features.options)
+            on = {"device": self._compute.device} if "device" in made.made_from else {}
+            texts = TextEncoder.load(str(features.source), features.options, **on)
             _same_weights(str(features.source), made, texts.weights)
             self.embed = lambda dataset, ids: texts.encode(list(dataset.inputs[dataset.positions(ids)]))
         else:

@@ -1,6 +1,7 @@
 """What the stages of a run leave for the next: a fitted model, a ranked pool, a tested model."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -13,7 +14,7 @@ from svp.config import TrainConfig
 from svp.data.base import Dataset
 from svp.errors import MissingInput, TrainingError
 from svp.files import digest, read_array
-from svp.learners import Learner, Outputs
+from svp.learners import Learner, Outputs, find
 from svp.runs import Stage
 from svp.select import Rank, Selection, find_method
 from svp.signals import Signals
@@ -27,21 +28,28 @@ class Show(Protocol):
 
 
 class Fitted:
-    """A trained model: the stage that holds it, and the learner, whose files are read when it is first asked."""
+    """A trained model: the stage that holds it, and how the learner is made, whose files are read when it is asked.
+
+    learner   one like it, which is kept where it was `trained` just now
+    n         training examples
+    features  what it sees in place of the inputs
+    """
 
     def __init__(
         self,
         stage: Stage,
         config: TrainConfig,
-        learner: Learner,
+        make: Callable[[], Learner],
         n: int,
         *,
-        loaded: bool,
+        learner: Learner,
+        trained: bool,
         features: Features | None = None,
     ) -> None:
-        self.stage, self.config, self.learner, self.n = stage, config, learner, n  # n: training examples
-        self.features = features  # what it sees in place of the inputs
-        self._loaded = loaded
+        self.stage, self.config, self.n, self.features = stage, config, n, features
+        self.code, self.gives = learner.code, learner.gives
+        self._make = make
+        self._learner = learner if trained else None
 
     @property
     def seconds(self) -> float:
@@ -53,16 +61,23 @@ class Fitted:
         """Digest of everything the model was made from."""
         return digest(json.dumps(self.stage.made_from, sort_keys=True))
 
-    def ready(self) -> None:
-        """Read the model's files, if that has not been done."""
-        if not self._loaded:
-            self.learner.load(self.stage.folder)
-            self._loaded = True
+    def ready(self) -> Learner:
+        """The learner, its files read if that has not been done."""
+        if self._learner is None:
+            learner = self._make()
+            learner.load(self.stage.folder)
+            self._learner = learner
+        return self._learner
+
+    def release(self) -> None:
+        """Leave the model to its files, so that its device has room for another. A classifier stays: it would be fitted again."""
+        if find(self.config).makes != "classifier":
+            self._learner = None
 
     def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
-        self.ready()
+        learner = self.ready()
         dataset = dataset if self.features is None else self.features.of(dataset)
-        outputs = self.learner.predict(dataset, ids, embeddings=embeddings)
+        outputs = learner.predict(dataset, ids, embeddings=embeddings)
         if wrong := int((~np.isfinite(outputs.probs).all(axis=1)).sum()):
             raise TrainingError(
                 f"{self.config.model} ({self.stage.folder}) gives probabilities that are no numbers for {wrong:,} of "
@@ -71,7 +86,7 @@ class Fitted:
         return outputs
 
     def signals(self) -> Signals:
-        if "signals" not in self.learner.gives:
+        if "signals" not in self.gives:
             raise MissingInput(
                 f"{self.config.model} records no signals while it trains; "
                 "choose a method that needs none (svp list methods), or a net as proxy"

@@ -93,7 +93,7 @@ def prepared(folder: Path, config: RunConfig, dataset: Dataset | None, show: Sho
     refuse_names(classes)
     config = config.model_copy(update={"classes": classes, "target": settle(config.target)})
     dataset = replace(dataset.without_labels(), classes=classes)
-    check_device(config.compute.device, [config.proxy, config.target])
+    check_device(config.compute, [config.proxy, config.target])
     if config.target.features.source == PREVIOUS:
         raise SettingError(f"target.features {PREVIOUS!r} is for proxies: the target is what they are made by")
     trial(config.target, stand_in(config.target, dataset, config.target, tested=False))

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import Parameter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,11 +86,12 @@ class Work:
         self.run, self.dataset, self.show = run, dataset, show
         self._compute_config = compute
         self._features: dict[str, Features] = {}
+        self._trained: Fitted | None = None  # the last
 
     @cached_property
     def compute(self) -> "Compute":
         """Decided when the run first needs it, and then the same whenever it is resumed."""
-        from svp.learners.compute import Compute, decide, require_device
+        from svp.learners.compute import Compute, decide, gpu_of, require_device
 
         folder, device = self.run.folder, self._compute_config.device
         way_out = f"{folder} was begun there: go on where it can be used, or begin anew in another folder"
@@ -100,14 +101,19 @@ class Work:
         compute = Compute(
             **{field.name: decided[field.name] for field in fields(Compute) if field.name in decided},
             processes=self._compute_config.processes,
+            scoring_batch=self._compute_config.scoring_batch,
         )
         require_device(compute.device, way_out)
+        if compute.gpu and compute.gpu != (here := gpu_of(compute.device)):
+            self.run.accept([f"gpu was {compute.gpu}, is now {here}"])
         return compute
 
     def decided(self, *models: TrainConfig) -> ComputeConfig:
         """The compute settings with nothing left to decide, where one of these models is a net."""
         nets = any(find(m).is_net or uses_net(m.features) for m in models)
-        return ComputeConfig(**asdict(self.compute)) if nets else self._compute_config
+        if not nets:
+            return self._compute_config
+        return ComputeConfig(**{k: v for k, v in asdict(self.compute).items() if k in ComputeConfig.model_fields})
 
     def learner(self, config: TrainConfig, seed: int, dataset: Dataset) -> Learner:
         return make_learner(config, dataset, seed=seed, compute=self.compute if find(config).is_net else None)
@@ -118,7 +124,10 @@ class Work:
         if config.features.source is None or key in self._features:
             return self._features.get(key)
         source = source_of(
-            config.features, self.dataset, lambda net: self.learner(net, 0, self.dataset), self._computed
+            config.features,
+            self.dataset,
+            lambda net: self.learner(net, 0, self.dataset),
+            lambda: {**self._computed(), **self._scored},
         )
         self._features[key] = embed(self.run, self.dataset, self._inputs, source, show=self.show)
         return self._features[key]
@@ -126,10 +135,11 @@ class Work:
     def features_of(self, name: str, fitted: Fitted) -> Features:
         """Stage: the features that a model trained in this run makes of the inputs."""
         if name not in self._features:
-            fitted.ready()
+            learner = fitted.ready()
             facts = {"kind": "previous", "source": PREVIOUS, "model": fitted.config.model, "n": fitted.n}
-            source = FromNet(fitted.learner, fitted.config.model, {"model": fitted.origin}, facts, tests=False)
+            source = FromNet(learner, fitted.config.model, {"model": fitted.origin, **self._scored}, facts, tests=False)
             self._features[name] = embed(self.run, self.dataset, self._inputs, source, name, show=self.show)
+            fitted.release()
         return self._features[name]
 
     @cached_property
@@ -138,6 +148,12 @@ class Work:
 
     def _computed(self) -> Json:
         return {f"compute.{key}": value for key, value in self.compute.facts().items()}
+
+    @property
+    def _scored(self) -> Json:
+        """What plain passes depend on beside that, where it is not as usual."""
+        batch = self._compute_config.scoring_batch
+        return {} if batch == ComputeConfig().scoring_batch else {"compute.scoring_batch": batch}
 
     def train(
         self,
@@ -158,7 +174,10 @@ class Work:
             )
         features = features or self.features(config)
         dataset = self.dataset if features is None else features.seen
-        learner = self.learner(config, seed, dataset)
+        if self._trained is not None:  # one net at a time on the device, however many a run trains
+            self._trained.release()
+        make = partial(self.learner, config, seed, dataset)
+        learner = make()
         settings = {key: value for key, value in config.flat().items() if key != "seeds" and value is not None}
         made_from = {
             # Of weights and features it counts what they are, not where they lie.
@@ -170,10 +189,11 @@ class Work:
             "labels": digest(labels),
             "seed": seed,
             **(self._computed() if find(config).is_net else {}),
+            **(self._scored if config.validation or config.record == "plain" else {}),
         }
         stage = self.run.stage(name, made_from, ("svp.data.base", *learner.code))
         if stage.done:
-            return Fitted(stage, config, learner, len(ids), loaded=False, features=features)
+            return Fitted(stage, config, make, len(ids), learner=learner, trained=False, features=features)
         what = f"training {config.model} on {len(ids):,} examples"
 
         def progress(record: EpochRecord, n_epochs: int) -> None:
@@ -182,8 +202,11 @@ class Work:
         self.show(what, 0, n_epochs(config, shown(config, len(ids))))
         history = learner.fit(dataset, ids, labels, folder=stage.folder, progress=progress)
         kept = facts_of(self.dataset, embedded=uses_net(config.features) and not self.dataset.is_text)
-        stage.finish(seconds=sum(record["seconds"] for record in history), epochs=len(history), n=len(ids), **kept)
-        return Fitted(stage, config, learner, len(ids), loaded=True, features=features)
+        compiled = {name: value for name, value in history[-1].items() if name == "compiled"}
+        seconds = sum(record["seconds"] for record in history)
+        stage.finish(seconds=seconds, epochs=len(history), n=len(ids), **compiled, **kept)
+        self._trained = Fitted(stage, config, make, len(ids), learner=learner, trained=True, features=features)
+        return self._trained
 
     def choose(self, name: str, fitted: Sequence[Fitted], pool: Pool, how: How) -> Ranked:
         """Stage: score the pool with the trained models, and choose of it. With several models their scores are averaged.
@@ -202,6 +225,7 @@ class Work:
             "ids": digest(ids),
             "already": digest(np.asarray(pool.already, np.int64)),
             "budget": how.budget,
+            **self._scored,
             "seed": how.seed,
         }
         # Of an own method the module that it is named in, too: what is made there (a partial) may be of another's class.
@@ -224,6 +248,8 @@ class Work:
             write_array(stage.folder / "scores.npy", scores[candidates])
             write_array(stage.folder / "ids.npy", ids[candidates])
             stage.finish(inference_seconds=inference, ranking_seconds=ranking, n=len(ids))
+            for f in fitted:
+                f.release()
         return Ranked.read(stage.folder)
 
     def separation(
@@ -251,7 +277,7 @@ class Work:
     def test(self, name: str, fitted: Fitted) -> Tested:
         """Stage: the one look at the test part."""
         test = test_part(self.dataset)
-        stage = self.run.stage(name, {"model": fitted.origin}, fitted.learner.code)
+        stage = self.run.stage(name, {"model": fitted.origin, **self._scored}, fitted.code)
         if not stage.done:
             self.show(f"testing {fitted.config.model} on {len(test):,} examples", 0, 0)
             fitted.ready()
@@ -260,6 +286,7 @@ class Work:
             seconds = time.perf_counter() - begin
             write_array(stage.folder / "probs.npy", probs)
             stage.finish(seconds=seconds)
+            fitted.release()
         probs = read_array(stage.folder / "probs.npy")
         predicted = probs.argmax(axis=1)
         return Tested(predicted, predicted == labels_of(test), stage.facts["seconds"], probs)
