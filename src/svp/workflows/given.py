@@ -1,4 +1,4 @@
-"""What a trained model is asked about: a dataset, a path, a name or an array, made a dataset of the kind that it was trained on."""
+"""What a trained model is asked about: a dataset, a path, a name or an array, made a dataset of the kind it was trained on."""
 
 import os
 from collections.abc import Sequence
@@ -154,9 +154,7 @@ def _of_table(word: str) -> Dataset:
     for name in named["labels"]:
         words = [str(value) for value in read_labels(replace(source, columns=name), MEMORY).tolist()]
         classes, labels = np.unique(words, return_inverse=True)
-    return Dataset.from_arrays(
-        x, labels, classes=classes, keys=keys[0] if keys else None, name=source.path.stem
-    )
+    return Dataset.from_arrays(x, labels, classes=classes, keys=keys[0] if keys else None, name=source.path.stem)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------------
@@ -197,12 +195,14 @@ def _settings(name: str, kind: Kind, config: DataConfig, reading: Reading) -> Da
     if kind.is_text:
         own |= {"image_size": None, "short_side": None}
     meant = {option: value for option, value in own.items() if value not in (None, ()) and takes(name, option)}
-    said = {option: value for option, value in asdict(reading).items() if option != "labels" and value not in (None, ())}
+    said = {
+        option: value for option, value in asdict(reading).items() if option != "labels" and value not in (None, ())
+    }
     return DataConfig.make({"dataset": name, **meant, **said})
 
 
 def _labelled(path: Path, config: DataConfig, *, said: bool) -> DataConfig | None:
-    """How to read it with its labels; None where it has none: no class folders, or photos beside them; no column of labels in a table of texts.
+    """How to read it with its labels; None where it has none: no class folders, or photos beside them; no column of labels.
 
     said  somebody has named the column for this source. Of other sources it is found out when they are read.
     """
