@@ -74,7 +74,7 @@ def test_features_are_the_averages_of_word_vectors(folder: Path, vectors: Any, t
     again = load_model(run.folder, "proxy", trained_on=data).predict(list(data.test.inputs))
     np.testing.assert_array_equal(again.probs, read_array(run.folder / "proxy/seed-0/test/probs.npy"))
     (place / "more.txt").write_text("another")
-    with pytest.raises(DataError, match="weights of model2vec:.* are others"):
+    with pytest.raises(DataError, match=r"weights of model2vec:.* are others"):
         load_model(run.folder, "proxy", trained_on=data)
 
 

@@ -150,10 +150,12 @@ def _of_table(word: str) -> Dataset:
     columns = {name.lower(): name for name in source.column_names()}
     named = {role: [columns[name] for name in NAMES[role] if name in columns][:1] for role in ("ids", "labels")}
     keys = [read_names(replace(source, columns=name), MEMORY, "keys").to_pylist() for name in named["ids"]]
-    labels, classes = None, None
+    labels: NDArray[np.int64] | None = None
+    classes: list[str] | None = None
     for name in named["labels"]:
         words = [str(value) for value in read_labels(replace(source, columns=name), MEMORY).tolist()]
-        classes, labels = np.unique(words, return_inverse=True)
+        classes = sorted(set(words))
+        labels = np.searchsorted(classes, words)
     return Dataset.from_arrays(x, labels, classes=classes, keys=keys[0] if keys else None, name=source.path.stem)
 
 
@@ -184,7 +186,7 @@ def _settings(name: str, kind: Kind, config: DataConfig, reading: Reading) -> Da
     """How this source is read: as the training data were, where nobody says another way, in what means something to it."""
     own: Json = {
         "image_size": kind.size,
-        "short_side": config.short_side or SHORT_SIDES.get((config.dataset, kind.size)),
+        "short_side": config.short_side or SHORT_SIDES.get((config.dataset, kind.size or 0)),
         "text_column": config.text_column,
         "encoding": config.encoding,
         "label_column": config.label_column,

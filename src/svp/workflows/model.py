@@ -63,7 +63,7 @@ class Predictions:
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
         """(n,) the number of the likeliest class."""
-        return self.probs.argmax(axis=1)
+        return np.asarray(self.probs.argmax(axis=1), np.int64)
 
     @property
     def counts(self) -> dict[str, int]:
