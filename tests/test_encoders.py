@@ -19,6 +19,7 @@ from svp.learners import encoders
 from svp.learners.encoders import ENCODERS, TextEncoder
 from svp.workflows.coreset import coreset
 from svp.workflows.features import source_of
+from svp.workflows.model import load_model
 
 WORDS = ["good", "fine", "bad", "poor", "the", "a", "film"]
 
@@ -62,8 +63,8 @@ def config(source: str, **settings: Any) -> CoresetConfig:
 
 
 def test_features_are_the_averages_of_word_vectors(folder: Path, vectors: Any, tmp_path: Path) -> None:
-    data = reviews()
-    run = coreset(config(f"model2vec:{folder}"), data, out=tmp_path / "run")
+    data, place = reviews(), shutil.copytree(folder, tmp_path / "model")
+    run = coreset(config(f"model2vec:{place}"), data, out=tmp_path / "run")
     (made,) = run.folder.rglob("embeddings.npy")
     wanted = [vectors[[WORDS.index(word) for word in text.split()]].mean(axis=0) for text in data.inputs]
     np.testing.assert_allclose(read_array(made), wanted, atol=1e-6)
@@ -71,6 +72,12 @@ def test_features_are_the_averages_of_word_vectors(folder: Path, vectors: Any, t
     assert run.metrics["proxies"][0]["accuracy"] > 0.8
     assert run.metrics["saw"]["proxy"]["features"]["initial_weights"].startswith("sha256:")
     assert "So the proxy saw other data than the target" in " ".join(run.verdict)
+    assert data.test is not None
+    again = load_model(run.folder, "proxy", trained_on=data).predict(list(data.test.inputs))
+    np.testing.assert_array_equal(again.probs, read_array(run.folder / "proxy/seed-0/test/probs.npy"))
+    (place / "more.txt").write_text("another")
+    with pytest.raises(DataError, match=r"weights of model2vec:.* are others"):
+        load_model(run.folder, "proxy", trained_on=data)
 
 
 def test_a_model_is_known_by_its_content_and_options(folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a trained model is asked about: a dataset, a path, a name or an array, made a dataset of the kind that it was trained on."""
+"""What a trained model is asked about: a dataset, a path, a name or an array, made a dataset of the kind it was trained on."""
 
 import os
 from collections.abc import Sequence
@@ -150,13 +150,13 @@ def _of_table(word: str) -> Dataset:
     columns = {name.lower(): name for name in source.column_names()}
     named = {role: [columns[name] for name in NAMES[role] if name in columns][:1] for role in ("ids", "labels")}
     keys = [read_names(replace(source, columns=name), MEMORY, "keys").to_pylist() for name in named["ids"]]
-    labels, classes = None, None
+    labels: NDArray[np.int64] | None = None
+    classes: list[str] | None = None
     for name in named["labels"]:
         words = [str(value) for value in read_labels(replace(source, columns=name), MEMORY).tolist()]
-        classes, labels = np.unique(words, return_inverse=True)
-    return Dataset.from_arrays(
-        x, labels, classes=classes, keys=keys[0] if keys else None, name=source.path.stem
-    )
+        classes = sorted(set(words))
+        labels = np.searchsorted(classes, words)
+    return Dataset.from_arrays(x, labels, classes=classes, keys=keys[0] if keys else None, name=source.path.stem)
 
 
 # --- files ----------------------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def _settings(name: str, kind: Kind, config: DataConfig, reading: Reading) -> Da
     """How this source is read: as the training data were, where nobody says another way, in what means something to it."""
     own: Json = {
         "image_size": kind.size,
-        "short_side": config.short_side or SHORT_SIDES.get((config.dataset, kind.size)),
+        "short_side": config.short_side or SHORT_SIDES.get((config.dataset, kind.size or 0)),
         "text_column": config.text_column,
         "encoding": config.encoding,
         "label_column": config.label_column,
@@ -197,12 +197,14 @@ def _settings(name: str, kind: Kind, config: DataConfig, reading: Reading) -> Da
     if kind.is_text:
         own |= {"image_size": None, "short_side": None}
     meant = {option: value for option, value in own.items() if value not in (None, ()) and takes(name, option)}
-    said = {option: value for option, value in asdict(reading).items() if option != "labels" and value not in (None, ())}
+    said = {
+        option: value for option, value in asdict(reading).items() if option != "labels" and value not in (None, ())
+    }
     return DataConfig.make({"dataset": name, **meant, **said})
 
 
 def _labelled(path: Path, config: DataConfig, *, said: bool) -> DataConfig | None:
-    """How to read it with its labels; None where it has none: no class folders, or photos beside them; no column of labels in a table of texts.
+    """How to read it with its labels; None where it has none: no class folders, or photos beside them; no column of labels.
 
     said  somebody has named the column for this source. Of other sources it is found out when they are read.
     """

@@ -63,7 +63,7 @@ class Predictions:
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
         """(n,) the number of the likeliest class."""
-        return self.probs.argmax(axis=1)
+        return np.asarray(self.probs.argmax(axis=1), np.int64)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -163,7 +163,9 @@ class Model:
         check_memory(4 * n * len(self.classes), f"probabilities of {n:,} examples for {len(self.classes):,} classes")
         probs = np.empty((n, len(self.classes)), np.float32)
         asked = replace(dataset, labels=None, classes=self.classes, test=None)
-        size = _TEXTS if self.takes.is_text else max(1, _BYTES // (4 * _BATCH * prod(dataset.inputs.shape[1:]))) * _BATCH
+        size = (
+            _TEXTS if self.takes.is_text else max(1, _BYTES // (4 * _BATCH * prod(dataset.inputs.shape[1:]))) * _BATCH
+        )
         for start in range(0, n, size):
             show(f"predicting {n:,} examples by {self.config.model}", start, n)
             block = slice(start, start + size)
@@ -177,7 +179,9 @@ class Model:
             return dataset, ids
         # As the run embeds: which texts are scored together decides how they round.
         blocks = [self._embed(dataset, ids[start : start + BLOCK]) for start in range(0, len(ids), BLOCK)]
-        return Dataset(dataset.name, np.concatenate(blocks), None, self.classes, np.arange(len(ids))), np.arange(len(ids))
+        return Dataset(dataset.name, np.concatenate(blocks), None, self.classes, np.arange(len(ids))), np.arange(
+            len(ids)
+        )
 
     def _for(self, dataset: Dataset) -> Fitted:
         """The model for these examples: of another size than it was trained on, if it can be made for that."""
@@ -222,8 +226,8 @@ def load_model(
     trained_on  the training data or their path, where they are needed and are not where they were: a classifier of scikit-learn
                 is kept as its training examples, and fitted again. Nets and fastText need none
 
-    Raises DataError for a folder that holds no such model, is not finished or is damaged, and for training data that are missing or
-    changed; SettingError for a model of your own that cannot be imported. Warns (SvpWarning) where the code or the version of
+    Raises DataError for a folder that holds no such model, is not finished or is damaged, and for training data that are missing
+    or changed; SettingError for a model of your own that cannot be imported. Warns (SvpWarning) where the code or the version of
     scikit-learn is another than it was trained by. Cost: reading the weights, or of a classifier its training.
     """
     return Model(find_model(folder, part, arm=arm, seed=seed), trained_on)
@@ -233,7 +237,7 @@ def load_model(
 
 
 class _Maker:
-    """What a model is made from again: its settings, the kind of its examples, and where nothing less will do these themselves."""
+    """What a model is made from again: its settings, the kind of its examples, and where nothing less will do they themselves."""
 
     def __init__(self, trained: Trained, trained_on: Any) -> None:
         self._trained, self._stage = trained, trained.stage
@@ -312,7 +316,9 @@ class _Maker:
     def _take_features(self) -> None:
         """Find out what the model sees in place of the inputs, and what makes it."""
         features = self.config.features
-        self._features = made = stage_of(self._trained.home, self._stage.made_from["features"], f"features of {features.source}")
+        self._features = made = stage_of(
+            self._trained.home, self._stage.made_from["features"], f"features of {features.source}"
+        )
         check_files(made.folder)
         self.sees = Kind(tuple(read_array(made.folder / "embeddings.npy").shape[1:]), "float32")
         if "embeddings.files" in made.made_from:
@@ -326,7 +332,9 @@ class _Maker:
             _same_weights(str(features.source), made, texts.weights)
             self.embed = lambda dataset, ids: texts.encode(list(dataset.inputs[dataset.positions(ids)]))
         else:
-            statistics = self._statistics if self._data is None else None if self._raw.is_text else self._data.statistics
+            statistics = (
+                self._statistics if self._data is None else None if self._raw.is_text else self._data.statistics
+            )
             like = self._raw.like(self.classes, statistics)
             config, _ = encoder(features, like)
             learner = make_learner(config, like, seed=0, compute=self._compute)

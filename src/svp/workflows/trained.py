@@ -1,4 +1,4 @@
-"""Which trained model is meant by a run folder, a session, or the folder of a model in one: finished trainings, found and named."""
+"""Which trained model is meant by a run folder, a session, or the folder of a model in one: finished trainings, found by name."""
 
 import json
 from collections import defaultdict
@@ -147,7 +147,9 @@ def _proxy(folder: Path, arm: str, seed: int, *, is_active: bool) -> Trained:
     pattern = f"sessions/{arm}-seed-{seed}/rounds/*/model-0" if is_active else f"proxy/seed-{seed}/model-0"
     found = _last(folder, pattern)
     if found is None:
-        raise DataError(f"{folder} has no proxy of seed {seed}: its method asks none, or an earlier selection was given")
+        raise DataError(
+            f"{folder} has no proxy of seed {seed}: its method asks none, or an earlier selection was given"
+        )
     return Trained.at(found)
 
 
