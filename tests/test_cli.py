@@ -145,7 +145,9 @@ def test_the_demo_ends_in_verdicts_and_reports_and_again_so(
 
 def test_a_training_of_few_steps_is_warned_of_on_stderr_and_in_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
-    few = "--proxy.model linear --proxy.epochs 1 --proxy.lr 1e-6 --target.model logistic --method entropy --json --quiet"
+    few = (
+        "--proxy.model linear --proxy.epochs 1 --proxy.lr 1e-6 --target.model logistic --method entropy --json --quiet"
+    )
     with warnings.catch_warnings(action="default", category=SvpWarning):
         cli.main(["coreset", "digits", *few.split()])
     said = capsys.readouterr()

@@ -236,7 +236,6 @@ def test_what_nobody_set_trains_few_labels_for_long_enough(n: int) -> None:
     assert settle(text.proxy) == settle(TrainConfig(model="fasttext"))
 
 
-
 @TRY
 @given(n=st.integers(1, 500), batch=st.integers(1, 64), epochs=st.integers(1, 20), floor=st.integers(0, 300))
 def test_min_steps_raises_the_epochs_just_enough(n: int, batch: int, epochs: int, floor: int) -> None:

@@ -952,6 +952,12 @@ def test_active_learning_is_what_its_parts_say(data: Dataset, tmp_path: Path, tr
         ("target", 28, "no worse"),
     ]
     assert [s["n_labelled"] for s in run.metrics["speed_up"]] == [20, 28]
+    needed = run.metrics["by_chance"]
+    assert [(found["n_labelled"], found["totals"], found["saves"]) for found in needed] == [
+        (20, [20, 28], "not shown"),  # one seed
+        (28, [20, 28], "not shown"),
+    ]
+    assert sum("Labels saved: not shown" in sentence for sentence in run.verdict) == 2
     json.dumps(run.metrics, allow_nan=False)
 
 
