@@ -856,9 +856,28 @@ def test_datasets_that_cannot_be_used_are_refused(data: Dataset, tmp_path: Path)
             go(config, nothing, out=tmp_path / "a")  # type: ignore[operator]
         with refused(DataError, "no labels"):
             go(config, data.without_labels(), out=tmp_path / "b")  # type: ignore[operator]
+    for go, config in ((coreset, core(control=["random"])), (active, act())):
         with refused(DataError, "no labelled test part"):
             go(config, replace(data, test=None), out=tmp_path / "c")  # type: ignore[operator]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_test_data_the_proxy_chooses_as_ever_and_nothing_is_judged(
+    data: Dataset, tmp_path: Path, trained: list[Training]
+) -> None:
+    alone = replace(data, test=None)
+    run = coreset(core(), alone, out=tmp_path / "alone")
+    assert [t.n for t in trained] == [64]  # the proxy; no target
+    (said,) = run.verdict
+    assert said.startswith("Chosen, not judged: there is no test data; ")
+    assert (run.metrics["arms"], run.metrics["majority_rate"]) == ([], None)
+    judged = coreset(core(), data, out=tmp_path / "judged")
+    assert run.selection.ids.tolist() == judged.selection.ids.tolist()
+    trained.clear()
+    assert coreset(core(), alone, out=tmp_path / "alone").metrics == run.metrics
+    assert trained == []
+    with refused(DataError, "no labelled test part"):
+        coreset(core(selection=tmp_path / "alone/selection.parquet"), alone, out=tmp_path / "next")
 
 
 @pytest.mark.parametrize(

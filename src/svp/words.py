@@ -114,11 +114,16 @@ def verdict(metrics: dict[str, Any]) -> list[str]:
 
 def claims(metrics: dict[str, Any]) -> list[Claim]:
     """Does it pay? Or, of active learning, how much faster was it? A claim for each way that was measured."""
+    if not metrics["arms"]:
+        because = "there is no test data; bring a test part, or have one held out (--test-share 0.2)"
+        return [Claim("Chosen, not judged", because)]
     return _speed_ups(metrics) if metrics["workflow"] == "active" else _payments(metrics)
 
 
 def details(metrics: dict[str, Any]) -> list[str]:
     """What was reached, compared and agreed on, in sentences; what was not measured is not mentioned."""
+    if not metrics["arms"]:
+        return _saw(metrics)
     said = [_outcome(metrics), *undertrained(metrics), *_against_the_majority(metrics)]
     said += [_by_chance(found) for found in metrics.get("by_chance", [])]
     said += [_comparison(metrics, found) for found in metrics["comparisons"] if found["arm"] != "proxy model"]

@@ -23,7 +23,7 @@ from svp.runs import SIMULATED, Run, check_files
 from svp.select import find_method, resolve_budget
 from svp.workflows import hindsight
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
-from svp.workflows.begin import begin, loaded, settled
+from svp.workflows.begin import begin, brought
 from svp.workflows.check import check, check_arguments, check_needs, labels_of, refuse_options
 from svp.workflows.outcomes import Ranked, Show
 from svp.workflows.session import Session
@@ -58,8 +58,7 @@ def active(
     evaluated. Arguments, resuming and errors: as `coreset`.
     """
     check_arguments("svp.active", ActiveConfig, config, dataset)
-    config = settled(config, "proxy", "target")
-    dataset, load_seconds = (dataset, None) if dataset is not None else loaded(config, show)
+    config, dataset, load_seconds = brought(config, dataset, show, "proxy", "target")
     labels_of(dataset)  # first of all: without labels there may be no classes either
     check_needs(config, dataset, trained_on_all=False)
     check(config, dataset)
