@@ -50,7 +50,7 @@ from tests.refused import refused
 
 RECORDED = Path(__file__).parent / "recorded" / "digits.json"
 HEADED = "tests.own_models:Headed"  # a net like others, that takes no time
-NET = {"model": HEADED, "options": {"hidden": 16}, "epochs": 2, "batch_size": 16}
+NET = {"model": HEADED, "options": {"hidden": 16}, "epochs": 2, "batch_size": 16, "min_steps": 0}
 PROXY, TARGET = NET, {**NET, "options": {"hidden": 24}}
 COMPUTE = {"device": "cpu", "precision": "fp32", "threads": 1}
 LOGISTIC = {"model": "logistic", "options": {"max_iter": 2000}}
