@@ -44,6 +44,7 @@ from svp.workflows import work as work_module
 from svp.workflows.active import active
 from svp.workflows.coreset import as_many_steps, coreset
 from svp.workflows.session import Session
+from svp.workflows.trained import find_model
 from svp.workflows.work import How, Pool, Work
 from tests import own_models
 from tests.refused import refused
@@ -876,6 +877,9 @@ def test_without_test_data_the_proxy_chooses_as_ever_and_nothing_is_judged(
     trained.clear()
     assert coreset(core(), alone, out=tmp_path / "alone").metrics == run.metrics
     assert trained == []
+    with refused(DataError, "trained no target", "proxy/seed-0/model-0"):
+        find_model(tmp_path / "alone")
+    assert find_model(tmp_path / "alone", "proxy").stage.folder == tmp_path / "alone/proxy/seed-0/model-0"
     with refused(DataError, "no labelled test part"):
         coreset(core(selection=tmp_path / "alone/selection.parquet"), alone, out=tmp_path / "next")
 
