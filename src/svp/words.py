@@ -210,11 +210,15 @@ def undertrained(metrics: dict[str, Any]) -> list[str]:
         if trained.get("train_accuracy", 1) < LEARNED:  # unknown of a run of before
             said.setdefault(
                 role,
-                f"The {role} had only {trained['steps']:,} steps of training in all ({trained['n']:,} examples), and got "
+                f"The {role} had only {_steps(trained['steps'])} of training in all ({trained['n']:,} examples), and got "
                 f"{100 * trained['train_accuracy']:.0f} % of its own examples right by then: it is likely undertrained; give "
                 f"--{role}.min-steps {ENOUGH_STEPS[role]}.",
             )
     return [said[role] for role in ("proxy", "target") if role in said]
+
+
+def _steps(n: int) -> str:
+    return "1 step" if n == 1 else f"{n:,} steps"
 
 
 def _against_the_majority(metrics: dict[str, Any]) -> list[str]:
