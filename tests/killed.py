@@ -38,9 +38,10 @@ def tiny() -> svp.Dataset:
     return svp.Dataset.from_arrays(x[~held], y[~held], test=(x[held], y[held]), name="tiny")
 
 
-DROPPING = {"model": "tests.own_models:MLP", "options": {"dropout": 0.2}, "epochs": 3, "batch_size": 32}  # draws, too
+# The first draws, too.
+DROPPING = {"model": "tests.own_models:MLP", "options": {"dropout": 0.2}, "epochs": 3, "batch_size": 32, "min_steps": 0}
 # Convolutions, running statistics, momentum: what a training of a real net has to bring back when it is resumed.
-CONVOLUTIONAL = {"model": "preact8", "width": 0.25, "epochs": 2, "batch_size": 32, "augment": "crop"}
+CONVOLUTIONAL = {"model": "preact8", "width": 0.25, "epochs": 2, "batch_size": 32, "min_steps": 0, "augment": "crop"}
 COMMON = {
     "dataset": "tiny",
     "proxy": DROPPING,

@@ -1,6 +1,7 @@
 """The adviser: every rule can be reached and carried out; advice is two or three methods that the facts allow."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -191,6 +192,39 @@ def test_the_command_reads_a_dataset_and_flags_overrule_it(
     assert printed.startswith("32 of 320 examples (0.1), to be labelled")
     assert "To beat: random, at the same budget" in printed
     assert not any(tmp_path.glob("runs*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "runs"),
+    [
+        ("--budget 10% --noise 0.1", ["ccs --options.drop 0.1", "moderate", "aum --options.keep easy"]),
+        (
+            "--budget 10% --goal label",
+            ["badge", "cluster_margin", "margin"],
+        ),  # margin by its scores: no run has samplers
+    ],
+)
+def test_with_a_dataset_and_a_proxy_advice_is_commands_that_can_be_pasted(
+    words: str, runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("svp.report.page._library", lambda: "")
+    cli.main(["advise", "digits", "--proxy", "--imbalance", "4", *words.split()])
+    printed = capsys.readouterr().out
+    calls = [line.partition("call: ")[2] for line in printed.splitlines() if "call: " in line]
+    assert [
+        call.partition("--method ")[2].partition(" --budget")[0].partition(" --labelled")[0] for call in calls
+    ] == runs
+    assert "svp.select(" not in printed
+    assert "per_class" not in printed
+    small = "--proxy.model linear --proxy.epochs 1 --proxy.min-steps 0 --target.model logistic --compute.threads 1"
+    first = calls[0].removesuffix(" --seeds 3")  # what more seeds show is no matter here
+    assert first != calls[0]
+    cli.main([*shlex.split(first)[1:], *small.split(), "--out", "run", "--quiet"])
+    assert len(svp.Selection.load("run/selection.parquet").ids) == 134
+    assert svp.advise(100, 2, proxy=True, dataset=["my photos"]).answers[0].call.startswith("svp.select(")
+    assert "svp active 'my photos' --method" in svp.advise(100, 3, proxy=True, dataset=["my photos"]).answers[0].call
 
 
 def test_the_command_says_what_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from svp import cli
 from svp.cli import commands
 from svp.cli.flags import Common, configure, read_recipe, recipes
 from svp.config import ActiveConfig, CoresetConfig, TrainConfig
-from svp.errors import SettingError
+from svp.errors import SettingError, SvpWarning
 from svp.learners import settle
 from svp.workflows.begin import settled
 
@@ -142,6 +143,20 @@ def test_the_demo_ends_in_verdicts_and_reports_and_again_so(
     assert said[0][-1].startswith("Done in ")
 
 
+def test_a_training_of_few_steps_is_warned_of_on_stderr_and_in_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    few = (
+        "--proxy.model linear --proxy.epochs 1 --proxy.lr 1e-6 --target.model logistic --method entropy --json --quiet"
+    )
+    with warnings.catch_warnings(action="default", category=SvpWarning):
+        cli.main(["coreset", "digits", *few.split()])
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert line.startswith("svp: The proxy had only 11 steps of training in all (1,346 examples)")
+    assert line.endswith("give --proxy.min-steps 400.")
+    assert line.removeprefix("svp: ") in json.loads(said.out)["verdict"]
+
+
 def test_changed_settings_are_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["coreset", "digits", *FAST, "--out", "run"])
     capsys.readouterr()
@@ -181,6 +196,7 @@ def test_interrupting_prints_the_line_that_resumes(
 def test_interrupting_while_a_module_is_being_imported_is_one_line_too(module: str) -> None:
     script = f"""
 import sys
+import warnings
 
 class Interrupted:
     def find_spec(self, name, *_):

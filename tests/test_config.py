@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svp.config import ActiveConfig, Config, CoresetConfig, RunConfig, TrainConfig, changes, merge
+from svp.config import ActiveConfig, Config, CoresetConfig, RunConfig, SessionConfig, TrainConfig, changes, merge
 from svp.errors import DataError, SettingError, SvpError, UnknownName
-from svp.learners.epochs import held_out, n_epochs, shown
+from svp.learners import settle
+from svp.learners.epochs import held_out, n_epochs, shown, steps_per_epoch
 from tests.characters import CONTROL, PLAIN
 
 TRY = settings(derandomize=True, deadline=None, max_examples=80)
@@ -220,6 +221,19 @@ def test_settings_are_values() -> None:
 
 
 # --- what other modules read off them -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [20, 100, 400, 5000])
+def test_what_nobody_set_trains_few_labels_for_long_enough(n: int) -> None:
+    """With people and in a simulation alike; and a model of its own defaults keeps these."""
+    active = ActiveConfig.make({"dataset": "d", "labelled": [n, 2 * n]})
+    people = SessionConfig.make({"dataset": "d"})
+    assert (active.proxy, active.target) == (people.proxy, people.target)
+    for train, least in ((active.proxy, 400), (active.target, 1200)):
+        assert n_epochs(train, n) * steps_per_epoch(train, n) >= least
+    assert TrainConfig().min_steps == CoresetConfig.make({"dataset": "d"}).proxy.min_steps == 0
+    text = ActiveConfig.make({"dataset": "d", "labelled": [n, 2 * n], "proxy": {"model": "fasttext"}})
+    assert settle(text.proxy) == settle(TrainConfig(model="fasttext"))
 
 
 @TRY

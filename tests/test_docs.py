@@ -23,8 +23,10 @@ ROOT = Path(__file__).parents[1]
 # What a command of the README gets in place of its own values, so that it takes a second: the fewest epochs, the smallest nets.
 TINY = {
     "--proxy.epochs": "1",
+    "--proxy.min-steps": "2",
     "--proxy.width": "0.25",
     "--target.epochs": "1",
+    "--target.min-steps": "2",
     "--target.model": "preact8",
     "--target.width": "0.25",
     "--seeds": "1",

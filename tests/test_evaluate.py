@@ -11,6 +11,7 @@ from svp.evaluate import (
     agreement_of,
     better,
     difference,
+    labels_needed,
     macro_f1,
     majority_rate,
     mean_and_spread,
@@ -202,6 +203,49 @@ def test_no_worse_at_the_edges(low: float, high: float, margin: float, said: str
 )
 def test_better_at_the_edges(low: float, high: float, said: str) -> None:
     assert better(made(low, high)) == said
+
+
+ARMS = st.tuples(st.integers(1, 4), st.sampled_from([5, 40, 300]), st.integers(1, 4), st.integers(0, 10**6))
+
+
+@TRY
+@given(ARMS, st.floats(0.2, 0.9), st.floats(0.0, 0.6))
+def test_labels_needed_are_where_the_curve_looked_at_in_small_steps_gets_as_far(
+    made_of: tuple[int, int, int, int], share: float, rise: float
+) -> None:
+    n_seeds, n_test, n_totals, seed = made_of
+    rng = np.random.default_rng(seed)
+    totals = np.cumsum(rng.integers(10, 200, n_totals)).tolist()
+    own = rng.random((n_seeds, n_test)) < share
+    luck = rng.random((n_seeds, n_test))  # shared, as rows are easy or hard for all
+    curve = [luck < 0.2 + rise * (i + rng.random()) / n_totals for i in range(n_totals)]
+    found = labels_needed(own, totals, curve)
+
+    at = np.unique(np.concatenate([np.arange(totals[0], totals[-1], 1.0), totals]))
+    along = []
+    for n in at:
+        i = min(int(np.searchsorted(totals, n, "right")) - 1, max(n_totals - 2, 0))
+        part = (n - totals[i]) / (totals[i + 1] - totals[i]) if n_totals > 1 else 0.0
+        mixed = (1 - part) * np.array(curve[i], float) + part * np.array(curve[min(i + 1, n_totals - 1)], float)
+        along.append(difference(own, mixed))
+    as_far = [n for n, d in zip(at, along, strict=True) if d.mean <= 1e-9]
+    not_better = [n for n, d in zip(at, along, strict=True) if d.low <= 1e-9]
+    not_worse = [n for n, d in zip(at, along, strict=True) if d.high >= -1e-9]
+    mean = as_far[0] if as_far and (as_far[0] > totals[0] or along[0].mean > -1e-9) else 0 if as_far else np.inf
+    low = not_better[0] if not_better and not_better[0] > totals[0] else 0 if not_better else np.inf
+    high = not_worse[-1] if not_worse and not_worse[-1] < totals[-1] else np.inf if not_worse else 0
+    for name, slow in (("mean", mean), ("low", low), ("high", high)):
+        assert found[name] == slow or abs(found[name] - slow) <= 1.01, name
+    assert found["low"] <= found["mean"] <= found["high"]
+    if n_seeds == 1:
+        assert (found["low"], found["high"]) == (0, np.inf)
+
+
+def test_labels_needed_by_hand() -> None:
+    """Chance has 40, 60 and 80 of 100 right with 100, 200 and 400 labels."""
+    curve = [np.arange(100) < right for right in (40, 60, 80)]
+    for right, needed in ((39, 0), (40, 100), (50, 150), (70, 300), (80, 400), (81, np.inf)):
+        assert labels_needed(np.arange(100) < right, [100, 200, 400], curve)["mean"] == pytest.approx(needed)
 
 
 def test_accuracy_by_class() -> None:

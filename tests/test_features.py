@@ -31,8 +31,8 @@ from svp.workflows.features import source_of
 from svp.workflows.session import Session
 from tests import own_models
 
-NET = {"model": "tests.own_models:Headed", "epochs": 4, "batch_size": 16}
-LINEAR = {"model": "linear", "epochs": 4, "batch_size": 16}
+NET = {"model": "tests.own_models:Headed", "epochs": 4, "batch_size": 16, "min_steps": 0}
+LINEAR = {"model": "linear", "epochs": 4, "batch_size": 16, "min_steps": 0}
 LOGISTIC = {"model": "logistic"}
 COMMON: dict[str, Any] = {
     "dataset": "tiny",

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -290,6 +291,16 @@ def test_one_seed_says_what_it_cannot_say(written):
 )
 def test_the_page_says_what_was_measured_and_what_was_not(written, name, said):
     assert re.search(said, Page(written(name)).text)
+
+
+def test_a_choice_that_nothing_judged_has_a_page_of_what_was_chosen(tmp_path, data):
+    alone = replace(data, test=None)
+    coreset(tmp_path / "run", alone)
+    page = Page(report.write(tmp_path / "run", alone).read_text())
+    assert "Chosen, not judged." in page.text
+    assert "What was chosen, and what was not" in page.text
+    assert "Accuracy by class" not in page.text
+    assert "tested on" not in page.text
 
 
 def test_an_active_run_has_a_learning_curve_over_all_arms(written):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 
 import svp
 from svp import cli
+from svp.config import read_toml
 from svp.data import load_dataset
-from svp.errors import DataError
+from svp.errors import DataError, SvpWarning
 from svp.learners import LEARNERS, classifier, make_learner
 from svp.report import passages
 from svp.report.facts import Example
 from svp.select import Selection
+from svp.workflows.begin import fitting
 
 WORDS = {"sour": ["lemon", "vinegar", "grapefruit"], "sweet": ["honey", "sugar", "caramel"]}
 EVIL = "<script>alert(1)</script>"
@@ -95,6 +98,44 @@ def test_fasttext_alone_takes_its_own_epochs_and_rate(tmp_path, capsys, given):
     assert (stored.proxy == stored.target) == (not given)
     assert len(json.loads(Path("run/proxy/seed-0/model-0/history.json").read_text())) == stored.proxy.epochs
     assert {arm["arm"] for arm in metrics["arms"]} == ({"proxy"} if given else {"proxy", "full"})
+
+
+def test_models_that_nobody_named_fit_texts_and_are_said_and_kept(tmp_path, capsys):
+    """The proxy of a method that reads signals records some; what else was given is kept."""
+    pytest.importorskip("numba")
+    write(tmp_path / "mine.csv", made(80))
+    said, models = [], []
+    with warnings.catch_warnings(action="default", category=SvpWarning):
+        for command in (
+            ["coreset", "--budget", "20", "--proxy.options.buckets", "500"],
+            ["active", "--labelled", "20", "40"],
+        ):
+            cli.main([command[0], "mine.csv", *command[1:], "--out", command[0], "--json", "--quiet"])
+            said.append(capsys.readouterr().err)
+            stored = read_toml(Path(command[0]) / "config.toml")
+            models.append((stored["proxy"]["model"], stored["target"]["model"], stored["proxy"]["options"]))
+    assert models == [("fasttext", "hashed-linear", {"buckets": 500}), ("hashed-linear", "hashed-linear", {})]
+    for line, (proxy, target, _) in zip(said, models, strict=True):
+        taking = f"no model was named: taking {proxy} (--proxy.model) and {target} (--target.model)"
+        assert line.startswith("svp: mine")
+        assert line.endswith(f" holds texts, and {taking}\n")
+
+
+def test_models_fit_the_kind_of_data_where_nobody_named_them():
+    y = np.arange(8) % 2
+    rows = svp.Dataset.from_arrays(np.zeros((8, 5)), y)
+    photos = svp.Dataset.from_arrays(np.zeros((8, 4, 4, 3), np.uint8), y)
+
+    def models(dataset, **given):
+        fit = fitting(svp.CoresetConfig.make({"dataset": "d", **given}), dataset, "proxy", "target")
+        return fit.proxy.model, fit.target.model
+
+    assert models(rows) == ("linear", "logistic")  # forgetting reads signals
+    assert models(rows, method="margin") == ("logistic", "logistic")
+    assert models(rows, method="k_center") == ("linear", "logistic")  # reads embeddings
+    assert models(rows, method="margin", target={"model": "knn"}) == ("logistic", "knn")
+    assert models(rows, proxy={"epochs": 3}) == ("linear", "logistic")
+    assert models(photos) == ("preact8", "preact20")
 
 
 def test_active_on_a_folder_with_a_test_file(tmp_path, capsys):

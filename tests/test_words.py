@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from svp.audit import payment
 from svp.evaluate import better, difference, no_worse
-from svp.words import claims, points, seconds, times, verdict
+from svp.words import claims, points, seconds, times, undertrained, verdict
 
 
 def arm(name: str, seed: int, accuracy: float, n: int = 50, equal: str = "epochs") -> dict[str, Any]:
@@ -155,6 +155,48 @@ def test_speed_up_of_selection_is_told_at_each_total() -> None:
         "To 200 labels, the proxy chose 4.5 times as fast as the target: 10.0 s against 45 s.",
         "To 100 labels, the proxy chose no faster than the target: 0.50 times as fast, 2 ms against 1 ms.",
     ]
+
+
+def test_a_net_of_few_steps_is_named_once_a_role_with_the_flag_that_mends_it() -> None:
+    def trained(name: str, steps: int | None, train_accuracy: float) -> dict[str, Any]:
+        return {**arm(name, 0, 0.5), "steps": steps, "train_accuracy": train_accuracy}
+
+    proxy, target = trained("proxy model", 60, 0.41), trained("proxy", 199, 0.899)
+    metrics = {**ACTIVE, "speed_up": [], "proxies": [proxy], "arms": [target, trained("random", 150, 0.3)]}
+    assert undertrained(metrics) == [
+        "The proxy had only 60 steps of training in all (50 examples), and got 41 % of its own examples right by then: "
+        "it is likely undertrained; give --proxy.min-steps 400.",
+        "The target had only 150 steps of training in all (50 examples), and got 30 % of its own examples right by then: "
+        "it is likely undertrained; give --target.min-steps 1200.",
+    ]
+    assert set(undertrained(metrics)) <= set(verdict(metrics))
+    enough = [
+        trained("proxy", 200, 0.1),
+        trained("proxy", 20, 0.9),
+        trained("random", None, 0.1),
+        arm("random", 1, 0.1),
+    ]
+    assert undertrained({**metrics, "proxies": [], "arms": enough}) == []
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "saves", "n_seeds", "needed", "rest"),
+    [
+        (310.4, 240.2, None, "shown", 3, "310", "(95 % interval 240 to more than 400): 110 were saved. Labels saved: shown."),
+        (None, 0, None, "not shown", 1, "more than 400",
+         "(one seed: what others would need is unknown): more than 200 were saved. Labels saved: not shown."),
+        (0, 0, 150, "refuted", 3, "fewer than 100", "(95 % interval fewer than 100 to 150). Labels saved: refuted."),
+    ],
+)  # fmt: skip
+def test_what_chance_would_need_is_told_in_labels(
+    mean: float | None, low: float, high: float | None, saves: str, n_seeds: int, needed: str, rest: str
+) -> None:
+    found = {"n_labelled": 200, "totals": [100, 200, 400], "mean": mean, "low": low, "high": high}
+    said = verdict({**ACTIVE, "speed_up": [], "by_chance": [{**found, "saves": saves, "n_seeds": n_seeds}]})
+    assert f"Chance would need {needed} labels to be as accurate as what the proxy asked for with 200 {rest}" in said
+    found = {**found, "n_labelled": 400, "totals": [400], "mean": None}
+    said = verdict({**ACTIVE, "speed_up": [], "by_chance": [{**found, "saves": saves, "n_seeds": n_seeds}]})
+    assert any("need more than 400 labels" in sentence and "(--evaluate)" in sentence for sentence in said)
 
 
 def test_without_a_speed_up_the_reason_is_told() -> None:

@@ -46,13 +46,14 @@ from svp.workflows import work as work_module
 from svp.workflows.active import active
 from svp.workflows.coreset import as_many_steps, coreset
 from svp.workflows.session import Session
+from svp.workflows.trained import find_model
 from svp.workflows.work import How, Pool, Work
 from tests import own_models
 from tests.refused import refused
 
 RECORDED = Path(__file__).parent / "recorded" / "digits.json"
 HEADED = "tests.own_models:Headed"  # a net like others, that takes no time
-NET = {"model": HEADED, "options": {"hidden": 16}, "epochs": 2, "batch_size": 16}
+NET = {"model": HEADED, "options": {"hidden": 16}, "epochs": 2, "batch_size": 16, "min_steps": 0}
 PROXY, TARGET = NET, {**NET, "options": {"hidden": 24}}
 COMPUTE = {"device": "cpu", "precision": "fp32", "threads": 1}
 LOGISTIC = {"model": "logistic", "options": {"max_iter": 2000}}
@@ -858,9 +859,31 @@ def test_datasets_that_cannot_be_used_are_refused(data: Dataset, tmp_path: Path)
             go(config, nothing, out=tmp_path / "a")  # type: ignore[operator]
         with refused(DataError, "no labels"):
             go(config, data.without_labels(), out=tmp_path / "b")  # type: ignore[operator]
+    for go, config in ((coreset, core(control=["random"])), (active, act())):
         with refused(DataError, "no labelled test part"):
             go(config, replace(data, test=None), out=tmp_path / "c")  # type: ignore[operator]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_test_data_the_proxy_chooses_as_ever_and_nothing_is_judged(
+    data: Dataset, tmp_path: Path, trained: list[Training]
+) -> None:
+    alone = replace(data, test=None)
+    run = coreset(core(), alone, out=tmp_path / "alone")
+    assert [t.n for t in trained] == [64]  # the proxy; no target
+    (said,) = run.verdict
+    assert said.startswith("Chosen, not judged: there is no test data; ")
+    assert (run.metrics["arms"], run.metrics["majority_rate"]) == ([], None)
+    judged = coreset(core(), data, out=tmp_path / "judged")
+    assert run.selection.ids.tolist() == judged.selection.ids.tolist()
+    trained.clear()
+    assert coreset(core(), alone, out=tmp_path / "alone").metrics == run.metrics
+    assert trained == []
+    with refused(DataError, "trained no target", "proxy/seed-0/model-0"):
+        find_model(tmp_path / "alone")
+    assert find_model(tmp_path / "alone", "proxy").stage.folder == tmp_path / "alone/proxy/seed-0/model-0"
+    with refused(DataError, "no labelled test part"):
+        coreset(core(selection=tmp_path / "alone/selection.parquet"), alone, out=tmp_path / "next")
 
 
 @pytest.mark.parametrize(
@@ -954,6 +977,12 @@ def test_active_learning_is_what_its_parts_say(data: Dataset, tmp_path: Path, tr
         ("target", 28, "no worse"),
     ]
     assert [s["n_labelled"] for s in run.metrics["speed_up"]] == [20, 28]
+    needed = run.metrics["by_chance"]
+    assert [(found["n_labelled"], found["totals"], found["saves"]) for found in needed] == [
+        (20, [20, 28], "not shown"),  # one seed
+        (28, [20, 28], "not shown"),
+    ]
+    assert sum("Labels saved: not shown" in sentence for sentence in run.verdict) == 2
     json.dumps(run.metrics, allow_nan=False)
 
 

@@ -4,7 +4,8 @@ The table of `rules` is read from the top: a row counts where all its conditions
 reads.
 """
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
@@ -25,16 +26,16 @@ _CLASSES = 10  # for the costs alone, where nothing is said
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method takes here: its formula in words, and numbers where its row gives them."""
+    """What a method takes here: its formula in words, and the memory where its row gives it."""
 
     words: str
-    operations: float | None = None
     memory: float | None = None  # bytes beside the arrays
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One method worth trying: how it is called, which conditions led to it, why, who found that, what it costs here."""
+    """One method worth trying: how it is called (a line of Python, or of the command line), which conditions led to it, why, who
+    found that, what it costs here."""
 
     method: str
     call: str
@@ -98,10 +99,12 @@ def facts_of(dataset: DatasetLike) -> dict[str, Any]:
     return facts
 
 
-def advise(n: int, budget: Budget, **known: Any) -> Advice:
+def advise(n: int, budget: Budget, *, dataset: Sequence[str] = (), **known: Any) -> Advice:
     """Two or three methods for these facts (see `Facts`), and what they have to beat.
 
     budget  a number of examples, or a share such as 0.1 or "10%"
+    dataset how the command line names the data, ["photos"] say: where a proxy is all else there is, the answers are commands, and
+            only what a workflow can do is advised
     known   the other facts, as they are called in `Facts`; goal by default "train" where there are labels, else "label"
     Nothing is computed from data: the answer is a table's, its sources named. It promises nothing about your data; a random
     control beside the choice does.
@@ -115,19 +118,33 @@ def advise(n: int, budget: Budget, **known: Any) -> Advice:
     signals = tuple(known.pop("signals", ()))
     facts = Facts(n, resolve_budget(budget, n), goal, signals=signals, **known)
     _check(facts)
+    least = 2 if facts.goal == "train" else 3  # with fewer a run has nothing to train on, or to ask for
+    runs = (
+        bool(dataset)
+        and facts.proxy
+        and not (facts.embeddings or facts.probs or facts.signals)
+        and facts.budget >= least
+    )
     return Advice(
         facts,
-        tuple(_answer(rule, facts) for rule in rules_for(facts)),
+        tuple(_answer(rule, facts, dataset if runs else ()) for rule in rules_for(facts, runs=runs)),
         ("random", "stratified_random") if "labels" in facts.available else ("random",),
-        tuple(f"{note.says} ({note.source})" for note in NOTES if _all_hold(note.when, facts)),
+        tuple(
+            f"{note.says} ({note.source})"
+            for note in NOTES
+            if _all_hold(note.when, facts) and not (runs and note.of_arrays)
+        ),
     )
 
 
-def rules_for(facts: Facts) -> list[Rule]:
-    """The first rows of RULES that hold, each method once."""
+def rules_for(facts: Facts, *, runs: bool = False) -> list[Rule]:
+    """The first rows of RULES that hold, each method once. runs: those alone that a workflow can follow (it has no samplers)."""
     found: dict[str, Rule] = {}
     for rule in RULES:
-        if _all_hold(rule.when, facts) and facts.available.issuperset(METHODS[rule.method].reads):
+        row = METHODS[rule.method]
+        if runs and not row.options.keys() >= rule.options(facts).keys():
+            continue
+        if _all_hold(rule.when, facts) and facts.available.issuperset(row.reads):
             found.setdefault(rule.method, rule)
     return list(found.values())[:ANSWERS]
 
@@ -136,10 +153,11 @@ def _all_hold(conditions: tuple[Condition, ...], facts: Facts) -> bool:
     return all(condition.holds(facts) for condition in conditions)
 
 
-def _answer(rule: Rule, facts: Facts) -> Answer:
+def _answer(rule: Rule, facts: Facts, dataset: Sequence[str]) -> Answer:
+    options = rule.options(facts)
     return Answer(
         rule.method,
-        _call(rule.method, facts.budget, rule.options(facts)),
+        _command(rule.method, facts, options, dataset) if dataset else _call(rule.method, facts.budget, options),
         tuple(condition.says for condition in rule.when),
         rule.why,
         rule.source,
@@ -161,6 +179,22 @@ def _call(method: str, budget: int, options: Mapping[str, Any]) -> str:
     return f"svp.select({method!r}, {budget}, {', '.join(arguments)})"
 
 
+def _command(method: str, facts: Facts, options: Mapping[str, Any], dataset: Sequence[str]) -> str:
+    """The command that makes the choice and holds it against chance: of labelled data, or asked for in rounds."""
+    chosen = [
+        "--method",
+        method,
+        *(word for name, value in options.items() for word in (f"--options.{name}", str(value))),
+    ]
+    chance = ["random"] if method != "random" else []
+    if facts.goal == "train":
+        how = ["coreset", *dataset, *chosen, "--budget", str(facts.budget), "--control", *chance, "full"]
+    else:
+        totals = [str(max(2, facts.budget // 2)), str(facts.budget)]  # the first is drawn at random
+        how = ["active", *dataset, *chosen, "--labelled", *totals, *(["--control", *chance] if chance else [])]
+    return shlex.join(["svp", *how, "--seeds", "3"])
+
+
 def cost_of(method: str, facts: Facts) -> Cost:
     """What the row of `method` says it costs here: the only place that knows how a row says it."""
     row = METHODS[method]
@@ -168,14 +202,14 @@ def cost_of(method: str, facts: Facts) -> Cost:
     if row.cost is None:
         return Cost(words)
     shape = Shape(facts.n, facts.classes or _CLASSES, facts.d, facts.epochs, facts.budget)
-    return Cost(words, float(row.cost.operations(shape)), float(row.cost.peak(shape)))
+    return Cost(words, float(row.cost.peak(shape)))
 
 
 def _cost_line(cost: Cost) -> str:
-    if cost.operations is None or cost.memory is None:
+    if cost.memory is None:
         return cost.words
     memory = f"about {cost.memory / 1e6:,.1f} MB" if cost.memory >= 1e5 else "next to nothing"
-    return f"about {cost.operations:.1e} operations of its own kind; {memory} beside the arrays ({cost.words})"
+    return f"{memory} beside the arrays ({cost.words})"
 
 
 # --- facts that cannot be -------------------------------------------------------------------------------------------------

@@ -325,7 +325,15 @@ class CoresetConfig(RunConfig):
         return self
 
 
-class ActiveConfig(RunConfig):
+class LabellingConfig(RunConfig):
+    """What begins with few labels. Of a few hundred an epoch is a handful of steps: batches are small, and there are more epochs
+    until the steps are enough."""
+
+    proxy: TrainConfig = TrainConfig(model="preact8", epochs=15, batch_size=32, min_steps=400)
+    target: TrainConfig = TrainConfig(model="preact20", epochs=40, batch_size=32, min_steps=1200)
+
+
+class ActiveConfig(LabellingConfig):
     """Choose what to label, round by round."""
 
     workflow: ClassVar[str] = "active"
@@ -361,14 +369,11 @@ class ActiveConfig(RunConfig):
         return self
 
 
-class SessionConfig(RunConfig):
+class SessionConfig(LabellingConfig):
     """A labelling effort with people."""
 
     workflow: ClassVar[str] = "session"
 
-    # Of a few hundred labels an epoch is a handful of steps.
-    proxy: TrainConfig = TrainConfig(model="preact8", epochs=15, batch_size=32, min_steps=400)
-    target: TrainConfig = TrainConfig(model="preact20", epochs=40, batch_size=32, min_steps=1200)
     on_error: Literal["refuse", "skip"] = Field(
         "skip", description="what an unreadable example leads to; what is left out is reported"
     )

@@ -1,7 +1,7 @@
 """What was reached, and what the numbers can carry: differences between arms that share seeds and test rows."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -88,6 +88,50 @@ def better(arm_minus_reference: Difference) -> Verdict:
     if arm_minus_reference.low > 0:
         return "shown"
     return "refuted" if arm_minus_reference.high < 0 else "not shown"
+
+
+def labels_needed(correct: ArrayLike, totals: Sequence[int], curve: Sequence[ArrayLike]) -> dict[str, float]:
+    """How many labels of another arm are worth as much as this one's: where its curve, linear between its totals, gets as far.
+
+    correct  (s, n) answers of this arm, as in `difference`; curve: those of the other at each of its totals, which rise
+    Returns `mean`, by the means over the seeds (one alone may never get as far); `low` and `high`, the ends of its 95 % interval:
+    from the first place of the curve at which this arm is not shown better to the last at which it is not shown worse, by
+    `difference`, so that seeds and test rows count (Fieller 1954). 0 stands for somewhere below the first total, infinity for
+    somewhere above the last: with one seed `low` and `high` are that.
+    """
+    points = [np.atleast_2d(np.asarray(answers, float)) for answers in curve]
+
+    def ahead(at: float) -> Difference:
+        """This arm less the other, at so many totals along the curve: 1.5 is half way between its second and third."""
+        before, share = points[int(at)], at % 1
+        return difference(correct, before + share * (points[int(at) + 1] - before) if share else before)
+
+    def first_not(leads: Callable[[Difference], bool]) -> float:
+        return _turn(lambda at: leads(ahead(at)), totals)
+
+    return {
+        "mean": totals[0] if ahead(0).mean == 0 else first_not(lambda found: found.mean > 0),
+        "low": first_not(lambda found: found.low > 0),
+        "high": _turn(lambda at: ahead(at).high < 0, totals, backwards=True),
+    }
+
+
+def _turn(holds: Callable[[float], bool], totals: Sequence[int], *, backwards: bool = False) -> float:
+    """The number of labels at which `holds`, asked along the totals from the first (or last) on, no longer does.
+
+    It turns at most once between two totals: the ends of an interval of a mixture are concave and convex in its share.
+    """
+    places = range(len(totals))[:: -1 if backwards else 1]
+    turned = next((at for at in places if not holds(at)), None)
+    if turned is None:
+        return 0.0 if backwards else np.inf
+    if turned == places[0]:
+        return np.inf if backwards else 0.0
+    yes, no = float(turned + (1 if backwards else -1)), float(turned)
+    for _ in range(40):
+        middle = (yes + no) / 2
+        yes, no = (middle, no) if holds(middle) else (yes, middle)
+    return float(np.interp(no, np.arange(len(totals)), totals))
 
 
 def per_class(correct: NDArray[np.bool_], labels: NDArray[np.int64], n_classes: int) -> list[float | None]:

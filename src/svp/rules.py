@@ -96,11 +96,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Note:
-    """What to mind where all of `when` holds."""
+    """What to mind where all of `when` holds. of_arrays: only `svp.select` can do what it says, no workflow."""
 
     when: tuple[Condition, ...]
     says: str
     source: str
+    of_arrays: bool = False
 
 
 LABEL = Condition("to be labelled", lambda f: f.goal == "label")
@@ -322,5 +323,6 @@ NOTES = (
         (TRAIN, LABELS, UNEVEN),
         'rare classes vanish from most choices; keep them with `per_class={"share": "equal"}` or `{"min": 20}`',
         _CCS,
+        of_arrays=True,
     ),
 )

@@ -61,5 +61,6 @@ def advise(
     known |= SomeFacts.make(given, flags=True).model_dump(exclude_unset=True)
     if "n" not in known:
         raise SettingError("advise: nothing says how many examples there are; name a dataset, or give --n")
-    advice = advise_by(budget=budget, **known)
+    words = [] if dataset is None else [dataset, *([] if data is None else ["--data", str(data)])]
+    advice = advise_by(budget=budget, dataset=words, **known)
     print(json.dumps(advice.as_dict(), indent=1) if json_ else "\n".join(advice.lines()))

@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,10 +12,10 @@ from cyclopts import Parameter
 from svp.cli.flags import Common, configure, flags_of, read_recipe, recipes
 from svp.cli.progress import progress
 from svp.config import ActiveConfig, Config, CoresetConfig
-from svp.errors import MissingExtra, require
+from svp.errors import MissingExtra, SvpWarning, require
 from svp.provenance import code_digest
 from svp.runs import Run
-from svp.words import seconds
+from svp.words import seconds, undertrained
 
 CoresetFlags = flags_of(CoresetConfig)
 ActiveFlags = flags_of(ActiveConfig)
@@ -63,6 +64,8 @@ def _run(workflow: Callable[..., Run], config: Config, common: Common) -> None:
         run = workflow(
             config, out=common.out, reuse=common.reuse, accept_code_change=common.accept_code_change, show=show
         )
+        for sentence in undertrained(run.metrics):  # in the verdict too; a warning also where that is read by a program
+            warnings.warn(sentence, SvpWarning, stacklevel=2)
     finish(run, common)
 
 

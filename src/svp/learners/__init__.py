@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from svp.config import ComputeConfig, RunConfig, SessionConfig, TrainConfig
+from svp.config import ComputeConfig, LabellingConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import SettingError, SvpError, UnknownName, one_line, require
 from svp.learners.base import EpochRecord, Learner, Outputs, Progress
@@ -223,7 +223,7 @@ def settle(config: TrainConfig) -> TrainConfig:
     """
     found = find(config)
     usual = [TrainConfig()]
-    usual += [of.model_fields[role].default for of in (RunConfig, SessionConfig) for role in ("proxy", "target")]
+    usual += [of.model_fields[role].default for of in (RunConfig, LabellingConfig) for role in ("proxy", "target")]
     unused = {name: getattr(usual[0], name) for name in EVERY_SETTING - found.uses}
     for name, default in sorted(unused.items()):
         if (value := getattr(config, name)) not in [getattr(known, name) for known in usual]:

@@ -38,9 +38,9 @@ def context(facts: Facts) -> Json:
     balance = tables.balance(facts)
     curve = len({row["n"] for row in arms}) > 1 and metrics["workflow"] == "active"
     specs = {
-        "accuracy": charts.learning_curve(arms) if curve else charts.accuracy(arms),
+        "accuracy": (charts.learning_curve(arms) if curve else charts.accuracy(arms)) if arms else None,
         "differences": charts.differences(comparisons, metrics["margin"]) if comparisons else None,
-        "costs": charts.costs(costs),
+        "costs": charts.costs(costs) if arms else None,
         "balance": charts.balance(balance) if balance else None,
     }
     return {

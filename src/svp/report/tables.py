@@ -85,7 +85,7 @@ def classes(facts: Facts) -> Json:
     """Accuracy in percent by class, of the arms at equal epochs and the last number of labels; means over the seeds."""
     metrics = facts.metrics
     last = max(arm["n"] for arm in metrics["arms"]) if metrics["workflow"] == "active" else None
-    first = metrics["arms"][0]["equal"]
+    first = metrics["arms"][0]["equal"] if metrics["arms"] else None
     groups: dict[str, list[list[Any]]] = {}
     for arm in metrics["arms"]:
         if (arm["equal"] == first or arm["arm"] == "full") and last in (None, arm["n"]):
@@ -196,7 +196,7 @@ def _active_costs(metrics: Json) -> Json:
 def stages(metrics: Json) -> list[tuple[str, float]]:
     """What every stage took, means over the seeds; of an active run the stages of all rounds together, up to the last total."""
     rows = [] if metrics["load_seconds"] is None else [("reading the data", metrics["load_seconds"])]
-    last = max(arm["n"] for arm in metrics["arms"])
+    last = max((arm["n"] for arm in metrics["arms"]), default=0)
     chosen = [("proxy", p["seconds"]) for p in metrics.get("proxies", [])]
     chosen += [
         (a["arm"], a["selection_seconds"]) for a in metrics["arms"] if "selection_seconds" in a and a["n"] == last
@@ -254,7 +254,7 @@ def story(facts: Facts) -> Json:
         "same": trains(facts, "proxy") == trains(facts, "target"),
         "n": metrics["n"],
         "n_test": about["n_test"],
-        "majority": 100 * metrics["majority_rate"],
+        "majority": 100 * (metrics["majority_rate"] or 0),
         "budget": metrics.get("budget"),
         "labelled": metrics.get("labelled"),
         "n_seeds": settings["seeds"],

@@ -16,14 +16,14 @@ import numpy as np
 from svp.config import PREVIOUS, ActiveConfig, RunConfig
 from svp.data.base import Dataset, silent
 from svp.errors import BudgetError, SettingError
-from svp.evaluate import better, no_worse
+from svp.evaluate import better, labels_needed, no_worse
 from svp.files import Json
 from svp.labels import Batch
 from svp.runs import SIMULATED, Run, check_files
 from svp.select import find_method, resolve_budget
 from svp.workflows import hindsight
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
-from svp.workflows.begin import begin, loaded, settled
+from svp.workflows.begin import begin, brought
 from svp.workflows.check import check, check_arguments, check_needs, labels_of, refuse_options
 from svp.workflows.outcomes import Ranked, Show
 from svp.workflows.session import Session
@@ -58,8 +58,7 @@ def active(
     evaluated. Arguments, resuming and errors: as `coreset`.
     """
     check_arguments("svp.active", ActiveConfig, config, dataset)
-    config = settled(config, "proxy", "target")
-    dataset, load_seconds = (dataset, None) if dataset is not None else loaded(config, show)
+    config, dataset, load_seconds = brought(config, dataset, show, "proxy", "target")
     labels_of(dataset)  # first of all: without labels there may be no classes either
     check_needs(config, dataset, trained_on_all=False)
     check(config, dataset)
@@ -82,6 +81,7 @@ def active(
             same_model=config.proxy == config.target,
             arms=[{**arm_facts(dataset, arm), "selection_seconds": seconds[_key(arm)]} for arm in arms],
             comparisons=_comparisons(config, arms, at),
+            by_chance=_by_chance(arms, at),
             drawn_at_random=[round_ for effort in efforts for round_ in effort.drawn],
             agreement=_agreements(work.run, config),
             speed_up=_speed_up(config, {key: sum(parts.values()) for key, parts in seconds.items()}, at),
@@ -216,6 +216,22 @@ def _comparisons(config: ActiveConfig, arms: list[Arm], at: list[int]) -> list[J
                 ("proxy", "target", "epochs"), "no worse", own, target, lambda d: no_worse(d, config.margin)
             )
             found.append({**judged, "n_labelled": n})
+    return found
+
+
+def _by_chance(arms: list[Arm], at: list[int]) -> list[Json]:
+    """How many labels chance would need to get as far as what the proxy asked for, at each total (None: infinity)."""
+    curve = [rows for n in at if (rows := answers(arms, "random", "epochs", n)) is not None]
+    if len(curve) < len(at):
+        return []
+    found = []
+    for n in at:
+        if (own := answers(arms, "proxy", "epochs", n)) is None:
+            continue
+        needed = labels_needed(own, at, curve)
+        saves = "shown" if needed["low"] > n else "refuted" if needed["high"] < n else "not shown"
+        ends = {name: None if np.isinf(labels) else labels for name, labels in needed.items()}
+        found.append({"n_labelled": n, "totals": at, "n_seeds": len(curve[0]), "saves": saves, **ends})
     return found
 
 

@@ -43,6 +43,7 @@ def arm_facts(dataset: Dataset, arm: Arm) -> Json:
         "n": arm.fitted.n,
         "epochs": epochs,
         "steps": epochs * steps_per_epoch(config, shown(config, arm.fitted.n)) if find(config).is_net else None,
+        "train_accuracy": arm.fitted.train_accuracy,
         "accuracy": float(arm.tested.correct.mean()),
         "macro_f1": macro_f1(arm.tested.predicted, labels_of(test)),
         "class_accuracy": per_class(arm.tested.correct, labels_of(test), len(dataset.classes)),

@@ -1,15 +1,16 @@
 """How a run begins: its settings settled, its data read, its folder taken."""
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from svp.config import CHANGES_NOTHING, RunConfig
+from svp.config import CHANGES_NOTHING, RunConfig, TrainConfig
 from svp.data import DATASETS, load
 from svp.data.base import Dataset
-from svp.errors import DataError, SettingError, StorageError
+from svp.errors import DataError, SettingError, StorageError, SvpWarning
 from svp.files import Json
 from svp.learners import settle
 from svp.provenance import environment, surroundings
@@ -32,6 +33,44 @@ def settled(config: C, *roles: str) -> C:
     if config.target.seeds != 1 and config.target != config.proxy:
         raise SettingError("target.seeds is for proxies; use seeds = 3 to repeat the run")
     return config
+
+
+def fitting(config: C, dataset: Dataset, *roles: str) -> C:
+    """With models for the kind of data where nobody named one: the usual ones are for photos.
+
+    Few labels teach linear models most; but a classifier gives probabilities alone, and some methods read more of their proxy.
+    """
+    if not dataset.is_text and dataset.inputs.ndim != 2:
+        return config
+    reads_more = not {"probs", "labels"}.issuperset(find_method(config.method)[1].reads)
+    linear, giving_more = ("hashed-linear", "fasttext") if dataset.is_text else ("logistic", "linear")
+    chosen: dict[str, TrainConfig] = {}
+    for role in roles:
+        given: TrainConfig = getattr(config, role)
+        said = given.model_dump(include=given.model_fields_set) if role in config.model_fields_set else {}
+        if "model" not in said and given.features.source is None:
+            model = giving_more if role == "proxy" and reads_more else linear
+            chosen[role] = TrainConfig.make({"model": model, **said})
+    return config.model_copy(update=chosen)
+
+
+def brought(config: C, dataset: Dataset | None, show: Show, *roles: str) -> tuple[C, Dataset, float | None]:
+    """Settings and data as they will be run, and the seconds that reading took; None where the data were there."""
+    settled(config, *roles)  # refuses what it can before the data are read
+    dataset, seconds = (dataset, None) if dataset is not None else loaded(config, show)
+    fit = fitting(config, dataset, *roles)
+    if named := [
+        f"{getattr(fit, role).model} (--{role}.model)"
+        for role in roles
+        if getattr(fit, role) is not getattr(config, role)
+    ]:
+        kind = "texts" if dataset.is_text else "rows of numbers"
+        warnings.warn(
+            f"{dataset.name} holds {kind}, and no model was named: taking {' and '.join(named)}",
+            SvpWarning,
+            stacklevel=3,
+        )
+    return settled(fit, *roles), dataset, seconds
 
 
 def loaded(config: RunConfig, show: Show) -> tuple[Dataset, float]:

@@ -36,8 +36,12 @@ def check_arguments(what: str, kind: type[RunConfig], config: object, dataset: o
         )
 
 
-def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
-    """Refuse before training what cannot end well. chooses: a proxy is trained (an earlier selection needs none)."""
+def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True, judges: bool = True) -> None:
+    """Refuse before training what cannot end well.
+
+    chooses  a proxy is trained (an earlier selection needs none)
+    judges   targets are trained and tested
+    """
     labels = labels_of(dataset)
     if not len(dataset):
         raise DataError(f"{dataset.name} has no examples; give a dataset that has some")
@@ -46,13 +50,16 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True) -> None:
             f"{dataset.name}: {len(missing)} of {len(dataset.classes)} classes have no training example, the first: "
             f"{', '.join(missing[:3])}; add some, or take these classes out"
         )
-    test_part(dataset)
+    if judges:
+        test_part(dataset)
     _, method = find_method(config.method)
     method.settle(config.method, config.options)
-    check_device(config.compute, [config.proxy, config.target] if chooses and method.asks_model else [config.target])
+    asked = [config.proxy] if chooses and method.asks_model else []
+    check_device(config.compute, [*asked, *([config.target] if judges else [])])
     if config.target.features.source == PREVIOUS:
         raise SettingError(f"target.features {PREVIOUS!r} is for proxies: the target is what they are made by")
-    trial(config.target, stand_in(config.target, dataset, config.target, tested=True))
+    if judges:
+        trial(config.target, stand_in(config.target, dataset, config.target, tested=True))
     if not chooses:
         return
     check_needs(config, dataset)
@@ -104,7 +111,10 @@ def check_needs(config: RunConfig, dataset: Dataset, *, trained_on_all: bool = T
 
 def _tried(config: RunConfig, dataset: Dataset) -> Learner:
     """The proxy, made to be looked at."""
-    return trial(config.proxy, stand_in(config.proxy, dataset, config.target, tested=config.workflow == "coreset"))
+    return trial(
+        config.proxy,
+        stand_in(config.proxy, dataset, config.target, tested=config.workflow == "coreset" and has_test(dataset)),
+    )
 
 
 def labels_of(dataset: Dataset) -> NDArray[np.int64]:
@@ -117,9 +127,14 @@ def labels_of(dataset: Dataset) -> NDArray[np.int64]:
     return dataset.labels
 
 
+def has_test(dataset: Dataset) -> bool:
+    """Whether there is a labelled test part."""
+    return dataset.test is not None and len(dataset.test) > 0 and dataset.test.labels is not None
+
+
 def test_part(dataset: Dataset) -> Dataset:
     """The labelled test part, or a DataError that says there is none."""
-    if dataset.test is None or not len(dataset.test) or dataset.test.labels is None:
+    if dataset.test is None or not has_test(dataset):
         raise DataError(
             f"{dataset.name} has no labelled test part to measure on; bring one (a folder test/, arrays x_test and y_test, or "
             "test=), or have one held out of the labelled examples (test_share, --test-share)"

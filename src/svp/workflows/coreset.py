@@ -26,8 +26,8 @@ from svp.learners.epochs import n_epochs, shown, steps_per_epoch
 from svp.runs import Run
 from svp.select import Selection, find_method, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
-from svp.workflows.begin import begin, loaded, settled
-from svp.workflows.check import check, check_arguments, labels_of, refuse_options
+from svp.workflows.begin import begin, brought
+from svp.workflows.check import check, check_arguments, has_test, labels_of, refuse_options
 from svp.workflows.outcomes import Fitted, Ranked, Show, Tested
 from svp.workflows.work import How, Pool, Work, model_seed
 
@@ -36,7 +36,7 @@ from svp.workflows.work import How, Pool, Work, model_seed
 class Chosen:
     """The proxies of one run seed, what they chose, and how the first of them does on the test part.
 
-    A method that needs no model (random) has no proxies, and nothing to test.
+    A method that needs no model (random) has no proxies, and nothing to test; nor has data without a test part.
     """
 
     proxies: list[Fitted]
@@ -55,18 +55,19 @@ def coreset(
 ) -> Run:
     """Choose what to keep of labelled data, and measure what it was worth.
 
-    dataset  in place of the one that `config` names
+    dataset  in place of the one that `config` names. Without a labelled test part the choice is not judged: no target is trained
     out      the run folder; default runs/DATASET-coreset-DIGEST, so that the same settings find the same folder
     reuse    other run folders, to take stages from that were made from exactly the same things
     Called again after an interruption, it continues inside the stage and ends in the same ids and metrics.
     Cost: the trainings. Files: docs/run_folder.md. Raises the errors of svp.errors, before anything is trained where it can.
     """
     check_arguments("svp.coreset", CoresetConfig, config, dataset)
-    config = settled(config, "target", *([] if config.selection else ["proxy"]))
-    dataset, load_seconds = (dataset, None) if dataset is not None else loaded(config, show)
+    roles = ("target",) if config.selection else ("proxy", "target")
+    config, dataset, load_seconds = brought(config, dataset, show, *roles)
     if config.proxy.features.source == PREVIOUS:
         raise SettingError(f"proxy.features {PREVIOUS!r} is for active learning; here there is no round before")
-    check(config, dataset, chooses=config.selection is None)
+    judges = has_test(dataset) or bool(config.control) or config.selection is not None
+    check(config, dataset, chooses=config.selection is None, judges=judges)
     if "steps" in config.equal and not find(config.target).is_net:
         raise SettingError(f"{config.target.model} does not learn in steps; leave equal at epochs")
     earlier = None if config.selection is None else Selection.load(config.selection)
@@ -84,8 +85,9 @@ def coreset(
                 selection = chosen[seed].ranked.selection
             else:
                 selection = earlier.head(budget)
-            itself = chosen[seed].proxies[0] if _is_own_proxy(config) else None
-            arms += _train_targets(work, config, selection, seed, itself)
+            if judges:
+                itself = chosen[seed].proxies[0] if _is_own_proxy(config) else None
+                arms += _train_targets(work, config, selection, seed, itself)
             suffix = "" if seed == config.seed else f"-seed{seed}"
             selection.save(work.run.folder / f"selection{suffix}.parquet")
         return work.finish(config, chooses=earlier is None, **_measured(work, config, budget, chosen, arms))
@@ -100,7 +102,8 @@ def _select(work: Work, config: CoresetConfig, budget: int, seed: int) -> Chosen
         for i in range(n_models)
     ]
     ranked = _rank(work, config, f"selection/seed-{seed}", fitted, budget, seed)
-    return Chosen(fitted, ranked, work.test(f"proxy/seed-{seed}/test", fitted[0]) if fitted else None)
+    tests = fitted and has_test(work.dataset)
+    return Chosen(fitted, ranked, work.test(f"proxy/seed-{seed}/test", fitted[0]) if tests else None)
 
 
 def _train_targets(
@@ -156,7 +159,7 @@ def _measured(work: Work, config: CoresetConfig, budget: int, chosen: dict[int, 
 def _separation(work: Work, config: CoresetConfig, chosen: dict[int, Chosen], arms: list[Arm]) -> list[Json]:
     """Do the frozen features of the proxy tell the classes apart? One look: features and labels are the same for all seeds."""
     features = chosen[config.seed].proxies[0].features if chosen and chosen[config.seed].proxies else None
-    if features is None:
+    if features is None or not arms:
         return []
     found = work.separation("separation", features, work.dataset.ids, labels_of(work.dataset))
     of_seed = sorted((arm for arm in arms if arm.seed == config.seed), key=lambda arm: arm.name != "full")

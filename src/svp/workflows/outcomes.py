@@ -13,7 +13,7 @@ from svp.audit import Agreement, agreement
 from svp.config import TrainConfig
 from svp.data.base import Dataset
 from svp.errors import MissingInput, TrainingError
-from svp.files import digest, read_array
+from svp.files import digest, read_array, read_json
 from svp.learners import Learner, Outputs, find
 from svp.runs import Stage
 from svp.select import Rank, Selection, find_method
@@ -55,6 +55,11 @@ class Fitted:
     def seconds(self) -> float:
         """Time spent in the epochs that count, over all attempts."""
         return float(self.stage.facts["seconds"])
+
+    @property
+    def train_accuracy(self) -> float:
+        """Share of its own examples that it got right in the last epoch, as `history.json` counts them."""
+        return float(read_json(self.stage.folder / "history.json")[-1]["accuracy"])
 
     @property
     def origin(self) -> str:

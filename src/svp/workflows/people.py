@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.config import PREVIOUS, RunConfig, SessionConfig, TrainConfig, read_toml
+from svp.config import PREVIOUS, RunConfig, SessionConfig, read_toml
 from svp.data import DATASETS, load, unlabelled
 from svp.data.base import Dataset
 from svp.errors import DataError, SettingError, StorageError, UnknownName
@@ -17,6 +17,7 @@ from svp.labels import WORDS, LabelStore, Rule
 from svp.learners import check_device, settle, trial
 from svp.runs import DONE, check_files
 from svp.select import select
+from svp.workflows.begin import fitting
 from svp.workflows.features import stand_in
 from svp.workflows.outcomes import Ranked, Show
 from svp.workflows.pool import distinct, vectors_of
@@ -84,7 +85,7 @@ def prepared(folder: Path, config: RunConfig, dataset: Dataset | None, show: Sho
                 f"{folder} lies inside the data ({config.dataset}); choose another folder for the session"
             )
         dataset = unlabelled.load(config, config.classes, show)
-    config = _fitting(config, dataset)
+    config = fitting(config, dataset, "proxy", "target")
     classes = config.classes or dataset.classes
     if len(classes) < 2:
         raise SettingError(
@@ -98,13 +99,6 @@ def prepared(folder: Path, config: RunConfig, dataset: Dataset | None, show: Sho
         raise SettingError(f"target.features {PREVIOUS!r} is for proxies: the target is what they are made by")
     trial(config.target, stand_in(config.target, dataset, config.target, tested=False))
     return config, dataset
-
-
-def _fitting(config: SessionConfig, dataset: Dataset) -> SessionConfig:
-    """Models for the kind of data where nobody said which: the usual ones are for photos. Few labels teach linear ones most."""
-    model = "hashed-linear" if dataset.is_text else "logistic" if dataset.inputs.ndim == 2 else None
-    unsaid = {"proxy", "target"} - config.model_fields_set if model else set()
-    return config.model_copy(update={role: TrainConfig(model=model) for role in unsaid})
 
 
 def refuse_names(names: Sequence[str], known: Sequence[str] = ()) -> None:

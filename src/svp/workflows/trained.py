@@ -127,7 +127,11 @@ def _of_run(folder: Path, part: str, arm: str | None, seed: int | None) -> Train
             f"{folder} is a run that is not finished; repeat the command that began it, and it goes on{_there_are(folder)}"
         )
     arms, is_active = run.metrics["arms"], run.metrics["workflow"] == "active"
-    first = arms[0]["seed"] if seed is None else seed
+    first = int(run.environment["settings"]["seed"]) if seed is None else seed
+    if not arms:  # chosen, not judged
+        if part == "proxy":
+            return _proxy(folder, "proxy", first, is_active=is_active)
+        raise DataError(f"{folder} had no test data, and so trained no target{_there_are(folder)}")
     named = arm or arms[0]["arm"]
     found = [a for a in arms if a["seed"] == first and named in (a["arm"], _called(a, is_active))]
     if not found:

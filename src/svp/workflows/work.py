@@ -26,7 +26,7 @@ from svp.select.inputs import UNSOUND, is_sound
 from svp.select.table import path_of
 from svp.separation import separation
 from svp.signals import KINDS
-from svp.workflows.check import labels_of, test_part
+from svp.workflows.check import has_test, labels_of, test_part
 from svp.workflows.features import Features, FromNet, embed, inputs_of, source_of, uses_net
 from svp.workflows.given import facts_of
 from svp.workflows.outcomes import Fitted, Ranked, Show, Tested, kind_of
@@ -307,18 +307,19 @@ class Work:
 
         chooses  a proxy was trained, if the method asks one
         """
+        labels, tested = labels_of(self.dataset), has_test(self.dataset)
         metrics = {
             "format": METRICS_FORMAT,
             "workflow": config.workflow,
             "method": config.method,
             "kind": kind_of(config.method),
             "n": len(self.dataset),
-            "majority_rate": majority_rate(labels_of(self.dataset), labels_of(test_part(self.dataset))),
+            "majority_rate": majority_rate(labels, labels_of(test_part(self.dataset))) if tested else None,
             "margin": config.margin,
             "load_seconds": self.run.environment["load"]["seconds"],
             "saw": {
                 "proxy": self.saw(config.proxy) if chooses and find_method(config.method)[1].asks_model else None,
-                "target": self.saw(config.target),
+                "target": self.saw(config.target) if tested else None,
             },
             **measured,
         }
