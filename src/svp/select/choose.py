@@ -26,7 +26,7 @@ class Chooser:
     """A method with everything it reads.
 
     choose       turns (already, candidates, size) into picks
-    fixed_order  it is an order that does not depend on what was taken before
+    fixed_order  what it takes does not depend on what was taken before (see `Method`)
     never        positions that it would never take
     """
 
@@ -68,7 +68,7 @@ def choose_by(
             picks = row.function(*arrays, already, candidates, size, **theirs, **options)
             return _as_picks(name, picks, candidates, size)
 
-        return Chooser(cover)
+        return Chooser(cover, row.fixed_order)
     sampler = row.sampler
     if "scores" in inputs.arrays:
         values = inputs.whole("scores").astype(np.float64)
@@ -80,7 +80,7 @@ def choose_by(
             pos = _top(values, candidates, size, order)
             return Picks(pos, values[pos])
 
-        return Chooser(top, fixed_order=True)
+        return Chooser(top, row.fixed_order)
     arrays = [inputs.whole(need) for need in sampler.needs]
     own = {key: options[key] for key in sampler.options}
     theirs = {**given_to(sampler), **own}
@@ -91,8 +91,8 @@ def choose_by(
         return replace(_as_picks(name, pos, candidates, size), gains=values[pos])
 
     if sampler.never is None:
-        return Chooser(sample)
-    return Chooser(sample, never=sampler.never(values, by_order(np.flatnonzero(~barred)), **own))
+        return Chooser(sample, row.fixed_order)
+    return Chooser(sample, row.fixed_order, sampler.never(values, by_order(np.flatnonzero(~barred)), **own))
 
 
 def scores_of(

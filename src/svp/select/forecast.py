@@ -46,9 +46,10 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
     Raises what `select` would raise for the budget or an unknown method; inputs that are wrong inside are not looked for.
     Cost: about 0.3 s at most.
     """
-    from svp.select import find_method
+    from svp.select.methods import find_method, with_sampler
 
-    _, row = find_method(method)
+    name, row = find_method(method)
+    _, row = with_sampler(name, row, arguments.get("sampler"))
     if arguments.get("labels") is not None:
         arguments["labels"] = as_numbers(arguments["labels"])[0]  # a part has not all the names
     if row.cost is None or not (shape := _shape(budget, arguments)).n:
@@ -56,8 +57,7 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
     own = _BYTES_COVER if isinstance(row, Cover) else _BYTES_RANK
     in_chunk = min(CHUNK_NUMBERS, shape.memory // 64, _numbers(arguments))
     held = own * shape.n + _BYTES_NUMBER * in_chunk
-    fixed_order = isinstance(row, Rank) and row.sampler is None and arguments.get("sampler") in (None, "top")
-    restarts = 0 if fixed_order else _restarts(arguments)
+    restarts = 0 if row.fixed_order else _restarts(arguments)
     # What a restart begins with lies between the two: nothing of the budget chosen yet, and all of it.
     first = replace(shape, memory=max(0, shape.memory - int(held)))
     last = replace(first, already=shape.already + shape.budget, budget=0) if restarts else first

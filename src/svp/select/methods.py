@@ -1,6 +1,7 @@
 """The tables: every method and every sampler, what it reads, and what it costs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from svp.errors import SettingError, UnknownName
@@ -24,7 +25,7 @@ from svp.select.similarity import KERNELS
 from svp.select.table import Cost, Cover, Method, Rank, Sampler, Shape, method_of, path_of, sampler_of
 
 SAMPLERS: dict[str, Sampler] = {
-    "temperature": Sampler(samplers.temperature, check=samplers.check_temperature),
+    "temperature": Sampler(samplers.temperature, check=samplers.check_temperature, fixed_order=True),
     "strata": Sampler(samplers.strata, check=samplers.check_strata, never=samplers.hardest),
     "round_robin": Sampler(samplers.round_robin, needs=("embeddings",), check=samplers.check_round_robin),
 }
@@ -112,7 +113,7 @@ METHODS: dict[str, Method] = {
             lambda s: s.d * (2 * s.n + (s.n * s.budget) ** 0.7 + 4e-4 * s.n * s.already),
             lambda s: 50 * s.n + 4 * (s.already + s.budget) * (s.d + 30) + 8 * s.already * s.d,
         ),
-        check=wholes(start=1),
+        check=k_center.check,
     ),
     "typiclust": Cover(
         typiclust.typiclust,
@@ -138,6 +139,7 @@ METHODS: dict[str, Method] = {
         needs=("probs", "embeddings"),
         cost=Cost(lambda s: s.n * (s.c + s.already * s.d), lambda s: 30 * s.n + 16 * 100 * s.already, _rows),
         check=seals.check,
+        fixed_order=True,
     ),
     "d2": Cover(
         d2.d2,
@@ -200,6 +202,18 @@ def find_method(method: str | Callable[..., Any]) -> tuple[str, Method]:
     if ":" in method:
         return method, method_of(resolve(method))
     raise UnknownName("method", method, METHODS, hint="svp list methods")
+
+
+def with_sampler(name: str, row: Method, sampler: str | Callable[..., Any] | None) -> tuple[str | None, Method]:
+    """The sampler's name, and the row with it; SettingError where there is nothing to sample, or another one already."""
+    if sampler is None:
+        return None, row
+    called, own = find_sampler(sampler)
+    if not isinstance(row, Rank):
+        raise SettingError(f"sampler={called!r}: method {name!r} chooses sets; samplers choose by scores, leave it out")
+    if row.sampler is not None:
+        raise SettingError(f"sampler={called!r}: method {name!r} has its own; choose a method that only ranks")
+    return called, replace(row, sampler=own)
 
 
 def _check_name(kind: str, name: Any) -> None:

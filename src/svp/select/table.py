@@ -27,7 +27,8 @@ class Shape:
     """The sizes that the cost of a method is a formula of.
 
     n  examples; c  classes; d  numbers per embedding; n_epochs  rows of a signal; budget  how many are chosen;
-    already  how many count as chosen; memory  bytes a method may take where it can choose
+    already  how many count as chosen; memory  bytes a method may take where it can choose; limited  whether limits per class or
+    costs may make it begin again from what it has chosen
     """
 
     n: int
@@ -37,6 +38,7 @@ class Shape:
     budget: int = 0
     already: int = 0
     memory: int = 1 << 30
+    limited: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,11 +144,13 @@ class Method:
 class Sampler(Method):
     """A way from scores to a choice: function(scores, *needs, already, candidates, budget, ...) -> positions, in order.
 
-    never  which it would never take: function(scores, ground, **options) -> positions. Limits and costs reckon without them
+    never        which it would never take: function(scores, ground, **options) -> positions. Limits and costs reckon without them
+    fixed_order  what comes next does not depend on what was taken: limits then pass over what is closed in the one order
     """
 
     needs: tuple[str, ...] = ()
     never: Callable[..., Ints] | None = None
+    fixed_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,10 @@ class Rank(Method):
         if self.sampler is None:
             return super().summary
         return f"{self.sampler.summary.removesuffix('.')} (scores: {self.function.__name__})."
+
+    @property
+    def fixed_order(self) -> bool:
+        return self.sampler is None or self.sampler.fixed_order
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -198,10 +206,12 @@ class Cover(Method):
                 rows
     budget      how many of the candidates to return, at most all
     scored_by   where it needs "scores": the ranking that makes them of what it reads, unless they are given
+    fixed_order  as of a `Sampler`
     """
 
     needs: tuple[str, ...] = ("embeddings",)
     scored_by: Rank | None = None
+    fixed_order: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
