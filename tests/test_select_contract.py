@@ -264,13 +264,26 @@ def test_equal_examples_are_decided_by_the_seed(method: str) -> None:
     assert set(once) != set(other)
 
 
-@every_method
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("stratified_random", {}), ("margin", {"sampler": "strata"}), ("margin", {"sampler": "round_robin"})],
+)
+def test_tie_break_decides_ties_alone(method: str, options: dict[str, Any]) -> None:
+    """Nothing that they choose by ties here; of each class and bin some are drawn by chance, and clusters of two cut by the budget."""
+    rng = np.random.default_rng(0)
+    arguments = {"probs": rng.dirichlet(np.ones(3), 60), "embeddings": np.repeat(rng.normal(size=(30, 2)), 2, axis=0)}
+    arguments |= {"labels": np.arange(60) // 20, **options}
+    by_hash, by_id = (select(method, 12, **arguments, tie_break=how).ids.tolist() for how in ("hash", "id"))
+    assert by_id == by_hash
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"random", "stratified_random", "ccs", "cluster_margin"}))
 def test_tie_break_by_id_takes_the_lower_id_of_equals(method: str) -> None:
     chosen = select(method, 20, **equal(method, 60), tie_break="id")
     level = np.flatnonzero(chosen.gains[1:] == chosen.gains[:-1])
     assert (chosen.ids[level] < chosen.ids[level + 1]).all()
-    # Scores of random are the chance, and never equal; in the graph of d2 equals have other equals for neighbours.
-    if method not in ("random", "d2"):
+    # In the graph of d2 equals have other equals for neighbours.
+    if method != "d2":
         assert chosen.ids.tolist() == list(range(20))
     with pytest.raises(SettingError, match="tie_break"):
         select(method, 20, **equal(method, 60), tie_break="position")  # type: ignore[arg-type]

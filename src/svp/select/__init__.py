@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from svp.chance import as_seed, hash_ids
+from svp.chance import as_seed, tie_keys
 from svp.errors import SettingError
 from svp.select.budget import Budget, Memory, resolve_budget
 from svp.select.choose import Terms, choose_by, scores_of
@@ -140,7 +140,7 @@ def select(
     def order(pos: Ints) -> Ints:
         """Which of equals goes first: a key for each position."""
         own = inputs.ids[pos]
-        return own if tie_break == "id" else hash_ids(own, seed, "ties").view(np.int64)
+        return own if tie_break == "id" else tie_keys(own, seed)
 
     candidates = np.flatnonzero(~(given | barred))
     terms = Terms(inputs, budget, per_class, costs, given, candidates)
