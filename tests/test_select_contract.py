@@ -3,6 +3,7 @@
 A row that is added is tested without a word here, but for an obvious example in OBVIOUS.
 """
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -476,10 +477,22 @@ def test_a_row_says_what_it_is_in_one_line(method: str) -> None:
     assert isinstance(row, Rank | Cover)
 
 
+@pytest.mark.parametrize("method", ["moderate", "ssl_prototypes"])
+def test_a_score_by_all_examples_does_not_copy_them(method: str) -> None:
+    n, d = 20_000, 128
+    arguments: dict[str, Any] = {"embeddings": np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)}
+    arguments |= {"labels": np.arange(n) % 9} if method == "moderate" else {"clusters": 1, "memory": "1MiB"}
+    few = {name: value[:99] if isinstance(value, np.ndarray) else value for name, value in arguments.items()}
+    select(method, 1, **few, exclude=[3])  # imports are not what is measured
+    tracemalloc.start()
+    select(method, 1, **arguments, exclude=[3])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < arguments["embeddings"].nbytes / 2
+
+
 @every_per_example
 def test_a_score_streams_over_an_array_on_disk(method: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tracemalloc
-
     n = 100_000
     arguments = given_to(method, n)
     if arguments["signals"] or len(arguments) > 2:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from svp.errors import SvpError
 from svp.select.budget import Budget, resolve_budget, resolve_memory
 from svp.select.classes import as_numbers
-from svp.select.inputs import CHUNK_NUMBERS, SHAPES
+from svp.select.inputs import CHUNK_NUMBERS, SHAPES, as_ids
 from svp.select.limits import resolve_spend
 from svp.select.similarity import as_indexable
 from svp.select.table import Cover, Rank, Shape
@@ -122,8 +122,8 @@ def _shape(budget: Budget, arguments: Mapping[str, Any]) -> Shape:
     lengths = [shape[0] for shape in shapes.values()] + [shape[-1] for shape in signals]
     lengths += [np.shape(arguments[name])[0] for name in ("similarity", "ids") if arguments.get(name) is not None]
     n = lengths[0] if lengths else 0
-    already = len(np.asarray(arguments.get("already", ())))
-    there = max(0, n - already - len(np.asarray(arguments.get("exclude", ()))))
+    already, excluded = (len(as_ids(arguments.get(name, ()), name)) for name in ("already", "exclude"))
+    there = max(0, n - already - excluded)
     if arguments.get("costs") is None:
         size = resolve_budget(budget, there) if n else 0
     else:

@@ -15,7 +15,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # What a function may ask for by keyword beside its own options: the (n,) ids, the seed, the bytes it may take beside its
-# arrays; a set method or sampler also the ground set, the positions of all that are not excluded, in the order of `candidates`.
+# arrays; a set method or sampler also the ground set, the positions of all that are not excluded, in the order of `candidates`,
+# and so may a ranking that sees all examples at once: positions ascending, for each of which it gives a score.
 GIVEN = ("ids", "seed", "memory", "ground")
 
 
