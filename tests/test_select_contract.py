@@ -270,7 +270,7 @@ def test_equal_examples_are_decided_by_the_seed(method: str) -> None:
     [("stratified_random", {}), ("margin", {"sampler": "strata"}), ("margin", {"sampler": "round_robin"})],
 )
 def test_tie_break_decides_ties_alone(method: str, options: dict[str, Any]) -> None:
-    """Nothing that they choose by ties here; of each class and bin some are drawn by chance, and clusters of two cut by the budget."""
+    """No scores tie here: of each class and bin some are drawn by chance, and clusters of two are cut by the budget."""
     rng = np.random.default_rng(0)
     arguments = {"probs": rng.dirichlet(np.ones(3), 60), "embeddings": np.repeat(rng.normal(size=(30, 2)), 2, axis=0)}
     arguments |= {"labels": np.arange(60) // 20, **options}

@@ -139,9 +139,7 @@ def _was_chosen_from(selection: Selection, source: Path) -> bool:
     )
 
 
-def _rows(
-    selection: Selection, source: Path, form: Form, column: str | None, header: bool | None
-) -> tuple[int, Ints]:
+def _rows(selection: Selection, source: Path, form: Form, column: str | None, header: bool | None) -> tuple[int, Ints]:
     """How many examples there are, and the rows of the chosen ones in the order chosen; DataError unless all fit."""
     if column is not None:
         where = Source(source, files_of(source), column)

@@ -15,9 +15,7 @@ from svp.select.scores import known_classes
 from svp.select.table import Floats, Ints
 
 
-def moderate(
-    embeddings: NDArray[Any], labels: NDArray[Any], *, ids: Ints, ground: Ints, median: str = "all"
-) -> Floats:
+def moderate(embeddings: NDArray[Any], labels: NDArray[Any], *, ids: Ints, ground: Ints, median: str = "all") -> Floats:
     """How near the example is to the typical distance from its class's centre, the most usual first.
 
     embeddings  (n, d) one row per example

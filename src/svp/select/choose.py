@@ -64,7 +64,7 @@ def choose_by(
         def cover(already: Ints, candidates: Ints, size: int) -> Picks:
             candidates = by_order(candidates)
             if "memory" in theirs and row.cost is not None:
-                theirs["memory"] = row.cost.left(inputs.shape(size, len(already)))
+                theirs["memory"] = row.cost.left(replace(inputs.shape(size, len(already)), options=options))
             picks = row.function(*arrays, already, candidates, size, **theirs, **options)
             return _as_picks(name, picks, candidates, size)
 

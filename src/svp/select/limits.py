@@ -2,8 +2,8 @@
 
 One rule for every method: its own order is followed for as long as the minimums can still be met; from then on only classes
 that lack are open; a class at its maximum is closed, and so is an example that what is left of the money does not buy. For a
-ranking that is the best choice there is under minimums and maximums (they form a matroid). Where what is chosen next depends on
-what was chosen, the method goes on from that whenever something closes, as a greedy algorithm does that skips what it may not take.
+ranking that is the best choice there is under minimums and maximums (they form a matroid). Where the next choice depends on those
+before, the method goes on from them whenever something closes, as a greedy algorithm does that skips what it may not take.
 """
 
 import bisect

@@ -73,7 +73,10 @@ def stands_for(
     """
     inputs = Inputs.of(ids=ids, embeddings=embeddings, similarity=similarity, memory=memory)
     order = np.argsort(inputs.ids)
-    picks, before = _rows(inputs, order, "selection", selection.ids), _rows(inputs, order, "already", np.sort(as_ids(already, "already")))
+    picks, before = (
+        _rows(inputs, order, "selection", selection.ids),
+        _rows(inputs, order, "already", np.sort(as_ids(already, "already"))),
+    )
     apart = np.zeros(len(inputs), bool)
     apart[np.concatenate([picks, before, _rows(inputs, order, "exclude", exclude)])] = True
     others = order[~apart[order]]
@@ -109,7 +112,10 @@ def described(
         return replace(selection, stands_for=counts)
     inputs = Inputs.of(embeddings=embeddings, **how)
     order = np.argsort(inputs.ids)
-    picks, before = _rows(inputs, order, "selection", selection.ids), _rows(inputs, order, "already", np.sort(as_ids(already, "already")))
+    picks, before = (
+        _rows(inputs, order, "selection", selection.ids),
+        _rows(inputs, order, "already", np.sort(as_ids(already, "already"))),
+    )
     earlier = _Earlier(_measure(inputs), picks, before)
     return replace(
         selection,

@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -29,7 +29,7 @@ class Shape:
 
     n  examples; c  classes; d  numbers per embedding; n_epochs  rows of a signal; budget  how many are chosen;
     already  how many count as chosen; memory  bytes a method may take where it can choose; limited  whether limits per class or
-    costs may make it begin again from what it has chosen
+    costs may make it begin again from what it has chosen; options  settled ones of the method and its sampler, where known
     """
 
     n: int
@@ -40,6 +40,7 @@ class Shape:
     already: int = 0
     memory: int = 1 << 30
     limited: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,14 @@ class Cost:
     def peak(self, s: Shape) -> float:
         """Bytes at the highest when `s.memory` may be taken."""
         return self.bytes(s) + min(self.room(s), self.left(s))
+
+    def then(self, other: "Cost") -> "Cost":
+        """Of one thing after the other."""
+        return Cost(
+            lambda s: self.operations(s) + other.operations(s),
+            lambda s: max(self.bytes(s), other.bytes(s)),
+            lambda s: max(self.room(s), other.room(s)),
+        )
 
     def left(self, s: Shape) -> int:
         """What of `s.memory` the function may take beside what it holds in any case."""
@@ -159,7 +168,8 @@ class Rank(Method):
     """A method that gives every example a score: function(*needs, ...) -> (n,) finite, higher = taken first.
 
     per_example  each score depends on its own example alone, so that the arrays may be fed in chunks of examples
-    sampler      how the scored examples are chosen, where the method is known for another way than the highest first
+    sampler      how the scored examples are chosen, where the method is known for another way than the highest first; `cost` is
+                 that of both
     """
 
     per_example: bool = True

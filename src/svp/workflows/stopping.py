@@ -17,7 +17,9 @@ from svp.evaluate import CONFIDENCE
 MORE = 100  # labels whose gain is predicted
 LEAST_POINTS = 4  # of a learning curve, so that a law with three numbers says something of the next
 _LAW = 3  # numbers that are fitted
-APART = 1.3  # how many times the labels of one point of a curve the next has at least: points side by side tell no exponent
+APART = (
+    1.3  # how many times the labels of one point of a curve the next has at least: points side by side tell no exponent
+)
 KAPPA, STEADY = 0.99, 3  # answers have settled where so many pairs of successive rounds agree so far
 LEAST_STEP = 10  # labels between two rounds whose answers are compared: after one label more nothing changes
 _EXPONENTS = np.linspace(0.1, 2.0, 39)
