@@ -106,6 +106,11 @@ class Method:
         return self.needs
 
     @property
+    def fixed_order(self) -> bool:
+        """Whether what comes next does not depend on what was taken."""
+        return False
+
+    @property
     def asks_model(self) -> bool:
         """Whether it reads anything that a model has to give: labels are there without one."""
         return any(need != "labels" for need in self.reads)
