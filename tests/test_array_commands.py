@@ -267,7 +267,14 @@ def test_the_origin_names_the_files(capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, "select margin --probs probs.npy --labels t.csv:labels --budget 5 --out picks.parquet")
     inputs = json.loads(Path("picks.parquet.json").read_text())["inputs"]
     sha = hashlib.sha256(Path("probs.npy").read_bytes()).hexdigest()
-    assert inputs["probs"] == [{"path": "probs.npy", "size": Path("probs.npy").stat().st_size, "sha256": sha}]
+    place = Path("probs.npy").resolve()
+    (recorded,) = inputs["probs"]
+    assert recorded == {
+        "path": "probs.npy",
+        "absolute": place.as_posix(),
+        "size": place.stat().st_size,
+        "sha256": sha,
+    }
     assert inputs["labels"][0]["columns"] == "labels"
     assert Selection.load("picks.parquet").inputs == inputs
     run(capsys, "select margin --probs probs.npy --budget 5 --out quick.parquet --no-hash")

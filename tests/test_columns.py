@@ -312,6 +312,7 @@ def test_the_origin_of_files() -> None:
     content = Path("t.csv").read_bytes()
     assert facts == {
         "path": "t.csv",
+        "absolute": Path("t.csv").resolve().as_posix(),
         "columns": "p*",
         "size": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import svp
 from svp.errors import BudgetError, SvpError, UnknownName
-from svp.select import METHODS, Cost, Rank
+from svp.select import METHODS, SAMPLERS, Cost, Rank
 from svp.select import forecast as forecasts
 
 RNG = np.random.default_rng(0)
@@ -94,6 +94,39 @@ def test_memory_is_foreseen_within_a_factor() -> None:
     tracemalloc.stop()
     assert expected is not None
     assert peak / 3 < expected < peak * 10
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_a_sampler_takes_is_foreseen(sampler: str) -> None:
+    import tracemalloc
+
+    big = {"probs": RNG.dirichlet(np.ones(3), 60_000), "embeddings": RNG.normal(size=(60_000, 2))}
+    few = {name: values[:50] for name, values in big.items()}
+    svp.select("margin", 5, **few, sampler=sampler)  # imports are not what is measured
+    expected = svp.forecast("margin", 300, **big, sampler=sampler).bytes
+    tracemalloc.start()
+    svp.select("margin", 300, **big, sampler=sampler)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert expected is not None
+    assert peak / 1.2 < expected < peak * 3
+
+
+@pytest.mark.parametrize(
+    ("method", "less", "more"),
+    [
+        ("d2", {"n_neighbors": 10}, {"n_neighbors": 100}),
+        ("seals", {"n_neighbors": 10}, {"n_neighbors": 100}),
+        ("cluster_margin", {"pool": 2}, {"pool": 5}),
+    ],
+)
+def test_a_forecast_knows_the_options(method: str, less: dict[str, Any], more: dict[str, Any]) -> None:
+    given = {"already": np.arange(100)}
+    low, high = (svp.forecast(method, 100, **ARRAYS, **given, **options).bytes for options in (less, more))
+    assert low is not None
+    assert high is not None
+    assert low < high
+    assert svp.forecast(method, 100, **ARRAYS, **given, no_option=1).bytes is None  # select says so
 
 
 @pytest.mark.parametrize(("n", "memory"), [(1_500, "1GB"), (3_000, "64MB")])

@@ -79,6 +79,16 @@ def test_rows_are_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peak < 1.5 * 8 * points.size
 
 
+def test_equal_rows_are_compared_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = np.ones((50_000, 100), np.float32)
+    monkeypatch.setattr(herding, "_NUMBERS", 1 << 16)
+    tracemalloc.start()
+    select("herding", 2, embeddings=points, memory="1MiB")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < points.nbytes
+
+
 def test_the_mean_comes_nearer_than_by_chance() -> None:
     for seed in range(10):
         points = np.random.default_rng(seed).normal(size=(300, 8)) + 5

@@ -216,6 +216,43 @@ def test_a_greedy_method_goes_on_as_if_the_closed_class_were_not_there() -> None
     assert chosen.ids.tolist() == picks
 
 
+ORDERS = [
+    ("margin", {}),
+    ("margin", {"sampler": "temperature"}),
+    ("seals", {"n_neighbors": 3}),
+]
+
+
+@pytest.mark.parametrize(("method", "options"), ORDERS)
+@fixed
+@given(n=st.integers(4, 40), seed=st.integers(0, 9), most=st.integers(1, 4))
+def test_an_order_that_depends_on_nothing_taken_is_passed_over(
+    method: str, options: dict[str, Any], n: int, seed: int, most: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    arguments = {"probs": rng.dirichlet(np.ones(3), n), "embeddings": rng.normal(size=(n, 2)), "seed": seed, **options}
+    labels, costs = rng.integers(3, size=n), rng.integers(1, 5, size=n)
+    order = select(method, n - 1, already=[0], **arguments).ids.tolist()
+    open_ = [i for place, i in enumerate(order) if (labels[order[:place]] == labels[i]).sum() < most]
+    limits = {"max": {c: most + (labels[0] == c) for c in range(labels.max() + 1)}}
+    chosen = select(method, len(open_), already=[0], labels=labels, per_class=limits, **arguments)
+    assert chosen.ids.tolist() == open_
+    money, expected = n, []
+    for i in order:
+        if costs[i] <= money:
+            expected.append(i)
+            money -= costs[i]
+    assert select(method, n, already=[0], costs=costs, **arguments).ids.tolist() == expected
+
+
+def test_a_random_start_that_limits_would_cut_off_is_refused() -> None:
+    arguments: dict[str, Any] = {"embeddings": np.arange(9.0)[:, None], "start": 3}
+    for limits in ({"costs": np.ones(9)}, {"labels": np.arange(9) % 3, "per_class": {"max": 2}}):
+        with pytest.raises(SettingError, match=r"start=3: under per_class or costs .*give it as already"):
+            select("k_center", 5, **arguments, **limits)
+        assert len(select("k_center", 5, **arguments, **limits, already=[0])) == 5
+
+
 @every_method
 @pytest.mark.parametrize("how", ["class", "cost", "both"])
 def test_the_order_of_rows_changes_nothing_under_limits(method: str, how: str) -> None:

@@ -1,5 +1,6 @@
 """Who stands for whom: each example that was not chosen belongs to the nearest that was."""
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 import svp
 from svp.errors import DataError
 from svp.select import Selection, select
-from svp.select.representatives import described
+from svp.select.representatives import described, stands_for
 from tests import reference
 from tests.test_k_center import KINDS, made, scaled
 
@@ -57,6 +58,31 @@ def test_of_equally_near_picks_the_first_chosen_stands_for_it() -> None:
         found.of(5)
     with pytest.raises(DataError, match=r"selection: 1 ids are not among the examples.*\[7\]"):
         svp.stands_for(selection, [[0.0], [1.0]], ids=[3, 5])
+
+
+def test_what_was_chosen_before_may_be_a_selection() -> None:
+    points = np.arange(8.0)[:, None]
+    before, now = (select("k_center", 2, embeddings=points, already=ids) for ids in ([], [0, 7]))
+    for call in (stands_for, described):
+        assert call(now, points, already=before) is not None
+    ids = stands_for(now, points, already=before.ids.tolist())
+    np.testing.assert_array_equal(stands_for(now, points, already=before).nearest, ids.nearest)
+    expected = svp.forecast("k_center", 2, embeddings=points, already=before, exclude=now)
+    assert expected.bytes == svp.forecast("k_center", 2, embeddings=points, already=before.ids, exclude=now.ids).bytes
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_matrix_is_compared_in_the_memory_there_is(sparse: bool) -> None:
+    n = 1200
+    matrix = np.eye(n)
+    selection = select("random", n // 2, ids=np.arange(n))
+    given = scipy.sparse.csr_array(matrix) if sparse else matrix
+    tracemalloc.start()
+    found = stands_for(selection, similarity=given, memory="1MiB")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found.nearest == -1).all()
+    assert peak < 3 << 20
 
 
 def test_counts_are_saved_with_the_selection_and_a_head_has_none(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 A row that is added is tested without a word here, but for an obvious example in OBVIOUS.
 """
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -264,13 +265,26 @@ def test_equal_examples_are_decided_by_the_seed(method: str) -> None:
     assert set(once) != set(other)
 
 
-@every_method
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("stratified_random", {}), ("margin", {"sampler": "strata"}), ("margin", {"sampler": "round_robin"})],
+)
+def test_tie_break_decides_ties_alone(method: str, options: dict[str, Any]) -> None:
+    """No scores tie here: of each class and bin some are drawn by chance, and clusters of two are cut by the budget."""
+    rng = np.random.default_rng(0)
+    arguments = {"probs": rng.dirichlet(np.ones(3), 60), "embeddings": np.repeat(rng.normal(size=(30, 2)), 2, axis=0)}
+    arguments |= {"labels": np.arange(60) // 20, **options}
+    by_hash, by_id = (select(method, 12, **arguments, tie_break=how).ids.tolist() for how in ("hash", "id"))
+    assert by_id == by_hash
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"random", "stratified_random", "ccs", "cluster_margin"}))
 def test_tie_break_by_id_takes_the_lower_id_of_equals(method: str) -> None:
     chosen = select(method, 20, **equal(method, 60), tie_break="id")
     level = np.flatnonzero(chosen.gains[1:] == chosen.gains[:-1])
     assert (chosen.ids[level] < chosen.ids[level + 1]).all()
-    # Scores of random are the chance, and never equal; in the graph of d2 equals have other equals for neighbours.
-    if method not in ("random", "d2"):
+    # In the graph of d2 equals have other equals for neighbours.
+    if method != "d2":
         assert chosen.ids.tolist() == list(range(20))
     with pytest.raises(SettingError, match="tie_break"):
         select(method, 20, **equal(method, 60), tie_break="position")  # type: ignore[arg-type]
@@ -463,10 +477,22 @@ def test_a_row_says_what_it_is_in_one_line(method: str) -> None:
     assert isinstance(row, Rank | Cover)
 
 
+@pytest.mark.parametrize("method", ["moderate", "ssl_prototypes"])
+def test_a_score_by_all_examples_does_not_copy_them(method: str) -> None:
+    n, d = 20_000, 128
+    arguments: dict[str, Any] = {"embeddings": np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)}
+    arguments |= {"labels": np.arange(n) % 9} if method == "moderate" else {"clusters": 1, "memory": "1MiB"}
+    few = {name: value[:99] if isinstance(value, np.ndarray) else value for name, value in arguments.items()}
+    select(method, 1, **few, exclude=[3])  # imports are not what is measured
+    tracemalloc.start()
+    select(method, 1, **arguments, exclude=[3])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < arguments["embeddings"].nbytes / 2
+
+
 @every_per_example
 def test_a_score_streams_over_an_array_on_disk(method: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tracemalloc
-
     n = 100_000
     arguments = given_to(method, n)
     if arguments["signals"] or len(arguments) > 2:

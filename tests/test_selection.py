@@ -90,6 +90,7 @@ def same(a: Selection, b: Selection) -> None:
         select("margin", 2, probs=np.eye(3)).of(dataset(ids=[0, 1, 2, 3, 4], keys=None)),
         select("margin", 2, probs=np.eye(3), labels=[0, 1, 0], per_class={"max": {0: 1, 1: 2}}, costs=[1, 1, 1]),
         select("margin", 2, probs=np.eye(3), labels=[0, 1, 0], per_class={"share": "equal"}, sampler="temperature"),
+        replace(chosen(), options={"gamma_f": np.inf, "of": [-np.inf, 1.5], "by": {"inf": "word"}}),
         replace(chosen(), stands_for=np.array([3, -1, 0]), inputs={"probs": [{"path": "p.npy", "size": 3}]}),
     ],
 )
@@ -112,6 +113,9 @@ def test_the_files_can_be_read_without_svp(tmp_path: Path) -> None:
     assert rows[0]["gain"] is rows[0]["nearest"] is rows[0]["distance"] is None
     assert [row["gain"] for row in rows[1:]] == [row["distance"] for row in rows[1:]] == selection.gains[1:].tolist()
     origin = json.loads((tmp_path / "picks.parquet.json").read_text())
+    replace(selection, options={"gamma_f": np.float64(np.inf)}).save(tmp_path / "infinite.parquet")
+    said = (tmp_path / "infinite.parquet.json").read_text()
+    json.loads(said, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     assert (origin["format"], origin["format_version"]) == ("svp-selection", 2)
     assert (origin["method"], origin["options"], origin["seed"], origin["n"]) == ("k_center", {"start": 2}, 5, 3)
     assert origin["fingerprint"] == dataset().fingerprint

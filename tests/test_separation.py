@@ -1,5 +1,7 @@
 """Features that cannot tell classes apart are found; features that can, and few labels, are not accused."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -89,6 +91,19 @@ def test_classes_with_too_few_labels_are_not_judged() -> None:
     assert not nothing.pairs
     one = separation(np.zeros((30, 2)), np.zeros(30, int), np.arange(30))
     assert one.judged == 0
+
+
+def test_thousands_of_rare_classes_take_no_room_and_hide_no_pair() -> None:
+    rng = np.random.default_rng(0)
+    y = np.r_[np.repeat([3, 700], 150), np.arange(2000, 3600)]
+    x = rng.normal(size=(len(y), 3))
+    tracemalloc.start()
+    found = separation(x, y, np.arange(len(y)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.judged == 1
+    assert [pair.classes for pair in found.pairs] == [(3, 700)]
+    assert peak < 8 * len(y) * 1600 * 3  # scores of all classes by two probes, whole and quarter, would be 4
 
 
 def test_order_of_rows_changes_nothing() -> None:

@@ -1,5 +1,7 @@
 """When labelling may stop: plain functions, against what can be worked out by hand or by chance."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,17 @@ from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
 from svp.workflows.judging import confidently_wrong, led
-from svp.workflows.stopping import Gain, fold_of, kappa, predicted_gain, reasons_to_stop, settled, share
+from svp.workflows.stopping import (
+    APART,
+    Gain,
+    fold_of,
+    kappa,
+    points_of,
+    predicted_gain,
+    reasons_to_stop,
+    settled,
+    share,
+)
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -66,6 +78,46 @@ def test_a_flat_curve_gains_nothing_and_a_steep_one_much() -> None:
     assert steep is not None
     assert flat.high < 0.5 < 2 < steep.points
     assert predicted_gain(SIZES, answers([0.1] * 6, 2000, 0), 600) == flat
+
+
+def test_the_interval_counts_what_another_training_would_give() -> None:
+    """Each point 2 points beside the law by luck: with four points one degree of freedom is left to see how far."""
+
+    def error(n: int) -> float:
+        return 0.05 + 0.4 * (n / 100) ** -0.5
+
+    sizes, held = [100, 200, 300, 400], 0
+    truth = 100 * (error(400) - error(500))
+    for seed in range(40):
+        luck = np.random.default_rng(seed).normal(0, 0.02, 4)
+        errors = [error(n) + more for n, more in zip(sizes, luck.tolist(), strict=True)]
+        gain = predicted_gain(sizes, answers(errors, 2000, seed), 400, seed)
+        assert gain is not None
+        held += gain.low <= truth <= gain.high
+    assert held >= 34  # of 40; 65 % of the time where the distances are divided by r - 2 and drawn as normal
+
+
+def test_points_that_answer_alike_claim_no_certainty() -> None:
+    few, many = (predicted_gain(SIZES, answers([0.1] * 6, m, 0), 600) for m in (20, 2000))
+    assert few is not None
+    assert many is not None
+    assert few.points == many.points == 0
+    assert few.high > 0.5 > 0.1 > many.high > 0
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=30), st.integers(1, 8))
+def test_points_of_a_curve_lie_apart_and_stay(steps: list[int], most: int) -> None:
+    sizes = np.cumsum(steps).tolist()
+    points = points_of(sizes, most)
+    chosen = [sizes[i] for i in points]
+    assert points[-1] == len(sizes) - 1
+    assert len(points) <= most
+    assert all(size >= APART * before for before, size in pairwise(chosen))
+    longer = points_of([*sizes, 2 * sizes[-1]], 40)
+    assert set(points[:-1]) <= set(longer)  # what was trained is of use later
+    for i, size in enumerate(sizes):  # nothing that lies apart from all is left out
+        if len(points) < most and i not in points:
+            assert any(max(size, other) < APART * min(size, other) for other in chosen)
 
 
 def test_three_points_foretell_nothing() -> None:

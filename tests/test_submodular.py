@@ -304,7 +304,7 @@ def test_coverage_starts_from_0() -> None:
     assert got.gains.tolist() == [1, 0.5, 0]
 
 
-@pytest.mark.parametrize("lambda_", [0, 0.5, 2, 10.0])
+@pytest.mark.parametrize("lambda_", [0, 0.5, np.float32(0.25), 2, 10.0])
 def test_lambda_weighs_what_is_represented(lambda_: float) -> None:
     similarity = matrix(20, 1)
     value = value_of("graph_cut", similarity, range(20), lambda_=lambda_)

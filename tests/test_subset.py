@@ -249,6 +249,42 @@ def test_keys_that_look_like_numbers_are_keys() -> None:
     assert [float(row["x"]) for row in rows_of("by-id.csv")] == [2]
 
 
+def test_rows_called_by_keys_are_not_taken_by_number() -> None:
+    """Row 1 of the embeddings is "b"; in the reviews "b" stands first."""
+    write_table(Path("emb.parquet"), pa.table({"e0": [0.0, 9.0, 1.0], "name": ["a", "b", "c"]}))
+    write_table(Path("reviews.csv"), pa.table({"name": ["b", "c", "a"], "text": ["two", "three", "one"]}))
+    np.save("x.npy", np.arange(3))
+    command = "select k_center --embeddings emb.parquet:e0 --ids emb.parquet:name --budget 1 --out p.parquet --quiet"
+    Path("labelled.csv").write_text("key\na\n")
+    cli.main([*command.split(), "--already", "labelled.csv"])
+    for source in ("reviews.csv", "x.npy"):
+        with pytest.raises(DataError, match=r"chosen by key, such as 'b'.*ids="):
+            apply("p.parquet", source, Path("no").with_suffix(Path(source).suffix))
+    apply("p.parquet", "reviews.csv", "part.csv", ids="name")
+    assert rows_of("part.csv") == [{"name": "b", "text": "two"}]
+    # The files it was chosen from have its rows, wherever they are now.
+    apply("p.parquet", "emb.parquet", "again.parquet")
+    Path("emb.parquet").rename("moved.parquet")
+    apply("p.parquet", "moved.parquet", "moved-part.parquet")
+    for part in ("again.parquet", "moved-part.parquet"):
+        assert [row["name"] for row in rows_of(part)] == ["b"]
+
+
+def test_rows_called_by_file_and_number_are_those_of_the_file() -> None:
+    """As runs call the rows of several files."""
+    Path("shards").mkdir()
+    for shard in range(2):
+        Path(f"shards/{shard}.csv").write_text("x\n" + "".join(f"{10 * shard + i}\n" for i in range(3)))
+    chosen = picks([4, 0], keys=("1.csv:1", "0.csv:0"))
+    apply(chosen, "shards", "part")
+    assert [row["x"] for shard in range(2) for row in rows_of(f"part/{shard}.csv")] == ["0", "11"]
+    Path("shards/0.csv").write_text("x\n1\n")
+    with pytest.raises(DataError, match=r"1\.csv:1.* row 2, .*id 4"):
+        apply(chosen, "shards", "no")
+    with pytest.raises(DataError, match="ids="):
+        apply(picks([4], keys=("2.csv:1",)), "shards", "no")
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl", ".npy"])
 def test_shards_of_a_folder_are_one_data_set(suffix: str) -> None:
     Path("shards").mkdir()
@@ -284,13 +320,18 @@ def test_shards_of_a_folder_are_one_data_set(suffix: str) -> None:
     assert not Path("no").exists()
 
 
-def test_a_file_that_changed_is_noticed() -> None:
+def test_a_file_that_changed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     np.save("e.npy", np.eye(4))
     chosen = picks([1], inputs={"embeddings": Source.of("e.npy").describe(digests=True)})
     apply(chosen, "e.npy", "part.npy")
     np.save("e.npy", np.eye(4) + 1)
     with pytest.raises(DataError, match="has changed since"):
         apply(chosen, "e.npy", "again.npy")
+    Path("below").mkdir()
+    monkeypatch.chdir("below")
+    with pytest.raises(DataError, match="has changed since"):
+        apply(chosen, "../e.npy", "again.npy")
+    monkeypatch.chdir("..")
     Path("raw").mkdir()
     np.save("raw/e.npy", np.ones((4, 2)))  # another array of the same examples may be called the same
     apply(chosen, "raw/e.npy", "raw-part.npy")
@@ -351,6 +392,23 @@ def test_cut_off_in_the_middle_nothing_is_left(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(StorageError, match="disk is full"):
         apply(picks([0, 1, 2, 3]), root, "kept")
     assert sorted(Path().iterdir()) == before
+
+
+def test_what_appears_is_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the rename every file and folder of it, after it the folder that it appears in."""
+    root, synced, rename = photos(), set[int](), os.replace
+
+    def renamed(source: Path, place: Path) -> None:
+        assert {path.stat().st_ino for path in (source, *Path(source).rglob("*"))} <= synced
+        synced.clear()
+        rename(source, place)
+
+    monkeypatch.setattr(os, "fsync", lambda file: synced.add(os.fstat(file).st_ino))
+    monkeypatch.setattr(os, "replace", renamed)
+    np.save("x.npy", np.arange(4))
+    for source, out in ((root, "kept"), ("x.npy", "kept.npy")):
+        apply(picks([0, 3]), source, out)
+        assert synced == {Path().stat().st_ino}
 
 
 def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

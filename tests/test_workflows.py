@@ -390,6 +390,10 @@ def test_an_earlier_selection_goes_to_another_target(data: Dataset, tmp_path: Pa
     assert run.metrics["proxies"] == []
     assert run.selection.ids.tolist() == first.selection.ids.tolist()
     head = coreset(core(selection=path, target=wide, budget=10), data, out=tmp_path / "third")
+    weighed = Selection.load(path)
+    replace(weighed, weights=np.full(len(weighed), 2.0)).save(tmp_path / "weighed.parquet")
+    with pytest.raises(DataError, match=r"weighed.parquet: \d+ of its weights are not 1"):
+        coreset(core(selection=tmp_path / "weighed.parquet"), data, out=tmp_path / "no")
     assert head.selection.ids.tolist() == first.selection.ids[:10].tolist()
     with refused(BudgetError, "25", "24"):
         coreset(core(selection=path, budget=25), data, out=tmp_path / "fourth")

@@ -62,6 +62,11 @@ def uniform(ids: ArrayLike, seed: int, *path: Word) -> NDArray[np.float64]:
     return ((hash_ids(ids, seed, *path) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
+def tie_keys(ids: ArrayLike, seed: int) -> NDArray[np.int64]:
+    """(n,) the keys by which equals go, lowest first."""
+    return hash_ids(ids, seed, "ties").view(np.int64)
+
+
 def shuffled(ids: ArrayLike, seed: int, *path: Word) -> NDArray[np.int64]:
     """Positions of `ids` in a random order; the order of a subset is the subset of the order."""
     return np.argsort(hash_ids(ids, seed, *path), kind="stable")

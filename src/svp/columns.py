@@ -80,10 +80,11 @@ class Source:
         return [] if self.kind in (".npy", ".npz") else list(column_types(self.files[0]))
 
     def describe(self, *, digests: bool) -> list[dict[str, Any]]:
-        """Path as given, size and SHA-256 of each file: what an origin records. Time: one pass over the files."""
+        """Path as given and absolute, size and SHA-256 of each file: what an origin records. Time: one pass over the files."""
         return [
             {
                 "path": file.as_posix(),
+                "absolute": file.resolve().as_posix(),
                 **({} if self.columns is None else {"columns": self.columns}),
                 "size": file.stat().st_size,
                 **({"sha256": sha256_of(file)} if digests else {}),

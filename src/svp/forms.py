@@ -81,6 +81,12 @@ def files_of(source: Path) -> tuple[Path, ...]:
     return Source.of(str(source)).files
 
 
+def sizes_of(source: Path, header: bool | None = None) -> list[tuple[str, int]]:
+    """The name of each file of a run's training part, in order, and how many examples it has. Time: one pass over them."""
+    files = _shards_of(source, whole=False) if source.is_dir() else (source,)
+    return [(file.name, _form_of_file(file, header).names(file)[0]) for file in files]
+
+
 # --- folders -------------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from svp.chance import shuffled
 HALF_WAY = 0.75  # between chance (0.5) and perfect (1): a pair whose limit lies below counts as not told apart
 LEAST = 20  # labelled examples of a class, scored ones too: with fewer nothing is said of it
 MOST = 10_000  # examples looked at
+MOST_CLASSES = MOST // LEAST  # that can have labels enough; where there are more, the rest count as one
 MOST_PAIRS = 2000  # of classes, those most often confused
 FOLDS = 5
 NEIGHBORS = 10
@@ -71,6 +72,7 @@ def separation(
     and perfect for both probes. Where labels are few the bound is wide, and nothing is named. The failure is that of Wen et al.
     2024 (ASVP, arXiv 2403.01101): features from before the labels cannot tell labelled categories apart, and a proxy on them goes
     on asking for what it could not learn from.
+    Of more than 500 classes those with the most labels are looked at, and the rest count as one.
     Time: 10 solutions of a d x d system and 10 searches among at most 10,000 examples; memory: 10,000 (d + 2,000) numbers.
     """
     rows = np.sort(shuffled(ids, 0, "separation")[:MOST])
@@ -78,14 +80,15 @@ def separation(
     y, ids = labels[rows], ids[rows]
     may = np.ones(len(rows), bool) if scored is None else scored[rows]
     classes, y = np.unique(y, return_inverse=True)
+    rank = _rank_in_class(y, ids)
+    classes, y = _common(classes, y, may)
     counts, chance = np.bincount(y[may], minlength=len(classes)), np.bincount(y[may]).max(initial=0) / max(may.sum(), 1)
     if len(classes) < 2 or may.sum() < 2 * FOLDS:
         return Separation(float("nan"), float(chance), int(may.sum()), 0, ())
-    rank = _rank_in_class(y, ids)
     fold, in_quarter = rank % FOLDS, (rank // FOLDS) % 4 == 0
     found = [_out_of_fold(probe, x, y, fold, in_quarter) for probe in (_linear, _neighbors)]
     accuracy = max(float((whole.argmax(axis=1) == y)[may].mean()) for whole, _ in found)
-    enough = list(combinations(np.flatnonzero(counts >= LEAST).tolist(), 2))
+    enough = list(combinations(np.flatnonzero((counts >= LEAST) & (classes >= 0)).tolist(), 2))
     looked = _most_confused(enough, found[0][0], y, may)
     z = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / max(len(looked), 1))
     pairs = []
@@ -110,10 +113,21 @@ def _rank_in_class(y: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.i
     """(n,) a random place of each example within its class: folds and quarters have all classes alike."""
     rank = np.empty(len(y), np.int64)
     order = shuffled(ids, 1, "separation")
-    for c in range(int(y.max()) + 1):
-        mine = order[y[order] == c]
-        rank[mine] = np.arange(len(mine))
+    sizes = np.bincount(y)
+    rank[order[np.argsort(y[order], kind="stable")]] = np.arange(len(y)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return rank
+
+
+def _common(
+    classes: NDArray[np.int64], y: NDArray[np.int64], may: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The classes with the most examples that may be scored, and last, as -1, all others as one; and the number of each row's."""
+    if len(classes) <= MOST_CLASSES:
+        return classes, y
+    kept = np.sort(np.argsort(-np.bincount(y[may], minlength=len(classes)), kind="stable")[:MOST_CLASSES])
+    number = np.full(len(classes), MOST_CLASSES)
+    number[kept] = np.arange(MOST_CLASSES)
+    return np.append(classes[kept], -1), number[y]
 
 
 def _out_of_fold(

@@ -6,19 +6,19 @@ its schema. The source is only read. Everything is written under a temporary nam
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from svp.columns import Source, read_names, sha256_of
+from svp.columns import ARGUMENTS, Source, read_names, sha256_of
 from svp.data.base import Dataset
 from svp.errors import DataError, SettingError
-from svp.files import storage_errors
-from svp.forms import FOLDER, Form, Ints, files_of, form_of
+from svp.files import storage_errors, sync
+from svp.forms import FOLDER, Form, Ints, files_of, form_of, sizes_of
 from svp.select import Selection
 
 
@@ -55,7 +55,9 @@ def apply(
     rest       write what was not chosen in place of what was
     link       hard links to images in place of copies; across file systems copies all the same
     ids        column of the table that holds the ids, or the users' keys; default: ids are row numbers. Where the selection
-               has keys they decide, also those that look like numbers; whole numbers are ids where no key looks like one
+               has keys they decide, also those that look like numbers; whole numbers are ids where no key looks like one.
+               Keys need no column where the source has the rows it was chosen from: it is one of those files, or the keys
+               are FILE:ROW, as runs call the rows of several files
     header     whether the first row of a .csv or .tsv names the columns; by default it does, and where it has a number in it,
                that is asked
 
@@ -68,7 +70,7 @@ def apply(
     form = form_of(source, header, whole=bool(selection.inputs) or ids is not None)
     _check(source, out, form, order, rest, link, ids)
     _check_same_file(selection, source)
-    n, rows = _rows(selection, source, form, ids)
+    n, rows = _rows(selection, source, form, ids, header)
     if rest:
         left = np.ones(n, bool)
         left[rows] = False
@@ -113,12 +115,31 @@ def _check_same_file(selection: Selection, source: Path) -> None:
     """DataError if the selection was made from this very file when it had another content."""
     known = [file for files in selection.inputs.values() for file in files if "sha256" in file]
     for file in files_of(source):
-        before = {earlier["sha256"] for earlier in known if Path(earlier["path"]).resolve() == file.resolve()}
+        before = {earlier["sha256"] for earlier in known if _is_there(earlier, file)}
         if before and sha256_of(file) not in before:
             raise DataError(f"{file} has changed since the selection was made from it; select again, or give that file")
 
 
-def _rows(selection: Selection, source: Path, form: Form, column: str | None) -> tuple[int, Ints]:
+def _is_there(recorded: dict[str, Any], file: Path) -> bool:
+    """Whether a file stands where this one stood."""
+    return file.resolve() == Path(recorded.get("absolute", recorded["path"])).resolve()
+
+
+def _was_chosen_from(selection: Selection, source: Path) -> bool:
+    """Whether the source is one of the files that had a row an example, by its place or by its content."""
+    files = files_of(source)
+    return any(
+        len(files) == len(recorded)
+        and all(
+            _is_there(earlier, file) or ("sha256" in earlier and earlier["sha256"] == sha256_of(file))
+            for earlier, file in zip(recorded, files, strict=True)
+        )
+        for name, recorded in selection.inputs.items()
+        if name in ("ids", *ARGUMENTS)
+    )
+
+
+def _rows(selection: Selection, source: Path, form: Form, column: str | None, header: bool | None) -> tuple[int, Ints]:
     """How many examples there are, and the rows of the chosen ones in the order chosen; DataError unless all fit."""
     if column is not None:
         where = Source(source, files_of(source), column)
@@ -129,6 +150,8 @@ def _rows(selection: Selection, source: Path, form: Form, column: str | None) ->
         n, ids, keys = len(names), names, None
     else:
         n, ids, keys = form.names(source)
+        if selection.keys and keys is None and not _was_chosen_from(selection, source):
+            _check_places(selection.keys, selection.ids, source, header)
     ids = np.arange(n) if ids is None else ids
     order = np.argsort(ids, kind="stable")
     if len(repeated := ids[order][1:][np.diff(ids[order]) == 0]):
@@ -138,6 +161,27 @@ def _rows(selection: Selection, source: Path, form: Form, column: str | None) ->
     known = Dataset(str(source), order[:, None], None, (), ids[order], named)
     replace(selection, fingerprint=None).verify(known)
     return n, known.inputs[known.positions(selection.ids), 0]
+
+
+def _check_places(keys: Sequence[str], ids: Ints, source: Path, header: bool | None) -> None:
+    """DataError unless keys are FILE:ROW of the source, as runs call the rows of several files, and ids are these rows."""
+    starts: dict[str, int] = {}
+    n = 0
+    for name, size in sizes_of(source, header):
+        starts[name] = n
+        n += size
+    for key, id_ in zip(keys, ids.tolist(), strict=True):
+        name, _, row = key.rpartition(":")
+        if name not in starts or not row.isdecimal():
+            raise DataError(
+                f"{source} does not say what its rows are called, and they were chosen by key, such as {key!r}; name the "
+                "column of keys, ids= (--ids), or give a file that they were chosen from"
+            )
+        if starts[name] + int(row) != id_:
+            raise DataError(
+                f"{source}: {key} is its row {starts[name] + int(row)}, and was id {id_} when it was chosen; give the files "
+                "as they were"
+            )
 
 
 def _rows_of_keys(selection: Selection, keys: list[str], source: Path) -> Ints:
@@ -159,7 +203,10 @@ def _whole(out: Path) -> Iterator[Path]:
         yield temporary
         if out.exists():
             raise SettingError(f"{out} was made by somebody else meanwhile; give another name")
+        for written in (*temporary.rglob("*"), temporary):
+            sync(written)
         os.replace(temporary, out)
+        sync(out.parent)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)

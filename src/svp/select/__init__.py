@@ -14,13 +14,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from svp.chance import as_seed, hash_ids
+from svp.chance import as_seed, tie_keys
 from svp.errors import SettingError
 from svp.select.budget import Budget, Memory, resolve_budget
 from svp.select.choose import Terms, choose_by, scores_of
 from svp.select.inputs import Inputs
 from svp.select.limits import PerClass, choose_within
-from svp.select.methods import METHODS, SAMPLERS, find_method, find_sampler
+from svp.select.methods import METHODS, SAMPLERS, find_method, with_sampler
 from svp.select.selection import Selection
 from svp.select.table import Cost, Cover, Floats, Ints, Method, Picks, Rank, Sampler, Shape
 
@@ -98,7 +98,7 @@ def select(
     argument. Cost: that of the method; a ranking adds n log n operations at most, and 17 n bytes.
     """
     name, row = find_method(method)
-    sampled_by, row = _with_sampler(name, row, sampler)
+    sampled_by, row = with_sampler(name, row, sampler)
     options = row.settle(name, options)
     row = row.under(options)
     seed = as_seed(seed)
@@ -140,11 +140,11 @@ def select(
     def order(pos: Ints) -> Ints:
         """Which of equals goes first: a key for each position."""
         own = inputs.ids[pos]
-        return own if tie_break == "id" else hash_ids(own, seed, "ties").view(np.int64)
+        return own if tie_break == "id" else tie_keys(own, seed)
 
     candidates = np.flatnonzero(~(given | barred))
     terms = Terms(inputs, budget, per_class, costs, given, candidates)
-    row.refuse(options, inputs.shape(terms.size or 0, int(given.sum())))
+    row.refuse(options, replace(inputs.shape(terms.size or 0, int(given.sum())), limited=terms.limited))
     if terms.limited:
         terms.limits(candidates)  # what cannot be met is refused before anything is computed
     chooser = choose_by(name, row, inputs, seed, options, order, barred)
@@ -205,18 +205,6 @@ def score(
     inputs.require(name, row.needs)
     row.refuse(options, inputs.shape(0, 0))
     return scores_of(name, row, inputs, as_seed(seed), row.own(options))
-
-
-def _with_sampler(name: str, row: Method, sampler: str | Callable[..., Any] | None) -> tuple[str | None, Method]:
-    """The sampler's name, and the row with it; SettingError where there is nothing to sample, or another one already."""
-    if sampler is None:
-        return None, row
-    called, own = find_sampler(sampler)
-    if not isinstance(row, Rank):
-        raise SettingError(f"sampler={called!r}: method {name!r} chooses sets; samplers choose by scores, leave it out")
-    if row.sampler is not None:
-        raise SettingError(f"sampler={called!r}: method {name!r} has its own; choose a method that only ranks")
-    return called, replace(row, sampler=own)
 
 
 def _refuse_unused(name: str, row: Rank, options: Mapping[str, Any]) -> None:

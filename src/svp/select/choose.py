@@ -26,7 +26,7 @@ class Chooser:
     """A method with everything it reads.
 
     choose       turns (already, candidates, size) into picks
-    fixed_order  it is an order that does not depend on what was taken before
+    fixed_order  what it takes does not depend on what was taken before (see `Method`)
     never        positions that it would never take
     """
 
@@ -64,11 +64,11 @@ def choose_by(
         def cover(already: Ints, candidates: Ints, size: int) -> Picks:
             candidates = by_order(candidates)
             if "memory" in theirs and row.cost is not None:
-                theirs["memory"] = row.cost.left(inputs.shape(size, len(already)))
+                theirs["memory"] = row.cost.left(replace(inputs.shape(size, len(already)), options=options))
             picks = row.function(*arrays, already, candidates, size, **theirs, **options)
             return _as_picks(name, picks, candidates, size)
 
-        return Chooser(cover)
+        return Chooser(cover, row.fixed_order)
     sampler = row.sampler
     if "scores" in inputs.arrays:
         values = inputs.whole("scores").astype(np.float64)
@@ -80,7 +80,7 @@ def choose_by(
             pos = _top(values, candidates, size, order)
             return Picks(pos, values[pos])
 
-        return Chooser(top, fixed_order=True)
+        return Chooser(top, row.fixed_order)
     arrays = [inputs.whole(need) for need in sampler.needs]
     own = {key: options[key] for key in sampler.options}
     theirs = {**given_to(sampler), **own}
@@ -91,8 +91,8 @@ def choose_by(
         return replace(_as_picks(name, pos, candidates, size), gains=values[pos])
 
     if sampler.never is None:
-        return Chooser(sample)
-    return Chooser(sample, never=sampler.never(values, by_order(np.flatnonzero(~barred)), **own))
+        return Chooser(sample, row.fixed_order)
+    return Chooser(sample, row.fixed_order, sampler.never(values, by_order(np.flatnonzero(~barred)), **own))
 
 
 def scores_of(
@@ -104,27 +104,39 @@ def scores_of(
     barred: NDArray[np.bool_] | None = None,
 ) -> Floats:
     """(n,) scores, in chunks of examples where the method allows. What is barred takes no part, and has 0."""
-    n = len(inputs)
-    values = np.zeros(n)
-    chance = row.given(ids=inputs.ids, seed=seed, memory=inputs.memory)
-    all_take_part = barred is None or not barred.any()
+    values = np.zeros(len(inputs))
+    ground = None if barred is None or not barred.any() else np.flatnonzero(~barred)
+    given: dict[str, Any] = {"ids": inputs.ids, "seed": seed, "memory": inputs.memory}
 
-    def fill(rows: slice) -> None:
-        keep = None if all_take_part else ~barred[rows]  # type: ignore[index]
-        arrays = [inputs.part(need, rows, keep) for need in row.needs]
-        ids = inputs.ids[rows] if keep is None else inputs.ids[rows][keep]
-        result = np.asarray(row.function(*arrays, **({**chance, "ids": ids} if "ids" in chance else chance), **options))
+    def put(rows: slice | Ints, arrays: list[Any], **more: Any) -> None:
+        ids = inputs.ids[rows]
+        result = np.asarray(row.function(*arrays, **row.given(**{**given, "ids": ids, **more}), **options))
         if result.shape != ids.shape or result.dtype.kind not in "fiub":
             raise DataError(
                 f"Method {name!r} gave shape {result.shape}, type {result.dtype} for {len(ids)} examples; "
                 "it has to give one number for each"
             )
-        values[rows if keep is None else np.flatnonzero(keep) + rows.start] = result
+        values[rows] = result
 
-    chunks = list(inputs.chunks(row.needs)) if row.per_example else [slice(0, n)]
+    def fill(rows: slice) -> None:
+        keep = None if ground is None else ~barred[rows]  # type: ignore[index]
+        arrays = [inputs.part(need, rows, keep) for need in row.needs]
+        put(rows if keep is None else np.flatnonzero(keep) + rows.start, arrays)
+
+    def fill_all() -> None:
+        arrays = [inputs.whole(need) for need in row.needs]
+        pos = np.arange(len(inputs)) if ground is None else ground
+        if row.given(ground=pos):
+            put(pos, arrays, ground=pos, ids=inputs.ids)
+        else:  # a function of somebody's own sees those alone that take part
+            put(pos, arrays if ground is None else [inputs.of_examples(need, ground) for need in row.needs])
+
+    chunks = list(inputs.chunks(row.needs)) if row.per_example else []
     # Chunks are independent. Functions of somebody's own may not be made for threads.
     n_threads = min(n_cores(), len(chunks)) if str(row.function.__module__).startswith("svp.") else 1
-    if n_threads > 1:
+    if not row.per_example:
+        fill_all()
+    elif n_threads > 1:
         with ThreadPoolExecutor(n_threads) as pool:
             deque(pool.map(fill, chunks), maxlen=0)
     else:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from svp.chance import generator
 from svp.select.budget import DEFAULT_MEMORY
-from svp.select.geometry import Factors, Space, split
+from svp.select.geometry import Factors, Space, grouped, split
 from svp.select.neighbors import Columns, search
 from svp.select.table import Floats, Ints
 
@@ -35,9 +35,7 @@ class Clusters:
 
     def members(self) -> list[Ints]:
         """For each cluster the places of its points, ascending."""
-        order = np.argsort(self.labels, kind="stable")
-        sizes = np.bincount(self.labels, minlength=len(self.centres))
-        return [order[end - size : end] for end, size in zip(np.cumsum(sizes), sizes, strict=True)]
+        return grouped(self.labels, len(self.centres))
 
 
 def k_means(

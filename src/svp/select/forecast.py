@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 from svp.errors import SvpError
 from svp.select.budget import Budget, resolve_budget, resolve_memory
 from svp.select.classes import as_numbers
-from svp.select.inputs import CHUNK_NUMBERS, SHAPES
+from svp.select.inputs import CHUNK_NUMBERS, SHAPES, as_ids
 from svp.select.limits import resolve_spend
 from svp.select.similarity import as_indexable
-from svp.select.table import Cover, Rank, Shape
+from svp.select.table import Cover, Shape
 
 # Bytes an example that `select` itself takes at the highest, measured: ids, masks, candidates, their order.
 _BYTES_RANK, _BYTES_COVER = 52, 44
@@ -46,18 +47,29 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
     Raises what `select` would raise for the budget or an unknown method; inputs that are wrong inside are not looked for.
     Cost: about 0.3 s at most.
     """
-    from svp.select import find_method
+    from svp.select import select
+    from svp.select.methods import find_method, with_sampler
 
-    _, row = find_method(method)
+    name, row = find_method(method)
+    _, row = with_sampler(name, row, arguments.get("sampler"))
     if arguments.get("labels") is not None:
         arguments["labels"] = as_numbers(arguments["labels"])[0]  # a part has not all the names
     if row.cost is None or not (shape := _shape(budget, arguments)).n:
         return Forecast(None, None)
+    try:
+        options = row.settle(
+            name, {key: arguments[key] for key in arguments.keys() - signature(select).parameters.keys()}
+        )
+        row.refuse(
+            options, replace(shape, limited=any(arguments.get(key) is not None for key in ("per_class", "costs")))
+        )
+    except SvpError:  # select itself will say
+        return Forecast(None, None)
+    shape = replace(shape, options=options)
     own = _BYTES_COVER if isinstance(row, Cover) else _BYTES_RANK
     in_chunk = min(CHUNK_NUMBERS, shape.memory // 64, _numbers(arguments))
     held = own * shape.n + _BYTES_NUMBER * in_chunk
-    fixed_order = isinstance(row, Rank) and row.sampler is None and arguments.get("sampler") in (None, "top")
-    restarts = 0 if fixed_order else _restarts(arguments)
+    restarts = 0 if row.fixed_order else _restarts(arguments)
     # What a restart begins with lies between the two: nothing of the budget chosen yet, and all of it.
     first = replace(shape, memory=max(0, shape.memory - int(held)))
     last = replace(first, already=shape.already + shape.budget, budget=0) if restarts else first
@@ -122,8 +134,8 @@ def _shape(budget: Budget, arguments: Mapping[str, Any]) -> Shape:
     lengths = [shape[0] for shape in shapes.values()] + [shape[-1] for shape in signals]
     lengths += [np.shape(arguments[name])[0] for name in ("similarity", "ids") if arguments.get(name) is not None]
     n = lengths[0] if lengths else 0
-    already = len(np.asarray(arguments.get("already", ())))
-    there = max(0, n - already - len(np.asarray(arguments.get("exclude", ()))))
+    already, excluded = (len(as_ids(arguments.get(name, ()), name)) for name in ("already", "exclude"))
+    there = max(0, n - already - excluded)
     if arguments.get("costs") is None:
         size = resolve_budget(budget, there) if n else 0
     else:
@@ -162,15 +174,7 @@ def _part(arguments: Mapping[str, Any], shape: Shape, n: int) -> tuple[dict[str,
     if (similarity := arguments.get("similarity")) is not None:
         part["similarity"] = similarity[rows][:, rows]
     already = min(n, shape.already * n // max(shape.n, 1))
-    size = Shape(
-        n,
-        shape.c,
-        shape.d,
-        shape.n_epochs,
-        min(n - already, -(-shape.budget * n // max(shape.n, 1))),
-        already,
-        shape.memory,
-    )
+    size = replace(shape, n=n, budget=min(n - already, -(-shape.budget * n // max(shape.n, 1))), already=already)
     return {**part, "ids": np.arange(n), "already": np.arange(already)}, size
 
 

@@ -100,5 +100,12 @@ def squared(a: Floats, b: Floats) -> Floats:
     return np.asarray(difference.sum(axis=1))
 
 
+def grouped(labels: Ints, n: int) -> list[Ints]:
+    """For each of n groups the places of its members, ascending; labels (k,) says which group each is in, from 0."""
+    order = np.argsort(labels, kind="stable")
+    sizes = np.bincount(labels, minlength=n)
+    return [order[end - size : end] for end, size in zip(np.cumsum(sizes), sizes, strict=True)]
+
+
 def split(array: Ints, size: int) -> list[Ints]:
     return [array[i : i + size] for i in range(0, len(array), size)]

@@ -77,10 +77,15 @@ class _Points:
         value[self.taken] = np.inf
         slack = self.slack * (self.squares + x @ x) + 2.0**-1000  # above all that can underflow
         able = np.flatnonzero(value - slack <= (value + slack).min())
-        rows = self._centred(able)
-        first = int(squared(rows, x).argmin()) if len(able) > 1 else 0
-        self.taken[able[first]] = True
-        return int(able[first]), rows[first]
+        place, row, least = -1, x, np.inf
+        for block in split(able, len(self.blocks[0])):  # all of them, where all are equal
+            rows = self._centred(block)
+            distances = squared(rows, x)
+            first = int(distances.argmin())
+            if place < 0 or distances[first] < least:
+                place, row, least = int(block[first]), rows[first].copy(), distances[first]
+        self.taken[place] = True
+        return place, row
 
     def _all(self) -> Iterator[tuple[Ints, Floats]]:
         if self.rows is not None:

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.chance import hash_ids
+from svp.errors import SettingError
 from svp.machine import each, n_cores
 from svp.select.geometry import Factors, Space, split, squared, turned
-from svp.select.table import Floats, Ints, Picks
+from svp.select.options import whole
+from svp.select.table import Floats, Ints, Picks, Shape
 
 # Points refreshed together, and sizes of one matrix product, whose result stays in a core's second cache. They decide the
 # speed, never the answer, as all numbers here.
@@ -33,6 +35,16 @@ _IN_REACH = 16
 _SAMPLE = 1024
 _PAYS = 50_000
 _FORMULA = 100
+
+
+def check(shape: Shape, *, start: int) -> None:
+    """Whether this option can be."""
+    whole("start", start, 1)
+    if start > 1 and shape.limited and not shape.already:
+        raise SettingError(
+            f"start={start}: under per_class or costs the choice begins again from what is chosen, and the random start would be "
+            f"cut off; draw it first, with method 'random', and give it as already"
+        )
 
 
 def k_center(

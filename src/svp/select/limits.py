@@ -2,8 +2,8 @@
 
 One rule for every method: its own order is followed for as long as the minimums can still be met; from then on only classes
 that lack are open; a class at its maximum is closed, and so is an example that what is left of the money does not buy. For a
-ranking that is the best choice there is under minimums and maximums (they form a matroid). A method that chooses sets goes on
-from what it has chosen whenever something closes, as a greedy algorithm does that skips what it may not take.
+ranking that is the best choice there is under minimums and maximums (they form a matroid). Where the next choice depends on those
+before, the method goes on from them whenever something closes, as a greedy algorithm does that skips what it may not take.
 """
 
 import bisect
@@ -156,20 +156,33 @@ def choose_within(
 ) -> Picks:
     """Follow `choose` within `limits`; `budget` is a number of examples, or where there are costs a total.
 
-    fixed_order  `choose` is a ranking: what it takes does not depend on what was taken before, so what is closed is passed over
+    fixed_order  what `choose` takes does not depend on what was taken before: it is asked once, and what is closed is passed over
     """
     tally = _Tally(limits, candidates, budget)
+    if fixed_order:
+        picks = choose(already, candidates, len(candidates))
+        return _at(picks, _passing_over(picks.pos, tally))
     parts: list[Picks] = []
     while len(open_ := candidates[tally.is_open(candidates)]):
-        picks = choose(already, open_, len(open_) if fixed_order else tally.n_likely(open_))
-        taken = tally.take(picks.pos, skip=fixed_order)
+        picks = choose(already, open_, tally.n_likely(open_))
+        taken = tally.take(picks.pos, skip=False)
         parts.append(_at(picks, taken))
-        if fixed_order and not len(taken):  # what was passed over is too dear for good
-            break
         already = np.concatenate([already, picks.pos[taken]])
         # Where nothing was taken the first would eat up what the minimums still cost: it never fits again.
         candidates = candidates[~np.isin(candidates, picks.pos[taken] if len(taken) else picks.pos[:1])]
     return _joined(parts)
+
+
+def _passing_over(order: Ints, tally: "_Tally") -> Ints:
+    """Places in `order` of those taken: down the order, and down what is left of it once the minimums are met."""
+    left, taken = np.arange(len(order)), [np.zeros(0, np.int64)]
+    while len(open_ := left[tally.is_open(order[left])]):
+        now = open_[tally.take(order[open_], skip=True)]
+        if not len(now):  # what was passed over is too dear for good
+            break
+        taken.append(now)
+        left = left[~np.isin(left, now)]
+    return np.concatenate(taken)
 
 
 class _Tally:

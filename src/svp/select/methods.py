@@ -1,6 +1,7 @@
 """The tables: every method and every sampler, what it reads, and what it costs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from svp.errors import SettingError, UnknownName
@@ -23,11 +24,64 @@ from svp.select.options import number, wholes, words
 from svp.select.similarity import KERNELS
 from svp.select.table import Cost, Cover, Method, Rank, Sampler, Shape, method_of, path_of, sampler_of
 
+
+def _clustered(s: Shape) -> float:
+    """What round_robin clusters: the pool, and what is chosen already."""
+    pool = s.options.get("pool", 10) * s.budget
+    return float(min(s.n, s.already + pool, s.options.get("largest", 10_000)))
+
+
 SAMPLERS: dict[str, Sampler] = {
-    "temperature": Sampler(samplers.temperature, check=samplers.check_temperature),
-    "strata": Sampler(samplers.strata, check=samplers.check_strata, never=samplers.hardest),
-    "round_robin": Sampler(samplers.round_robin, needs=("embeddings",), check=samplers.check_round_robin),
+    "temperature": Sampler(
+        samplers.temperature,
+        cost=Cost(lambda s: s.n, lambda s: 80 * s.n),
+        check=samplers.check_temperature,
+        fixed_order=True,
+    ),
+    "strata": Sampler(
+        samplers.strata,
+        cost=Cost(lambda s: s.n, lambda s: 120 * s.n),
+        check=samplers.check_strata,
+        never=samplers.hardest,
+    ),
+    "round_robin": Sampler(
+        samplers.round_robin,
+        needs=("embeddings",),
+        cost=Cost(lambda s: s.n + _clustered(s) ** 2 * s.d, lambda s: 40 * s.n + 8 * _clustered(s) ** 2),
+        check=samplers.check_round_robin,
+    ),
 }
+
+
+def find_sampler(sampler: str | Callable[..., Any]) -> tuple[str, Sampler | None]:
+    """The name that records use, and the row; None for "top", which takes the highest. Found as methods are."""
+    if callable(sampler):
+        return path_of(sampler), sampler_of(sampler)
+    _check_name("sampler", sampler)
+    if sampler == "top" or sampler in SAMPLERS:
+        return sampler, SAMPLERS.get(sampler)
+    if ":" in sampler:
+        return sampler, sampler_of(resolve(sampler))
+    raise UnknownName("sampler", sampler, ["top", *SAMPLERS])
+
+
+def with_sampler(name: str, row: Method, sampler: str | Callable[..., Any] | None) -> tuple[str | None, Method]:
+    """The sampler's name, and the row with it; SettingError where there is nothing to sample, or another one already."""
+    if sampler is None:
+        return None, row
+    called, own = find_sampler(sampler)
+    if not isinstance(row, Rank):
+        raise SettingError(f"sampler={called!r}: method {name!r} chooses sets; samplers choose by scores, leave it out")
+    if row.sampler is not None:
+        raise SettingError(f"sampler={called!r}: method {name!r} has its own; choose a method that only ranks")
+    cost = row.cost if own is None else row.cost and own.cost and row.cost.then(own.cost)
+    return called, replace(row, sampler=own, cost=cost)
+
+
+def _check_name(kind: str, name: Any) -> None:
+    if not isinstance(name, str):
+        raise SettingError(f'{kind}={name!r:.60}; give a name, "package.module:function", or a function')
+
 
 _PER_CLASS = Cost(lambda s: s.n * s.c)
 _PER_EPOCH = Cost(lambda s: s.n * s.n_epochs)
@@ -43,9 +97,9 @@ def _rows(s: Shape) -> float:
     return 8.0 * s.n * (s.d + 2) + (64 << 20)
 
 
-def _clustered(s: Shape) -> int:
-    """What cluster_margin clusters: the pool, and what is chosen already."""
-    return min(s.n, s.already + 10 * s.budget, 10_000)
+def _clusters(s: Shape) -> float:
+    """What typiclust makes."""
+    return float(max(1, min(s.already + s.budget, s.options.get("max_clusters", 500))))
 
 
 def _kernels(shape: Shape, *, kernel: str, **_: Any) -> None:
@@ -90,20 +144,16 @@ METHODS: dict[str, Method] = {
         centres.ssl_prototypes,
         needs=("embeddings",),
         per_example=False,
-        cost=Cost(lambda s: 30 * s.n * s.d, lambda s: 100 * s.n, _rows),
+        cost=Cost(lambda s: 30 * s.n * s.d * s.options.get("clusters", 10), lambda s: 100 * s.n, _rows),
         check=wholes(clusters=1),
     ),
     "given": Rank(scores.given, needs=("scores",), cost=Cost(lambda s: s.n)),
-    "ccs": Rank(scores.aum, needs=("logit_margin",), sampler=SAMPLERS["strata"], cost=_PER_EPOCH, check=_HARD_OR_EASY),
-    "cluster_margin": Rank(
-        scores.margin,
-        needs=("probs",),
-        sampler=SAMPLERS["round_robin"],
-        cost=Cost(
-            lambda s: s.n * s.c + _clustered(s) ** 2 * s.d,
-            lambda s: 8 * _clustered(s) ** 2,
-        ),
-    ),
+    "ccs": with_sampler(
+        "ccs", Rank(scores.aum, needs=("logit_margin",), cost=_PER_EPOCH, check=_HARD_OR_EASY), "strata"
+    )[1],
+    "cluster_margin": with_sampler(
+        "cluster_margin", Rank(scores.margin, needs=("probs",), cost=_PER_CLASS), "round_robin"
+    )[1],
     "k_center": Cover(
         k_center.k_center,
         needs=("embeddings",),
@@ -112,19 +162,13 @@ METHODS: dict[str, Method] = {
             lambda s: s.d * (2 * s.n + (s.n * s.budget) ** 0.7 + 4e-4 * s.n * s.already),
             lambda s: 50 * s.n + 4 * (s.already + s.budget) * (s.d + 30) + 8 * s.already * s.d,
         ),
-        check=wholes(start=1),
+        check=k_center.check,
     ),
     "typiclust": Cover(
         typiclust.typiclust,
         needs=("embeddings",),
-        # 30 passes of k-means over at most 500 clusters, then neighbours within clusters alike in size.
-        cost=Cost(
-            lambda s: (
-                30 * s.n * min(s.already + s.budget, 500) * s.d + _pairs(s) / max(1, min(s.already + s.budget, 500))
-            ),
-            lambda s: 100 * s.n,
-            _rows,
-        ),
+        # 30 passes of k-means, then neighbours within clusters alike in size.
+        cost=Cost(lambda s: 30 * s.n * _clusters(s) * s.d + _pairs(s) / _clusters(s), lambda s: 100 * s.n, _rows),
         check=wholes(max_clusters=1),
     ),
     "probcover": Cover(
@@ -136,14 +180,19 @@ METHODS: dict[str, Method] = {
     "seals": Cover(
         seals.seals,
         needs=("probs", "embeddings"),
-        cost=Cost(lambda s: s.n * (s.c + s.already * s.d), lambda s: 30 * s.n + 16 * 100 * s.already, _rows),
+        cost=Cost(
+            lambda s: s.n * (s.c + s.already * s.d),
+            lambda s: 30 * s.n + 16 * s.options.get("n_neighbors", 100) * s.already,
+            _rows,
+        ),
         check=seals.check,
+        fixed_order=True,
     ),
     "d2": Cover(
         d2.d2,
         needs=("scores", "embeddings"),
         scored_by=Rank(scores.forgetting, needs=("correct",)),
-        cost=Cost(_pairs, lambda s: (200 + 32 * 10) * s.n, _rows),
+        cost=Cost(_pairs, lambda s: (200 + 32 * s.options.get("n_neighbors", 10)) * s.n, _rows),
         check=d2.check,
     ),
     "facility_location": Cover(
@@ -178,18 +227,6 @@ METHODS: dict[str, Method] = {
 }
 
 
-def find_sampler(sampler: str | Callable[..., Any]) -> tuple[str, Sampler | None]:
-    """The name that records use, and the row; None for "top", which takes the highest. Found as methods are."""
-    if callable(sampler):
-        return path_of(sampler), sampler_of(sampler)
-    _check_name("sampler", sampler)
-    if sampler == "top" or sampler in SAMPLERS:
-        return sampler, SAMPLERS.get(sampler)
-    if ":" in sampler:
-        return sampler, sampler_of(resolve(sampler))
-    raise UnknownName("sampler", sampler, ["top", *SAMPLERS])
-
-
 def find_method(method: str | Callable[..., Any]) -> tuple[str, Method]:
     """The name that records use, and the row: from the table, from "package.module:function", or made of a function."""
     if callable(method):
@@ -200,8 +237,3 @@ def find_method(method: str | Callable[..., Any]) -> tuple[str, Method]:
     if ":" in method:
         return method, method_of(resolve(method))
     raise UnknownName("method", method, METHODS, hint="svp list methods")
-
-
-def _check_name(kind: str, name: Any) -> None:
-    if not isinstance(name, str):
-        raise SettingError(f'{kind}={name!r:.60}; give a name, "package.module:function", or a function')

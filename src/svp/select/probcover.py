@@ -54,8 +54,8 @@ def probcover(
                 farthest from everything chosen first, with gain 0
     guarantee   at least 1 - 1/e of what the best balls of this radius would hold
     cost        time: n^2 d operations in matrix products for the pairs within the radius, as much again where these do not
-                fit into memory; "auto" as much again, and k-means. Memory: 4 bytes for each pair where they take half of
-                `memory` at most, 40 n bytes, and `memory`
+                fit into memory; "auto" as much again, and k-means. Memory: 4 bytes for each pair, and 8 for each row of a tile,
+                where they take half of `memory` at most, 40 n bytes, and `memory`
     Yehuda et al. 2022, "Active learning through a covering lens", NeurIPS.
     """
     if not budget:
@@ -112,12 +112,14 @@ class _Balls:
         self.uncovered = np.ones(len(ground), bool)
         self.gains = np.zeros(len(ground), np.int64)
         self.first = np.zeros(len(ground), np.int64)  # of the run of rows that each is in
+        held = 0  # bytes
         tiles: dict[int, list[tuple[Ints, NDArray[np.int32]]]] | None = {}
         for rows, columns, mask in tiles_within(self.space, ground, self.points, radius):
             counts = mask.sum(axis=1)
             self.gains[rows] += counts
             self.first[rows] = rows.start
-            if 4 * self.gains.sum() > memory // 2:
+            held += 4 * int(counts.sum()) + 8 * (len(counts) + 1)
+            if held > memory // 2:
                 tiles = None
             if tiles is not None:
                 places = (np.flatnonzero(mask) % mask.shape[1] + columns.start).astype(np.int32)

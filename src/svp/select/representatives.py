@@ -17,7 +17,8 @@ from svp.select.table import Floats, Ints
 
 SOON = 2e10  # operations, n k d, that take seconds: so many `svp select` does without being asked
 _FEW = 32  # picks compared one with another
-_ROWS = 1024  # of a similarity matrix, looked at together
+_ROWS = 1024  # of a similarity matrix, looked at together at most
+_BYTES_PER_KEY = 32  # a similarity as it is, in float64, with the other sign, and whether it is above 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +52,8 @@ def stands_for(
     *,
     similarity: Any = None,
     ids: ArrayLike | None = None,
-    already: ArrayLike = (),
-    exclude: ArrayLike = (),
+    already: ArrayLike | Selection = (),
+    exclude: ArrayLike | Selection = (),
     memory: Memory | None = None,
 ) -> Representatives:
     """For each chosen example the others that are nearer to it than to any other chosen one (Euclidean).
@@ -72,7 +73,10 @@ def stands_for(
     """
     inputs = Inputs.of(ids=ids, embeddings=embeddings, similarity=similarity, memory=memory)
     order = np.argsort(inputs.ids)
-    picks, before = _rows(inputs, order, "selection", selection.ids), _rows(inputs, order, "already", np.sort(already))
+    picks, before = (
+        _rows(inputs, order, "selection", selection.ids),
+        _rows(inputs, order, "already", np.sort(as_ids(already, "already"))),
+    )
     apart = np.zeros(len(inputs), bool)
     apart[np.concatenate([picks, before, _rows(inputs, order, "exclude", exclude)])] = True
     others = order[~apart[order]]
@@ -92,8 +96,8 @@ def described(
     *,
     similarity: Any = None,
     ids: ArrayLike | None = None,
-    already: ArrayLike = (),
-    exclude: ArrayLike = (),
+    already: ArrayLike | Selection = (),
+    exclude: ArrayLike | Selection = (),
     memory: Memory | None = None,
 ) -> Selection:
     """The selection with `stands_for`, and with `nearest` and `distances` where its method did not say them.
@@ -108,7 +112,10 @@ def described(
         return replace(selection, stands_for=counts)
     inputs = Inputs.of(embeddings=embeddings, **how)
     order = np.argsort(inputs.ids)
-    picks, before = _rows(inputs, order, "selection", selection.ids), _rows(inputs, order, "already", np.sort(already))
+    picks, before = (
+        _rows(inputs, order, "selection", selection.ids),
+        _rows(inputs, order, "already", np.sort(as_ids(already, "already"))),
+    )
     earlier = _Earlier(_measure(inputs), picks, before)
     return replace(
         selection,
@@ -167,12 +174,14 @@ class _Euclidean:
 class _Similar:
     """Similarities above 0 of a matrix, with the other sign: lower = nearer."""
 
-    def __init__(self, matrix: Any) -> None:
+    def __init__(self, matrix: Any, memory: int) -> None:
         self.matrix = matrix if isinstance(matrix, np.ndarray) else matrix.tocsr()
+        self.memory = memory
 
     def nearest(self, queries: Ints, base: Ints) -> tuple[Ints, Floats]:
         pos, far = np.full(len(queries), -1), np.full(len(queries), np.inf)
-        for part in split(np.arange(len(queries)), _ROWS) if len(base) else ():
+        size = min(_ROWS, max(1, self.memory // (_BYTES_PER_KEY * max(1, len(base)))))
+        for part in split(np.arange(len(queries)), size) if len(base) else ():
             keys = self._keys(queries[part], base)
             best = keys.argmin(axis=1)
             far[part] = keys[np.arange(len(part)), best]
@@ -195,10 +204,10 @@ def _measure(inputs: Inputs) -> _Euclidean | _Similar:
     if inputs.similarity is None:
         inputs.require("stands_for", ("embeddings",))
         return _Euclidean(inputs.whole("embeddings"), inputs.memory)
-    return _Similar(as_indexable(inputs.similarity))
+    return _Similar(as_indexable(inputs.similarity), inputs.memory)
 
 
-def _rows(inputs: Inputs, order: Ints, name: str, ids: ArrayLike) -> Ints:
+def _rows(inputs: Inputs, order: Ints, name: str, ids: ArrayLike | Selection) -> Ints:
     """The positions of these ids, in their order; DataError for one that has no row."""
     inputs.mask(ids, name)
     return order[np.searchsorted(inputs.ids, as_ids(ids, name), sorter=order)]

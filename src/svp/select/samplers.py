@@ -1,7 +1,7 @@
 """From scores to a choice: which of the scored examples are taken. The highest ("top") unless a sampler is named.
 
-A sampler sees every score and the candidates in the order of a seeded hash of their ids, so whoever works through them in
-order, or draws by a hash of the id, does not depend on the order of the rows.
+A sampler sees every score and the candidates in the order that equals go by, which does not depend on that of the rows. Chance
+it takes from a hash of the ids, never from that order: `tie_break="id"` decides ties alone.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.chance import uniform
+from svp.chance import tie_keys, uniform
 from svp.errors import SettingError
 from svp.select.budget import resolve_budget
 from svp.select.geometry import float_rows, scale_of
@@ -53,7 +53,16 @@ def check_strata(shape: Shape, *, drop: float, bins: int) -> None:
 
 
 def strata(
-    scores: Floats, already: Ints, candidates: Ints, budget: int, *, ground: Ints, drop: float = 0.0, bins: int = 50
+    scores: Floats,
+    already: Ints,
+    candidates: Ints,
+    budget: int,
+    *,
+    ids: Ints,
+    seed: int,
+    ground: Ints,
+    drop: float = 0.0,
+    bins: int = 50,
 ) -> Ints:
     """Drop the hardest share, cut the range of scores into equal widths, draw alike from each.
 
@@ -71,13 +80,13 @@ def strata(
     easy[ground] = True
     easy[hardest(scores, ground, drop=drop)] = False
     kept, have = candidates[easy[candidates]], already[easy[already]]
+    kept = kept[np.argsort(tie_keys(ids[kept], seed))]
     _refuse_drop(drop, len(kept), len(candidates), budget)
     number = _bins(scores[np.concatenate([have, kept])], scores[easy], bins)
     had, own = number[: len(have)], number[len(have) :]
     sizes = np.bincount(number)
     chosen = np.bincount(had, minlength=len(sizes))
     wanted = _spread(budget + len(have), sizes, chosen) - chosen
-    # The candidates come in an order by chance: the first of each bin are taken.
     return kept[_place_in(own) < wanted[own]]
 
 
@@ -103,6 +112,7 @@ def round_robin(
     budget: int,
     *,
     ids: Ints,
+    seed: int,
     pool: float = 10.0,
     size: float = 10.0,
     largest: int = 10_000,
@@ -125,7 +135,8 @@ def round_robin(
     _refuse_larger(largest, len(already), budget)
     n_pool = min(len(candidates), largest - len(already), math.ceil(pool * budget))
     highest = np.argsort(-scores[candidates], kind="stable")[:n_pool]
-    chosen = candidates[np.sort(highest)]
+    chosen = candidates[highest]
+    chosen = chosen[np.argsort(tie_keys(ids[chosen], seed))]
     clustered = np.concatenate([already, chosen])
     cluster = _clusters(embeddings, clustered, ids, math.ceil(len(clustered) / size))
     sizes = np.bincount(cluster)

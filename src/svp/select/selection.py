@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -52,7 +53,8 @@ class Selection:
 
     ids          (k,) int64 ids of the chosen examples, the first chosen first
     gains        (k,) the score of each, or what it added to the objective when it was chosen
-    weights      (k,) how much each counts in training
+    weights      (k,) how much each counts: 1, of every method here. For what chooses elsewhere and weighs; no training of ours
+                 reads them, and `svp.coreset` refuses a selection in which they differ from 1
     method       a name of the table of methods, or "package.module:function"
     options      every option of the method, defaults too
     seed         what chance and ties were decided by, with tie_break
@@ -217,7 +219,8 @@ class Selection:
         }
         write_bytes(path, content)
         # Last: a file without its origin, or with that of an earlier one, is not taken for a selection.
-        write_bytes(origin_path(path), (json.dumps(origin, indent=2, default=_plain) + "\n").encode())
+        said = json.dumps(_plain(origin), indent=2, allow_nan=False, default=str)
+        write_bytes(origin_path(path), (said + "\n").encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -240,7 +243,7 @@ class Selection:
                 gains=_floats(read["gain"]),
                 weights=_floats(read["weight"]),
                 method=origin["method"],
-                options=origin["options"],
+                options=_numbers(origin["options"]),
                 seed=origin["seed"],
                 tie_break=origin["tie_break"],
                 sampler=origin.get("sampler"),
@@ -302,8 +305,23 @@ def _read_origin(path: Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no word for: numbers and arrays of numpy as plain ones, anything else by its name."""
-    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else str(value)
+    """What JSON has no word for: numbers and arrays of numpy as plain ones, what is not finite as text."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(value: Any) -> Any:
+    """Numbers that are not finite, which `_plain` has made text."""
+    if isinstance(value, dict):
+        return {name: _numbers(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_numbers(each) for each in value]
+    return float(value) if value in ("inf", "-inf", "nan") else value
 
 
 def _with_keys(limits: Any, key: Callable[[Any], Any]) -> Any:

@@ -6,15 +6,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from svp.chance import tie_keys
+from svp.select.geometry import grouped
 from svp.select.table import Ints
 
 
-def stratified_random(labels: NDArray[Any], already: Ints, candidates: Ints, budget: int) -> Ints:
+def stratified_random(
+    labels: NDArray[Any], already: Ints, candidates: Ints, budget: int, *, ids: Ints, seed: int
+) -> Ints:
     """Uniform inside each class, and of each class in proportion to what there is of it.
 
     labels      (n,) class numbers; those without one (-1) are a class of their own
     already     positions that count as chosen: a class that has more than its share waits until the others have caught up
-    candidates  positions to choose from, in an order by chance
+    candidates  positions to choose from
     budget      how many, at most all candidates
     returns     positions in order of choice; the first k are the answer for budget k. Where nothing is chosen already, each
                 class is less than 1 away from its exact share in each of these answers. There are no gains (NaN)
@@ -24,12 +28,13 @@ def stratified_random(labels: NDArray[Any], already: Ints, candidates: Ints, bud
     (j - 1) n / n_c picks at the earliest, by pick j n / n_c at the latest. Who has to be done first goes first, and that
     meets all times (Baruah et al. 1996, "Proportionate progress: a notion of fairness in resource allocation").
     """
+    candidates = candidates[np.argsort(tie_keys(ids[candidates], seed))]
     classes = labels[np.concatenate([already, candidates])]
     _, class_ = np.unique(classes, return_inverse=True)
     total = np.bincount(class_).tolist()
     count = np.bincount(class_[: len(already)], minlength=len(total)).tolist()
     n, own = len(classes), class_[len(already) :]
-    queues = [iter(np.flatnonzero(own == c).tolist()) for c in range(len(total))]
+    queues = [iter(places.tolist()) for places in grouped(own, len(total))]
 
     waiting: list[tuple[int, int]] = []  # (first pick it may be, class)
     ready: list[tuple[int, int, int]] = []  # (last pick it may be, place in the list of candidates, class)

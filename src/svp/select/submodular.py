@@ -3,13 +3,12 @@
 Similarities are whole numbers of one unit (see `similarity`), and so are gains: they add up exactly in every order.
 """
 
-import math
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.errors import DataError, SettingError
+from svp.errors import DataError
 from svp.select.bounded import Bounded
 from svp.select.compared import Compared, Csr, DenseColumns, SparseColumns, Units
 from svp.select.similarity import Similarity
@@ -304,8 +303,6 @@ def graph_cut(
     Iyer and Bilmes 2013, "Submodular optimization with submodular cover and submodular knapsack constraints"; Iyer,
     Khargonkar, Bilmes and Asnani 2021, "Submodular combinatorial information measures", for its use in selection.
     """
-    if isinstance(lambda_, bool) or not isinstance(lambda_, (int, float)) or not 0 <= lambda_ < math.inf:
-        raise SettingError(f"graph_cut: lambda_={lambda_!r}; give a number, 0 or more")
     compared = similarity.among(ground, kernel)
     place = _places(ground)
     chosen, open_ = place[already], place[candidates]

@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +15,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 # What a function may ask for by keyword beside its own options: the (n,) ids, the seed, the bytes it may take beside its
-# arrays; a set method or sampler also the ground set, the positions of all that are not excluded, in the order of `candidates`.
+# arrays; a set method or sampler also the ground set, the positions of all that are not excluded, in the order of `candidates`,
+# and so may a ranking that sees all examples at once: positions ascending, for each of which it gives a score.
 GIVEN = ("ids", "seed", "memory", "ground")
 
 
@@ -27,7 +28,8 @@ class Shape:
     """The sizes that the cost of a method is a formula of.
 
     n  examples; c  classes; d  numbers per embedding; n_epochs  rows of a signal; budget  how many are chosen;
-    already  how many count as chosen; memory  bytes a method may take where it can choose
+    already  how many count as chosen; memory  bytes a method may take where it can choose; limited  whether limits per class or
+    costs may make it begin again from what it has chosen; options  settled ones of the method and its sampler, where known
     """
 
     n: int
@@ -37,6 +39,8 @@ class Shape:
     budget: int = 0
     already: int = 0
     memory: int = 1 << 30
+    limited: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,14 @@ class Cost:
     def peak(self, s: Shape) -> float:
         """Bytes at the highest when `s.memory` may be taken."""
         return self.bytes(s) + min(self.room(s), self.left(s))
+
+    def then(self, other: "Cost") -> "Cost":
+        """Of one thing after the other."""
+        return Cost(
+            lambda s: self.operations(s) + other.operations(s),
+            lambda s: max(self.bytes(s), other.bytes(s)),
+            lambda s: max(self.room(s), other.room(s)),
+        )
 
     def left(self, s: Shape) -> int:
         """What of `s.memory` the function may take beside what it holds in any case."""
@@ -92,6 +104,11 @@ class Method:
     def reads(self) -> tuple[str, ...]:
         """Everything that a choice by this method reads: what a workflow has to compute."""
         return self.needs
+
+    @property
+    def fixed_order(self) -> bool:
+        """Whether what comes next does not depend on what was taken."""
+        return False
 
     @property
     def asks_model(self) -> bool:
@@ -142,11 +159,13 @@ class Method:
 class Sampler(Method):
     """A way from scores to a choice: function(scores, *needs, already, candidates, budget, ...) -> positions, in order.
 
-    never  which it would never take: function(scores, ground, **options) -> positions. Limits and costs reckon without them
+    never        which it would never take: function(scores, ground, **options) -> positions. Limits and costs reckon without them
+    fixed_order  what comes next does not depend on what was taken: limits then pass over what is closed in the one order
     """
 
     needs: tuple[str, ...] = ()
     never: Callable[..., Ints] | None = None
+    fixed_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,7 +173,8 @@ class Rank(Method):
     """A method that gives every example a score: function(*needs, ...) -> (n,) finite, higher = taken first.
 
     per_example  each score depends on its own example alone, so that the arrays may be fed in chunks of examples
-    sampler      how the scored examples are chosen, where the method is known for another way than the highest first
+    sampler      how the scored examples are chosen, where the method is known for another way than the highest first; `cost` is
+                 that of both
     """
 
     per_example: bool = True
@@ -165,6 +185,10 @@ class Rank(Method):
         if self.sampler is None:
             return super().summary
         return f"{self.sampler.summary.removesuffix('.')} (scores: {self.function.__name__})."
+
+    @property
+    def fixed_order(self) -> bool:
+        return self.sampler is None or self.sampler.fixed_order
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -198,10 +222,12 @@ class Cover(Method):
                 rows
     budget      how many of the candidates to return, at most all
     scored_by   where it needs "scores": the ranking that makes them of what it reads, unless they are given
+    fixed_order  as of a `Sampler`
     """
 
     needs: tuple[str, ...] = ("embeddings",)
     scored_by: Rank | None = None
+    fixed_order: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.select.clusters import k_means
+from svp.select.geometry import grouped
 from svp.select.neighbors import nearest
 from svp.select.table import Ints, Picks
 
@@ -54,7 +55,7 @@ def typiclust(
     cluster[ground] = found.labels
     members = [ground[places] for places in found.members()]
     n_chosen = np.bincount(cluster[already], minlength=len(members)).tolist()
-    left = [candidates[cluster[candidates] == c] for c in range(len(members))]
+    left = [candidates[places] for places in grouped(cluster[candidates], len(members))]
     turns = [(len(pos) < _SMALL, n_chosen[c], -len(pos), c) for c, pos in enumerate(members) if len(left[c])]
     heapq.heapify(turns)
     queues: dict[int, Iterator[tuple[int, float]]] = {}

@@ -18,7 +18,7 @@ import numpy as np
 from svp import audit
 from svp.config import PREVIOUS, CoresetConfig, TrainConfig
 from svp.data.base import Dataset, silent
-from svp.errors import BudgetError, MissingInput, SettingError
+from svp.errors import BudgetError, DataError, MissingInput, SettingError
 from svp.evaluate import better, no_worse
 from svp.files import Json
 from svp.learners import find
@@ -70,7 +70,7 @@ def coreset(
     check(config, dataset, chooses=config.selection is None, judges=judges)
     if "steps" in config.equal and not find(config.target).is_net:
         raise SettingError(f"{config.target.model} does not learn in steps; leave equal at epochs")
-    earlier = None if config.selection is None else Selection.load(config.selection)
+    earlier = None if config.selection is None else _earlier(config.selection)
     budget = _budget(config, dataset, earlier)
     if earlier is None:
         refuse_options(config, len(dataset), budget)
@@ -264,6 +264,17 @@ def _is_own_proxy(config: CoresetConfig) -> bool:
 
 def _first_arm(config: CoresetConfig) -> str:
     return "proxy" if config.selection is None else "selection"
+
+
+def _earlier(path: str) -> Selection:
+    """The selection saved there; DataError where it weighs its examples."""
+    selection = Selection.load(path)
+    if len(weighed := selection.ids[selection.weights != 1]):
+        raise DataError(
+            f"{path}: {len(weighed)} of its weights are not 1, the first ids: {weighed[:3].tolist()}; training counts every "
+            "example alike, so save it with weights of 1"
+        )
+    return selection
 
 
 def _budget(config: CoresetConfig, dataset: Dataset, earlier: Selection | None) -> int:

@@ -28,6 +28,7 @@ from svp.workflows.stopping import (
     Gain,
     fold_of,
     kappa,
+    points_of,
     predicted_gain,
     reasons_to_stop,
     share,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from svp.workflows.session import Session
 
 FOLDS = 5
-POINTS = 6  # rounds that a curve goes back: each costs FOLDS trainings, once
+POINTS = 6  # rounds that a curve is made of: each costs FOLDS trainings, once
 LEAST_DRAWN = (
     20  # labelled examples that were drawn at random: with fewer all are scored, the hard ones that were asked for too
 )
@@ -137,14 +138,15 @@ def last_curve(folder: Path) -> Json | None:
 
 
 def _points(session: "Session", now: Labelled, *, cross_validated: bool) -> list[Labelled]:
-    """What was known after each of the last POINTS rounds, of different sizes, that a model can be trained on; the last: all."""
+    """What was known after each of up to POINTS rounds apart in size, that a model can be trained on; the last: all."""
     found: list[Labelled] = []
     for asked in session.store.rounds()[:-1]:
         point = known(session.store, session.ways.rule, asked.round)
         if len(point[0]) < len(now[0]) and (not found or len(point[0]) > len(found[-1][0])):
             found.append(point)
     fits = [point for point in [*found, now] if _can_be_trained(point, session.config.seed, cross_validated)]
-    return fits[-POINTS:] if fits and fits[-1] is now else []
+    apart = [fits[i] for i in points_of([len(point[0]) for point in fits], POINTS)]
+    return apart if apart and apart[-1] is now else []
 
 
 def _can_be_trained(point: Labelled, seed: int, cross_validated: bool) -> bool:

@@ -16,6 +16,10 @@ from svp.evaluate import CONFIDENCE
 
 MORE = 100  # labels whose gain is predicted
 LEAST_POINTS = 4  # of a learning curve, so that a law with three numbers says something of the next
+_LAW = 3  # numbers that are fitted
+APART = (
+    1.3  # how many times the labels of one point of a curve the next has at least: points side by side tell no exponent
+)
 KAPPA, STEADY = 0.99, 3  # answers have settled where so many pairs of successive rounds agree so far
 LEAST_STEP = 10  # labels between two rounds whose answers are compared: after one label more nothing changes
 _EXPONENTS = np.linspace(0.1, 2.0, 39)
@@ -67,22 +71,38 @@ def predicted_gain(
     correct  (r, m) which of the same m examples each point has right
     The law is error = floor + scale * size^-exponent, none of them below 0 (Cortes et al. 1994, "Learning curves: asymptotic
     values and rate of convergence"), fitted by least squares. The interval comes of fits to resampled examples, with noise added
-    to each point as large as the points lie beside the law: what another training would give. Time: 40,000 fits of two numbers.
+    to each point: what another training would give. How large it is the distances of r points from the law tell with r - 3
+    degrees of freedom, so it is drawn by Student's t; it is no smaller than the error of a difference between two points that
+    answer alike but for one example won and one lost, for a few examples cannot claim certainty. Time: 40,000 fits of two
+    numbers.
     """
     if len(sizes) < LEAST_POINTS or not correct.shape[1]:
         return None
-    x, right = np.asarray(sizes, np.float64), correct.astype(np.float64)
-    m = right.shape[1]
+    x = np.asarray(sizes, np.float64)
+    m = correct.shape[1]
     rng = generator(seed, "predicted gain")
-    error = 1 - right.mean(axis=1)
-    drawn = rng.multinomial(m, np.full(m, 1 / m), _RESAMPLES)
-    resampled = 1 - (drawn @ right.T) / m
-    best, missed = _law(x, error[None], n, more)
-    noise = float(np.sqrt(missed[0] / (len(x) - 2)))
-    gains, _ = _law(x, resampled + rng.normal(0, noise, resampled.shape), n, more)
+    patterns, counts = np.unique(correct, axis=1, return_counts=True)  # 2^r at most, however many examples there are
+    drawn = rng.multinomial(m, counts / m, _RESAMPLES)
+    resampled = 1 - drawn @ patterns.T / m
+    best, missed = _law(x, 1 - correct.mean(axis=1)[None], n, more)
+    least = np.sqrt(2 / ((m + 1) * (m + 2)))  # of m zeros, 1 and -1: the standard error of their mean
+    noise = np.maximum(np.sqrt(missed[0] / rng.chisquare(len(x) - _LAW, (_RESAMPLES, 1))), least)
+    gains, _ = _law(x, resampled + noise * rng.normal(size=resampled.shape), n, more)
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(gains, [tail, 100 - tail])
     return Gain(more, 100 * float(best[0]), 100 * float(low), 100 * float(high))
+
+
+def points_of(sizes: Sequence[int], most: int) -> list[int]:
+    """Which of the rising sizes make the points of a curve: each APART times the one before, counted from the first; the last.
+
+    At most `most`, those with the most labels. Counted so, they stay the same while sizes are added at the end.
+    """
+    found: list[int] = []
+    for i, size in enumerate(sizes[:-1]):
+        if size * APART <= sizes[-1] and (not found or size >= APART * sizes[found[-1]]):
+            found.append(i)
+    return [*found, len(sizes) - 1][-most:] if sizes else []
 
 
 def _law(
