@@ -207,7 +207,9 @@ def tiny(command: str) -> list[str]:
     words = shlex.split(command, comments=True)[1:]
     if words[0] not in ("coreset", "active"):
         return words
-    command = re.sub(r"--labelled [\d ]+", "--labelled 4 8 12 ", command)
+    command = re.sub(
+        r"--labelled [\d ]+", "--labelled 4 8 12 ", re.sub(r"--evaluate [\d ]+", "--evaluate 8 12 ", command)
+    )
     for flag in TINY:
         command = re.sub(rf"{re.escape(flag)} \S+", "", command)
     command = re.sub(r"^svp (\w+) +cifar10 ", r"svp \1 svp.data.cifar:read_batches ", command)

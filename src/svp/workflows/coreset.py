@@ -266,7 +266,7 @@ def _first_arm(config: CoresetConfig) -> str:
     return "proxy" if config.selection is None else "selection"
 
 
-def _earlier(path: str) -> Selection:
+def _earlier(path: Path) -> Selection:
     """The selection saved there; DataError where it weighs its examples."""
     selection = Selection.load(path)
     if len(weighed := selection.ids[selection.weights != 1]):
