@@ -387,6 +387,22 @@ def test_features_of_the_round_before(tiny: Dataset, tmp_path: Path) -> None:
     assert active(config, tiny, out=tmp_path / "run").metrics == before
 
 
+def test_a_target_counts_where_a_question_was_chosen_by_its_features(tiny: Dataset, tmp_path: Path) -> None:
+    """Not where it was trained: that of the second question is needed by the third alone."""
+    run = active(act("previous", labelled=[16, 28, 40, 52], evaluate=[28, 40, 52]), tiny, out=tmp_path / "run")
+    rounds = run.folder / "sessions/proxy-seed-0/rounds"
+
+    def took(*stages: str) -> float:
+        marks = [next(rounds.glob(f"{stage[:3]}-*")) / stage[4:] / "done.json" for stage in stages]
+        return sum(read_json(mark)["facts"]["seconds"] for mark in marks)
+
+    spent = {arm["n"]: arm["selection_seconds"]["train"] for arm in run.metrics["arms"]}
+    first = ["001/target", "001/model-0"]
+    assert spent[28] == pytest.approx(took(*first))
+    assert spent[40] == pytest.approx(took(*first, "002/model-0"))
+    assert spent[52] == pytest.approx(took(*first, "002/model-0", "002/target", "003/model-0"))
+
+
 def test_a_session_of_people_with_features(tiny: Dataset, files: tuple[Path, Path], tmp_path: Path) -> None:
     """No embeddings of the test part are needed: nothing is tested."""
     assert tiny.labels is not None
@@ -468,6 +484,35 @@ def test_pairs_beyond_a_few_are_counted() -> None:
     said = " ".join(words._separation([look]))
     assert "and 3 more pairs" in said
     assert "unless these labels are at fault" in said
+
+
+def test_features_count_on_every_side_that_needs_them(
+    tiny: Dataset, trained: Path, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Those that both see on both sides, those of the target alone in its training."""
+
+    def paid(name: str, of_target: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], Any]:
+        target = {**LINEAR, "epochs": 6, "features": of_target}
+        run = coreset(core(str(trained), target=target, control=["full"]), tiny, out=tmp_path / name)
+        metrics = run.metrics
+        (proxy,) = metrics["proxies"]
+        arms = {arm["arm"]: arm["seconds"] for arm in metrics["arms"]}
+        rows = {row["label"]: row["total"] for row in tables.costs(metrics)["rows"]}
+        (payment,) = metrics["payments"]
+        assert rows["proxy"] == pytest.approx(payment["seconds"])
+        assert rows["everything"] == pytest.approx(payment["full_seconds"])
+        return proxy["seconds"], arms, payment
+
+    proxy, arms, payment = paid("shared", {"source": str(trained)})
+    chosen = proxy["embed"] + proxy["train"] + proxy["score"] + proxy["select"]
+    assert payment["seconds"] == pytest.approx(chosen + arms["proxy"]["train"])
+    assert payment["full_seconds"] == pytest.approx(proxy["embed"] + arms["full"]["train"])
+    proxy, arms, payment = paid("own", {"source": str(files[0]), "test": str(files[1])})
+    own = arms["full"]["embed"]
+    assert own == arms["proxy"]["embed"] > 0
+    chosen = proxy["embed"] + proxy["train"] + proxy["score"] + proxy["select"]
+    assert payment["seconds"] == pytest.approx(chosen + own + arms["proxy"]["train"])
+    assert payment["full_seconds"] == pytest.approx(own + arms["full"]["train"])
 
 
 def test_the_report_counts_the_making_of_features(tiny: Dataset, trained: Path, tmp_path: Path) -> None:

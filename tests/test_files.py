@@ -120,6 +120,27 @@ def test_json_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -
     assert path.read_bytes().endswith(b"\n")
 
 
+@pytest.mark.parametrize("name", ["environment.json", "metrics.json", "session.json"])
+def test_nobody_is_told_to_remove_a_whole_session_for_one_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{")
+    with pytest.raises(DataError) as caught:
+        read_json(tmp_path / name)
+    assert "remove this one file" in str(caught.value)
+    assert "folder" not in str(caught.value)
+    stage = tmp_path / "proxy"
+    stage.mkdir()
+    (stage / "done.json").write_text("{")
+    with refused(DataError, f"remove the folder {stage} to have it made again"):
+        read_json(stage / "done.json")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_json_has_not_are_no_json(tmp_path: Path, value: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "value.json", {"accuracy": value})
+    assert not list(tmp_path.iterdir())
+
+
 def test_damaged_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with refused(DataError, str(path), "is missing", "run folder"):

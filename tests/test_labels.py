@@ -176,6 +176,21 @@ def test_undo_takes_back_the_last_tell_and_nothing_else(store: LabelStore) -> No
     assert len(told) == 9
 
 
+def test_what_an_undo_brings_back_is_as_old_as_it_was(store: LabelStore) -> None:
+    store.ask([1, 2], round=0, origin="random")
+    store.tell({1: 0, 2: 0}, who="ann")
+    store.tell({1: 1}, who="bob")
+    store.tell({1: 2}, who="ann", replace=True)
+    assert store.labels("latest")[1].tolist() == [2, 0]
+    store.undo("ann")
+    assert store.labels("latest")[1].tolist() == [1, 0]  # bob's is later than ann's first
+    store.tell({1: 0}, who="bob", replace=True)
+    store.undo("bob")
+    assert store.labels("latest")[1].tolist() == [1, 0]
+    store.undo("bob")
+    assert store.labels("latest")[1].tolist() == [0, 0]
+
+
 def test_undo_leaves_what_was_changed_since(store: LabelStore) -> None:
     store.ask([1, 2], round=0, origin="random")
     store.tell([Answer(1, 0, "ann"), Answer(2, 0, "ann"), Answer(2, 0, "bob")])
@@ -323,6 +338,14 @@ def test_writing_while_the_history_is_read(store: LabelStore) -> None:
 
 
 # What it refuses
+
+
+def test_what_was_never_asked_is_known_without_the_data(store: LabelStore) -> None:
+    store.number([3, 5, 9], ["a", "b", "c"], ["0"] * 3)
+    store.meet([("d", "0")], {5: "gone"})
+    assert store.unasked().tolist() == [3, 9, 10]
+    store.ask([9], round=0, origin="random")
+    assert store.unasked().tolist() == [3, 10]
 
 
 def test_questions_that_do_not_fit(store: LabelStore) -> None:

@@ -74,6 +74,8 @@ def folders(tmp_path_factory, data):
     coreset(root / "set method", data, method=f"{__name__}:first_of_each")
     earlier = root / "many seeds" / "selection.parquet"
     coreset(root / "earlier selection", data, selection=earlier, control=both, budget=None)
+    coreset(root / "no model", data, method="random", control=("full",))
+    active(root / "active, no model", data, method="random")
     coreset(root / "table", dataset(shape=(5,), keys=False))
     active(root / "active", data, control=("random", "target"), evaluate=[20, 28], seeds=2)
     active(root / "active alone", data)
@@ -245,6 +247,18 @@ def test_other_inputs_than_images_are_listed(written, folders):
     assert all(str(id_) in page.text for id_ in selection.ids[:12])
 
 
+def test_the_page_shows_the_seeds_that_were_measured(folders, tmp_path, data):
+    """Settings are those of the last call, metrics those of the last that was finished."""
+    run = tmp_path / "run"
+    shutil.copytree(folders / "one seed", run)
+    environment = json.loads((run / "environment.json").read_text())
+    environment["settings"]["seeds"] = 3
+    (run / "environment.json").write_text(json.dumps(environment))
+    found = facts.read(run, data)
+    assert len(found.selections) == 1
+    assert tables.story(found)["n_seeds"] == 1
+
+
 def test_without_its_data_the_report_says_so(folders):
     page = Page(report.write(folders / "one seed").read_text())
     assert not page.all("img")
@@ -287,6 +301,8 @@ def test_one_seed_says_what_it_cannot_say(written):
         ("same model", "Proxy and target are the same model here"),
         ("earlier selection", "An earlier selection of 30 of the 60 examples"),
         ("active", "12 were drawn at random"),
+        ("no model", r"30 of the 60 examples \(50%\) were chosen by random, for which no model is trained."),
+        ("active, no model", "Then more were chosen by random, for which no model is trained, until there were 28"),
     ],
 )
 def test_the_page_says_what_was_measured_and_what_was_not(written, name, said):

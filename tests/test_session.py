@@ -549,6 +549,36 @@ def test_who_comes_while_another_process_finishes_is_told_so(photos: Path, capsy
     assert run(capsys, "finish", "s")["n_labelled"] == 9
 
 
+def test_after_an_undo_and_in_a_copy_the_scores_are_those_of_the_labels_as_they_are(tmp_path: Path) -> None:
+    """File times say neither: what an undo brought back was trained before, and a copy has the times of copying."""
+    x = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    pool = Dataset.from_arrays(x, classes=["in", "out"], name="plane")
+    logistic = svp.TrainConfig(model="logistic")
+    config = svp.SessionConfig(
+        dataset="plane", classes=("in", "out"), proxy=logistic, target=logistic, diverse=False, method="margin"
+    )
+
+    def scored(session: Session) -> str:
+        batch = session.ask_more(1)
+        assert batch is not None
+        return batch.origin
+
+    with Session.create("s", config, pool) as session:
+        for n in (20, 10):
+            session.tell({int(i): int(x[i, 0] > 0) for i in session.ask(n).ids}, who="ann")
+            session.train()
+        assert scored(session) == "margin, by the scores of round 2"
+        session.undo()
+        assert scored(session) == "margin, by the scores of round 1"
+    shutil.copytree("s", "copy")
+    for i, mark in enumerate(sorted(Path("copy").rglob("done.json"), reverse=True)):
+        os.utime(mark, (1e9 + i, 1e9 + i))
+    with Session.create("copy", config, pool) as session:
+        assert scored(session) == "margin, by the scores of round 1"
+        session.tell({int(i): int(x[i, 1] > 0) for i in session.ask(5).ids}, who="bob")  # other labels: no round fits
+        assert scored(session) == "margin, by the scores of round 2"
+
+
 def test_what_was_trained_is_there_for_the_next_question(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begin(capsys)
     assert not run(capsys, "train", "s")["trained"]
@@ -608,9 +638,26 @@ def test_near_duplicates_in_a_question_are_skipped(capsys: pytest.CaptureFixture
 def test_distinct_keeps_the_order_and_fills_up() -> None:
     vectors = np.array([[1, 0], [1, 0.01], [0, 1], [1, 0]], np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    assert distinct(vectors, 2).tolist() == [0, 2]
-    assert distinct(vectors, 3).tolist() == [0, 2, 1]
-    assert distinct(vectors, 9).tolist() == [0, 2, 1, 3]
+    for n, found in ((2, [0, 2]), (3, [0, 2, 1]), (9, [0, 2, 1, 3])):
+        assert distinct(lambda start, stop: vectors[start:stop], 4, n).tolist() == found
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=80), st.integers(1, 30))
+def test_distinct_makes_no_more_rows_ready_than_it_takes(angles: list[int], n: int) -> None:
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    asked: list[int] = []
+
+    def ready(start: int, stop: int) -> np.ndarray:
+        asked.extend(range(start, stop))
+        return vectors[start:stop]
+
+    first = [i for i, angle in enumerate(angles) if angle not in angles[:i]]
+    rest = [i for i in range(len(angles)) if i not in first]
+    assert distinct(ready, len(angles), n).tolist() == [*first, *rest][:n]
+    assert asked == list(range(len(asked)))
+    if len(first) >= n:
+        assert len(asked) <= first[n - 1] + 1 + max(n, 16)
 
 
 def test_a_session_whose_device_is_not_here_says_what_helps(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -774,6 +821,31 @@ def test_a_session_is_taken_up_by_the_same_settings_alone(photos: Path, capsys: 
     )  # fmt: skip
 
 
+def test_what_is_told_while_the_target_trains_is_in_neither_of_its_files_twice(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    pool = Dataset.from_arrays(x, classes=["in", "out"], name="plane")
+    logistic = svp.TrainConfig(model="logistic")
+    config = svp.SessionConfig(dataset="plane", classes=("in", "out"), proxy=logistic, target=logistic)
+    untold: dict[int, int] = {}
+
+    def show(what: str, *_: Any) -> None:
+        if what.startswith("training") and untold:
+            with LabelStore.open("s/labels.sqlite") as another:
+                another.tell(untold, who="bob")
+            untold.clear()
+
+    with Session.create("s", config, pool, show=show) as session:
+        ids = session.ask(20).ids.tolist()
+        session.tell({i: int(x[i, 0] > 0) for i in ids[:15]}, who="ann")
+        untold |= {i: int(x[i, 0] > 0) for i in ids[15:]}
+        done = session.finish()
+        assert len(session.labelled()[0]) == 20  # kept, for the next time
+    labelled, predicted = ([int(row["id"]) for row in table(f"s/{name}.csv")] for name in ("labelled", "predicted"))
+    assert sorted(labelled) == sorted(ids[:15])
+    assert sorted([*labelled, *predicted]) == list(range(40))
+    assert (done.n_labelled, done.n_predicted) == (15, 25)
+
+
 # --- nothing is lost ------------------------------------------------------------------------------------------------------
 
 
@@ -827,6 +899,86 @@ def test_a_spreadsheet_is_to_be_saved_as_csv(photos: Path, capsys: pytest.Captur
     assert "save it as CSV" in fails(capsys, "new", "no", "--data", "t.xlsx", "--classes", "a,b")
     begin(capsys)
     assert "save it as CSV" in fails(capsys, "tell", "s", "t.xlsx")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfe", "is no text, so no history"),
+        (b"", "is no history of a session"),
+        (b"[1]", "is no history of a session"),
+        (b'{"format": "svp-session-history", "version": 2}', "of version 2, this svp reads 1"),
+        (b'{"format": "svp-session-history", "version": 1}', "it holds no settings"),
+        (b'{"format": "svp-session-history", "version": 1, "config": 3}', "it holds no settings"),
+        (b"[" * 100_000, "line 1 is damaged"),
+        (b'CONFIG\n{"verb": "dance", "rows": []}', "the history is damaged"),
+        (b'CONFIG\n{"verb": "create", "rows": [{"number": 1e300, "name": "\\ud800"}]}', "the history is damaged"),
+        (
+            b'CONFIG\n{"verb": "create", "rows": [{"number": 99999999999999999999, "name": "a"}]}',
+            "the history is damaged",
+        ),
+    ],
+)
+def test_what_is_no_history_is_named(content: bytes, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = svp.SessionConfig(dataset="photos", classes=("cat", "dog")).model_dump(mode="json", exclude_none=True)
+    first = {"format": "svp-session-history", "version": 1, "config": config}
+    Path("h.jsonl").write_bytes(content.replace(b"CONFIG", json.dumps(first).encode()))
+    assert said in fails(capsys, "restore", "s", "h.jsonl")
+
+
+def test_a_session_begun_wrongly_is_begun_anew_until_somebody_was_asked(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(capsys)
+    new = ("new", "s", "--data", "photos", "--image-size", "8", *FAST[:-1], "--classes")
+    run(capsys, *new, "black,white")
+    assert list(run(capsys, "status", "s")["per_class"]) == ["black", "white"]
+    run(capsys, "ask", "s", "-n", "3")
+    said = fails(capsys, *new, "dark,mid,light")
+    assert "choose another folder" in said
+    assert "--out" not in said
+    assert list(run(capsys, "status", "s")["per_class"]) == ["black", "white"]
+
+
+def test_classes_that_another_process_adds_are_learned_by_an_open_session(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    pool = Dataset.from_arrays(x, classes=["in", "out"], name="plane")
+    logistic = svp.TrainConfig(model="logistic")
+    config = svp.SessionConfig(dataset="plane", classes=("in", "out"), proxy=logistic, target=logistic)
+    with Session.create("s", config, pool) as session:
+        ids = session.ask(20).ids.tolist()
+        with LabelStore.open("s/labels.sqlite") as another:
+            another.add_classes(["far"])
+            another.tell({i: n % 3 for n, i in enumerate(ids)}, who="bob")
+        assert session.train()
+        assert len(session.ask(5)) == 5
+        session.finish()
+    assert {row["label"] for row in table("s/labelled.csv")} == {"in", "out", "far"}
+
+
+def test_more_is_asked_at_once_while_another_holds_the_folder(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    with open("s/.lock") as lock, Session.open("s") as session:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        more = session.ask_more(4)
+        assert more is not None
+        assert len(more) == 4
+
+
+def test_a_lost_record_of_the_surroundings_loses_no_labels(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    run(capsys, "ask", "s", "-n", "9", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv")
+    run(capsys, "train", "s")
+    before = run(capsys, "status", "s")
+    environment = Path("s/environment.json")
+    environment.write_text("{")
+    assert "remove this one file" in fails(capsys, "ask", "s", "-n", "3")
+    environment.unlink()
+    assert len(run(capsys, "ask", "s", "-n", "3")["ids"]) == 3
+    assert environment.exists()
+    assert run(capsys, "status", "s")["labelled"] == before["labelled"] == 9
 
 
 def effort(acknowledge: Callable[[str], None]) -> None:

@@ -391,6 +391,20 @@ def test_a_page_before_anything_was_asked_and_of_texts(session: Session, tmp_pat
     assert len(page.all("script")) == 2
 
 
+def test_answers_told_together_share_the_time_since_those_before(session: Session) -> None:
+    from svp.workflows import summary
+
+    ids = session.ask(60).ids.tolist()
+    for tell in range(6):  # files of ten, four minutes apart
+        at = f"2026-01-01T10:{4 * tell:02d}:00Z"
+        session.tell([Answer(i, 0, "ann", at) for i in ids[10 * tell : 10 * tell + 10]])
+    assert summary.of(session)["seconds_by"] == {"ann": 24.0}
+    session.tell(dict.fromkeys(ids[:10], 1), who="ann", replace=True)
+    before = session.store.times()
+    session.undo("ann")  # is no answer
+    assert session.store.times() == before
+
+
 def test_the_time_for_an_answer_is_the_median_between_two(session: Session) -> None:
     ids = session.ask(8).ids.tolist()
     seconds = [0, 4, 8, 13, 17, 21, 20_000, 20_003]  # a night in between

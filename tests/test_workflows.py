@@ -324,6 +324,35 @@ def test_controls_seeds_and_equal_change_freely_and_nothing_is_lost(
     assert {path: path.read_bytes() for path in out.rglob("*.safetensors")} == files
 
 
+def test_seconds_of_several_machines_give_no_verdict(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logistic = {"model": "logistic"}
+    same = core(method="margin", budget=20, proxy=logistic, target=logistic, control=["full"])
+    (first,) = coreset(same, data, out=tmp_path / "first").metrics["machines"]
+    monkeypatch.setattr("svp.provenance.processor", lambda: "an abacus")
+    other = same.model_copy(update={"method": "entropy"})
+    run = coreset(other, data, out=tmp_path / "second", reuse=[tmp_path / "first"])
+    assert len(run.metrics["machines"]) == 2
+    assert run.metrics["payments"] == []
+    assert run.verdict[0].startswith("Whether it pays is not known: its seconds are of 2 machines")
+    assert "an abacus" in run.verdict[0]
+    assert first in run.verdict[0]
+
+
+def test_a_draw_from_other_data_is_not_reused(data: Dataset, tmp_path: Path) -> None:
+    """No model ties it to its data, and its table names labels and keys of these."""
+    assert data.labels is not None
+    other = replace(data, labels=data.labels[::-1].copy())
+    first, second = (
+        coreset(core(method="random", budget=20, target={"model": "logistic"}), of, out=tmp_path / name, reuse=reuse)
+        for name, of, reuse in (("first", data, []), ("second", other, [tmp_path / "first"]))
+    )
+    assert "selection/seed-0" not in reused(second)
+    assert second.selection.ids.tolist() == first.selection.ids.tolist()
+    second.selection.verify(other)
+
+
 def test_stages_of_an_earlier_run_are_reused(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
     coreset(core(), data, out=tmp_path / "first")
     trained.clear()

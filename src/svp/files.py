@@ -84,8 +84,8 @@ def sweep(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """JSON with a final newline, keys in the order given."""
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    """JSON with a final newline, keys in the order given. ValueError for numbers that JSON has not, NaN and infinity."""
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 class _Table(Json):
@@ -119,8 +119,18 @@ def read_record(path: Path, *tables: str) -> Json:
     return record
 
 
+# Files that stand at the root of a run or a session, beside all that was made and answered there, and what may be done where no
+# copy is left. Every other file that is read here lies in a stage, which can be made again as a whole.
+_AT_THE_ROOT = {
+    "environment.json": "of a session with people, remove this one file: it is written again",
+    "metrics.json": "remove this one file and give the run's command again, which trains nothing twice",
+    "session.json": "remove this one file: svp session report writes it again",
+}
+
+
 def _damaged(path: Path, why: str) -> DataError:
-    return DataError(f"{path} is damaged: {why}; put back a copy of it, or remove {path.parent} to have it made again")
+    again = _AT_THE_ROOT.get(path.name, f"remove the folder {path.parent} to have it made again")
+    return DataError(f"{path} is damaged: {why}; put back a copy of it, or {again}")
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:

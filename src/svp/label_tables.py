@@ -130,6 +130,8 @@ SELECT round, origin, id, score, at FROM asked JOIN questions ON questions.event
 WHERE question = (SELECT question FROM asked WHERE NOT {_ANSWERED} AND {_HERE} ORDER BY question LIMIT 1)
 AND NOT {_ANSWERED_SINCE} AND {_HERE} ORDER BY rank"""
 
+UNASKED = f"SELECT id FROM examples WHERE id NOT IN (SELECT id FROM asked) AND {_HERE} ORDER BY id"
+
 # What remains of one question.
 LEFT = f"""
 SELECT round, origin, id, score, at FROM asked JOIN questions ON questions.event = question JOIN events USING (event)
@@ -173,12 +175,16 @@ ALL_SAID = """
 SELECT * FROM (SELECT id, who, kind, label, at, max(answer) AS answer FROM answers {of} GROUP BY id, who)
 WHERE kind <> 'withdrawn' ORDER BY id, answer"""
 
+# The row in which a person said what they say now: after an undo not the undo's own, but the one that it brought back.
+_FIRST_SAID = """(SELECT max(b.answer) FROM answers AS b JOIN events USING (event) WHERE b.id = said.id AND b.who = said.who
+    AND verb <> 'undo' AND b.event NOT IN (SELECT undone FROM undos))"""
+
 # What each rule takes the label of the most of.
-WEIGHT = {"majority": "count(*)", "latest": "max(answer)"}
+WEIGHT = {"majority": "count(*)", "latest": f"max({_FIRST_SAID})"}
 
 STANDINGS = f"""
 WITH said AS (
-    SELECT id, CASE WHEN kind IN ('skip', 'unsure') THEN 'open' ELSE kind END AS kind, label, answer FROM ({ALL_SAID})),
+    SELECT id, who, CASE WHEN kind IN ('skip', 'unsure') THEN 'open' ELSE kind END AS kind, label FROM ({ALL_SAID})),
 votes AS (
     SELECT id, kind, label, CASE kind WHEN 'open' THEN 0 ELSE {{weight}} END AS weight,
         CASE kind WHEN 'open' THEN 0 ELSE count(*) END AS people
@@ -190,6 +196,9 @@ SELECT id, CASE WHEN count(*) > 1 THEN 'tie' ELSE kind END, CASE WHEN count(*) =
 FROM ranked WHERE weight = best GROUP BY id ORDER BY id"""
 
 UP_TO = "SELECT DISTINCT id FROM asked JOIN questions ON event = question WHERE round <= ?"
+
+# When each answer was given; an undo is no answer.
+TIMES = "SELECT who, answers.at FROM answers JOIN events USING (event) WHERE verb <> 'undo' ORDER BY answer"
 
 ROUNDS = f"""
 WITH firsts AS (

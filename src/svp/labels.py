@@ -41,8 +41,10 @@ from svp.label_tables import (
     SCHEMA,
     STANDINGS,
     STATES,
+    TIMES,
     TIMES_ASKED,
     TOLD,
+    UNASKED,
     UP_TO,
     VERBS,
     WAITING,
@@ -311,6 +313,10 @@ class LabelStore(SealedFile):
         rows = self._read("SELECT DISTINCT id FROM asked ORDER BY id")
         return np.array(rows, np.int64).reshape(-1)
 
+    def unasked(self) -> NDArray[np.int64]:
+        """(m,) numbered examples that were never asked and are here, ascending. Cost: a pass over them."""
+        return np.array(self._read(UNASKED), np.int64).reshape(-1)
+
     # --- tell --------------------------------------------------------------------------------------------------------------
 
     def tell(
@@ -460,6 +466,10 @@ class LabelStore(SealedFile):
             Answer(id_, label, who, at, kind) for id_, who, kind, label, at, _ in self._read(ALL_SAID.format(of=""))
         ]
 
+    def times(self) -> list[tuple[str, str]]:
+        """(who, when) of every answer that was told, in the order of telling; those taken back since are among them."""
+        return self._read(TIMES)
+
     def rounds(self) -> list[Round]:
         """What has been asked, and how far each round has come. Cost: a lookup for every example asked."""
         return [Round(*row) for row in self._read(ROUNDS)]
@@ -571,13 +581,19 @@ def _as_said(answer: Answer, names: tuple[str, ...], words: tuple[Kind, ...]) ->
     return "label", number
 
 
+def moment(at: str) -> float | None:
+    """Seconds since 1970 of a time in ISO form, UTC where it names no zone; None where it cannot be read."""
+    try:
+        time = datetime.fromisoformat(at)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
 def _is_earlier(at: str | None, than: str) -> bool:
     """Is a time, if one is given, before another? One that cannot be read is."""
-    try:
-        time = datetime.fromisoformat(at or than)
-    except ValueError:
-        return True
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)) < datetime.fromisoformat(than)
+    given, other = moment(at or than), moment(than)
+    return given is None or other is None or given < other
 
 
 def _in_words(said: tuple[str, int | None], names: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,7 +32,9 @@ except ImportError:  # Windows has no such lock: there, nothing stops a second p
 FORMAT = 1
 _OR_ACCEPT = "or accept the change, which is recorded (accept_code_change, --accept-code-change)"
 BEGUN, DONE = "begun.json", "done.json"
+STORE = "labels.sqlite"  # questions and answers of a session
 SIMULATED = "sessions"  # folder of a run in which sessions lie that an oracle answers
+SUMMARY, SUMMARY_FORMAT = "session.json", 1  # what the report of a session is made of, written anew for each
 METRICS_FORMAT = 4  # of metrics.json, which is written anew whenever a run is called again
 # What a done-mark calls the parts of a stage that are timed, and what they are called elsewhere.
 PARTS = {"embed_seconds": "embed", "seconds": "train", "inference_seconds": "score", "ranking_seconds": "select"}
@@ -40,12 +42,17 @@ PARTS = {"embed_seconds": "embed", "seconds": "train", "inference_seconds": "sco
 
 @dataclass(frozen=True)
 class Stage:
-    """One folder of a run: what it was made from, other code that was accepted since it was begun, and whether it is complete."""
+    """One folder of a run: what it was made from, other code that was accepted since it was begun, and whether it is complete.
+
+    also  what else its done-mark records: machine and packages, and of a session the newest event of its label store when the
+          stage was taken up
+    """
 
     name: str
     folder: Path
     made_from: Json
     code_accepted: tuple[str, ...] = ()
+    also: Json = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -62,7 +69,7 @@ class Stage:
         accepted = {"code_accepted": list(self.code_accepted)} if self.code_accepted else {}
         with storage_errors(self.folder):
             files = {path.relative_to(self.folder).as_posix(): _file_facts(path) for path in _results(self.folder)}
-        mark = {"format": FORMAT, "made_from": self.made_from, **accepted, "facts": facts, "files": files}
+        mark = {"format": FORMAT, "made_from": self.made_from, **accepted, **self.also, "facts": facts, "files": files}
         write_json(self.folder / DONE, mark)
 
 
@@ -105,8 +112,11 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._accept_code_change = False
+        self._elsewhere = ELSEWHERE
         self.reuse: tuple[Path, ...] = ()
         self.siblings: tuple[Path, ...] = ()
+        self.newest_event: Callable[[], int] | None = None  # of a session's label store
+        self._never_asked: Callable[[Path], bool] = lambda store: False
         self._lock: int | None = None
 
     @classmethod
@@ -128,10 +138,12 @@ class Run:
         siblings: Sequence[Path] = (),
         accept_code_change: bool = False,
         may_grow: bool = False,
+        never_asked: Callable[[Path], bool] = lambda store: False,
     ) -> Self:
         """Make a run folder, or take up an interrupted one.
 
         may_grow  the dataset may be another than it was: whoever calls looks after its examples one by one
+        never_asked  does this label store hold no question? Then no answer either
         may_vary  settings that say which of the arms are wanted now (such as "control"): what is there stays, what is not is made
         reuse     other run folders: stages made from exactly the same things are linked from there, not run again
         siblings  the same, of run folders that nobody named: a damaged stage there is left alone, where it would be refused
@@ -139,13 +151,16 @@ class Run:
         which nothing was finished is begun anew by other settings.
         """
         run = cls(folder)
+        if may_grow:  # its commands name the folder without a flag
+            run._elsewhere = "choose another folder"
+        run._never_asked = never_asked
         run._accept_code_change, run.reuse, run.siblings = accept_code_change, tuple(reuse), tuple(siblings)
         if strangers := [other for other in reuse if not (other / "environment.json").exists()]:
             raise DataError(f"{strangers[0]} holds no run to reuse; name a folder that svp coreset or svp active made")
         if (name := str(folder)) != printable(name):
-            raise StorageError(f"cannot write {printable(name)}: this name is no valid Unicode; {ELSEWHERE}")
+            raise StorageError(f"cannot write {printable(name)}: this name is no valid Unicode; {run._elsewhere}")
         if folder.is_file():
-            raise StorageError(f"cannot write {folder}: it is a file; {ELSEWHERE}")
+            raise StorageError(f"cannot write {folder}: it is a file; {run._elsewhere}")
         make_folder(folder)
         run._take_lock()
         try:
@@ -164,18 +179,17 @@ class Run:
         now = {"format": FORMAT, **environment(dataset), **({"contents": files} if files else {})}
         if not path.exists():
             leftovers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
-            if may_grow:  # what a session is restored from
-                leftovers = [
-                    name for name in leftovers if name != "config.toml" and not name.startswith("labels.sqlite")
-                ]
-            if leftovers:
-                raise StorageError(f"{self.folder} holds other files ({', '.join(sorted(leftovers)[:3])}); {ELSEWHERE}")
+            # A session is the label store: this file may be lost, and a restored one has none yet.
+            if leftovers and not (may_grow and STORE in leftovers):
+                raise StorageError(
+                    f"{self.folder} holds other files ({', '.join(sorted(leftovers)[:3])}); {self._elsewhere}"
+                )
             write_json(path, {**now, "settings": settings})
             return
         before = self.environment
         if before["format"] != FORMAT:
             raise RunChanged(
-                f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; {ELSEWHERE}"
+                f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; {self._elsewhere}"
             )
         free = [*may_vary, *CHANGES_NOTHING, *BY_CONTENT]
         changed = changes(
@@ -191,7 +205,7 @@ class Run:
             return
         if changed:
             raise RunChanged(
-                f"{self.folder} was made with other settings: {'; '.join(changed)}; undo that, or {ELSEWHERE}"
+                f"{self.folder} was made with other settings: {'; '.join(changed)}; undo that, or {self._elsewhere}"
             )
         if moved:
             self.accept(moved)
@@ -203,22 +217,25 @@ class Run:
         """Go on in surroundings that have changed, where that is accepted: it is recorded. Else RunChanged."""
         if not self._accept_code_change:
             raise RunChanged(
-                f"{self.folder} was made in another environment: {'; '.join(moved)}; {ELSEWHERE}, {_OR_ACCEPT}"
+                f"{self.folder} was made in another environment: {'; '.join(moved)}; {self._elsewhere}, {_OR_ACCEPT}"
             )
         self.event("accepted environment", changed=moved)
 
     def _holds_work(self) -> bool:
-        """Is there a finished stage, or a label store that people may have answered?"""
-        stores = (path.relative_to(self.folder).parts[0] for path in self.folder.rglob("labels.sqlite"))
-        return any(self.folder.rglob(DONE)) or any(part != SIMULATED for part in stores)
+        """Is there a finished stage, or a label store that people were asked by?"""
+        stores = [path for path in self.folder.rglob(STORE) if path.relative_to(self.folder).parts[0] != SIMULATED]
+        return any(self.folder.rglob(DONE)) or not all(map(self._never_asked, stores))
 
     def _clear(self) -> None:
-        """Remove the stages that were begun here, and the sessions of a simulation; files of anybody else stay."""
+        """Remove the stages that were begun here, the sessions of a simulation, and a label store without a question; files of
+        anybody else stay."""
         marks = [*self.folder.glob(f"*/**/{BEGUN}"), *self.folder.glob(f"{SIMULATED}/*/environment.json")]
         with storage_errors(self.folder):
             for folder in {mark.parent for mark in marks}:
                 if folder.exists():  # it may have been inside another
                     shutil.rmtree(folder)
+            for name in (STORE, f"{STORE}-wal", f"{STORE}-shm"):
+                (self.folder / name).unlink(missing_ok=True)
 
     def _take_lock(self, doing: str = "") -> None:
         with storage_errors(self.folder):
@@ -309,7 +326,11 @@ class Run:
         code       the modules (packages whole) that it runs
         """
         made = {**json.loads(json.dumps(dict(made_from))), "code": code_digest(tuple(code))}
-        stage = Stage(name, self.folder / name, made)
+        here = self.environment
+        also = {name: here[name] for name in ("machine", "packages")}
+        if self.newest_event is not None:
+            also["event"] = self.newest_event()
+        stage = Stage(name, self.folder / name, made, also=also)
         mark = stage.folder / BEGUN
         if mark.exists() or stage.done:
             record = read_record(mark, "made_from")
@@ -317,19 +338,19 @@ class Run:
             changed = changes(_drop(before, ["code"]), _drop(made, ["code"]))
             if changed:
                 raise RunChanged(
-                    f"stage {name} of {self.folder} was made from other things: {'; '.join(changed)}; {ELSEWHERE}"
+                    f"stage {name} of {self.folder} was made from other things: {'; '.join(changed)}; {self._elsewhere}"
                 )
             if made["code"] not in (before["code"], *accepted):
                 if not self._accept_code_change:
                     raise RunChanged(
                         f"the code of stage {name} of {self.folder} has changed ({', '.join(code)}); "
-                        f"{ELSEWHERE}, {_OR_ACCEPT}"
+                        f"{self._elsewhere}, {_OR_ACCEPT}"
                     )
                 self.event("accepted code change", stage=name, before=before["code"], after=made["code"])
                 accepted = [*accepted, made["code"]]
                 write_json(mark, {**record, "code_accepted": accepted})
             # As it was begun: later stages were made from that, and stay valid.
-            stage = Stage(name, stage.folder, before, tuple(accepted))
+            stage = Stage(name, stage.folder, before, tuple(accepted), also)
             if stage.done:
                 check_files(stage.folder)
             else:
@@ -348,6 +369,12 @@ class Run:
         """What the parts of the finished stage `name` took, over all attempts; none where there is no such stage."""
         stage = Stage(name, self.folder / name, {})
         return {part: stage.facts[fact] for fact, part in PARTS.items() if fact in stage.facts} if stage.done else {}
+
+    def machines(self) -> list[str]:
+        """On what the stages whose seconds are known were made, in words; those of earlier versions do not say it."""
+        marks = [read_record(mark, "facts") for mark in self.folder.rglob(DONE)]
+        made_on = [mark["machine"] for mark in marks if "machine" in mark and PARTS.keys() & mark["facts"].keys()]
+        return sorted({f"{m['processor']}, {m['cores']} cores, {m['platform']}" for m in made_on})
 
     def _link(self, stage: Stage, other: Path) -> bool:
         """Take a finished stage of another run, if it is made from the same things: hard links, or copies across disks."""

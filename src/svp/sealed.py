@@ -102,7 +102,7 @@ class SealedFile:
         events  verb and rows (by the names of its columns); with at and seal, as `events` gives them, these must come out again
         """
         try:
-            with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            with tempfile.TemporaryDirectory(prefix=f".{path.name}-", suffix=".tmp", dir=path.parent) as folder:
                 draft = Path(folder) / path.name
                 # Not yet in WAL mode: there the file is whole only once `close` has folded the log into it, and on a full
                 # disk `close` fails without a word.
@@ -167,6 +167,20 @@ class SealedFile:
             yield {"event": event, "verb": verb, "at": at, "rows": rows, "seal": seal}
 
     @contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """What is read in this block was true at one moment, whatever others store meanwhile; nothing is stored in it."""
+        with _named(self.path):
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._db.execute("COMMIT")
+
+    def newest(self) -> int:
+        """The number of the newest event."""
+        return int(self._read("SELECT max(event) FROM events")[0][0])
+
+    @contextmanager
     def _event(self, verb: str, at: str | None = None) -> Iterator[tuple[int, str]]:
         """One transaction: gives the number and time of a new event, and seals it once the block has stored its rows.
 
@@ -201,7 +215,9 @@ class SealedFile:
                 self._put(given["verb"], event, given["rows"])
             (made,) = self._db.execute("SELECT seal FROM events ORDER BY event DESC LIMIT 1").fetchone()
             whole = given.get("seal", made) == made
-        except (KeyError, TypeError, AttributeError, sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+            whole = False
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
             whole = False
         if not whole:
             number = given.get("event") if isinstance(given, Mapping) else None

@@ -40,14 +40,14 @@ class Pair:
 class Separation:
     """What probes reach on features.
 
-    accuracy  share of the examples they had not seen that the better of the two probes gets right
+    accuracy  share of the examples they had not seen that the better of the two probes gets right; None: too few to score
     chance    share of the largest class
     n         examples scored
     judged    pairs of classes with labels enough to be looked at
     pairs     those of them that are not told apart, and that more labels would not help
     """
 
-    accuracy: float
+    accuracy: float | None
     chance: float
     n: int
     judged: int
@@ -84,7 +84,7 @@ def separation(
     classes, y = _common(classes, y, may)
     counts, chance = np.bincount(y[may], minlength=len(classes)), np.bincount(y[may]).max(initial=0) / max(may.sum(), 1)
     if len(classes) < 2 or may.sum() < 2 * FOLDS:
-        return Separation(float("nan"), float(chance), int(may.sum()), 0, ())
+        return Separation(None, float(chance), int(may.sum()), 0, ())
     fold, in_quarter = rank % FOLDS, (rank // FOLDS) % 4 == 0
     found = [_out_of_fold(probe, x, y, fold, in_quarter) for probe in (_linear, _neighbors)]
     accuracy = max(float((whole.argmax(axis=1) == y)[may].mean()) for whole, _ in found)

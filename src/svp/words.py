@@ -139,6 +139,8 @@ def _speed_ups(metrics: dict[str, Any]) -> list[Claim]:
     if metrics["same_model"]:
         because = "proxy and target are the same model, there is no speed-up to measure"
         return [Claim("The target chose for itself", because)]
+    if machines := _several_machines(metrics):
+        return [Claim("How much faster the proxy chose is not known", machines)]
     if not metrics["speed_up"]:
         return [Claim("How much faster the proxy chose was not measured", "add --control target")]
     found = []
@@ -152,11 +154,19 @@ def _speed_ups(metrics: dict[str, Any]) -> list[Claim]:
     return found
 
 
+def _several_machines(metrics: dict[str, Any]) -> str:
+    """Why seconds cannot be compared, if they cannot."""
+    machines = metrics.get("machines", [])
+    return f"its seconds are of {len(machines)} machines ({'; '.join(machines)})" if len(machines) > 1 else ""
+
+
 def _payments(metrics: dict[str, Any]) -> list[Claim]:
     if not metrics["payments"]:
         if any(arm["arm"] == "selection" for arm in metrics["arms"]):
             because = "what the earlier selection had cost is not part of this run"
             return [Claim("Whether it pays is not known", because)]
+        if machines := _several_machines(metrics):
+            return [Claim("Whether it pays is not known", machines)]
         return [Claim("Whether it pays was not measured", "add --control full")]
     several = len(metrics["payments"]) > 1
     return [

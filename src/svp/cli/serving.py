@@ -16,7 +16,8 @@ from svp.cli.opened import Flag, SessionFlags, Trains, held_out, opened
 from svp.cli.progress import progress
 from svp.config import SessionConfig
 from svp.errors import SettingError, require
-from svp.workflows.session import STORE, Session
+from svp.runs import STORE
+from svp.workflows.session import Session
 
 
 def serve(

@@ -15,6 +15,7 @@ from pathlib import Path
 from svp.data.base import Dataset
 from svp.errors import DataError, require
 from svp.files import write_bytes
+from svp.runs import STORE, SUMMARY
 
 __all__ = ["write"]
 
@@ -33,9 +34,9 @@ def write(folder: str | Path, dataset: Dataset | None = None) -> Path:
     from svp.report import facts, page, sessions
 
     folder = Path(folder)
-    if (folder / "labels.sqlite").exists() and not (folder / sessions.FACTS).exists():
+    if (folder / STORE).exists() and not (folder / SUMMARY).exists():
         raise DataError(f"{folder} is a session, and has no report yet; give: svp session report {folder}")
-    if (folder / sessions.FACTS).exists():
+    if (folder / SUMMARY).exists():
         html = page.render(sessions.context(folder, dataset), "session.html.jinja")
     else:
         html = page.render(page.context(facts.read(folder, dataset)))

@@ -14,7 +14,7 @@ from svp.data import load
 from svp.data.base import Dataset
 from svp.errors import DataError, SvpError, SvpWarning
 from svp.files import Json, read_array, read_record
-from svp.runs import METRICS_FORMAT, check_files
+from svp.runs import DONE, METRICS_FORMAT, check_files
 from svp.select import Selection
 
 N_SHOWN = 40
@@ -96,7 +96,9 @@ def read(folder: Path, dataset: Dataset | None = None) -> Facts:
     if dataset is None:
         dataset, missing = _load(folder, metrics["workflow"], fingerprint)
     settings = environment["settings"]
-    seeds = range(settings["seed"], settings["seed"] + settings["seeds"])
+    # The settings are those of the last call, which may have been interrupted; metrics of earlier versions do not say it.
+    first, n_seeds = (metrics.get(name, settings[name]) for name in ("seed", "seeds"))
+    seeds = range(first, first + n_seeds)
     suffixes = ["", *(f"-seed{seed}" for seed in seeds[1:])]
     selections = [Selection.load(folder / f"selection{suffix}.parquet") for suffix in suffixes]
     shown = _shown(_ranking_stage(folder, seeds[0]), selections[0], dataset, environment["dataset"], metrics["kind"])
@@ -120,7 +122,7 @@ def _ranking_stage(folder: Path, seed: int) -> Path | None:
     """Where the (last) choice of the first run seed stands with its scores; None where nobody scored."""
     rounds = folder / f"sessions/proxy-seed-{seed}/rounds"
     stages = [folder / f"selection/seed-{seed}", *sorted(rounds.glob("*/selection"))]
-    done = [stage for stage in stages if (stage / "done.json").exists()]
+    done = [stage for stage in stages if (stage / DONE).exists()]
     return done[-1] if done else None
 
 

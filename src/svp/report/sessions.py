@@ -13,10 +13,9 @@ from svp.files import Json, read_record
 from svp.report import charts, passages, pictures
 from svp.report.facts import Example
 from svp.report.tables import typeset
+from svp.runs import SUMMARY, SUMMARY_FORMAT
 from svp.words import learning
 
-FACTS = "session.json"
-FORMAT = 1
 UNSURE = ("skip", "unsure", "none")  # answers that are no class
 
 
@@ -25,10 +24,10 @@ def context(folder: Path, dataset: Dataset | None = None) -> Json:
 
     Raises DataError for facts of another version.
     """
-    facts = read_record(folder / FACTS)
-    if facts.get("format") != FORMAT:
+    facts = read_record(folder / SUMMARY)
+    if facts.get("format") != SUMMARY_FORMAT:
         raise DataError(
-            f"{folder / FACTS} has format {facts.get('format')}, this version reads {FORMAT}; svp session report"
+            f"{folder / SUMMARY} has format {facts.get('format')}, this version reads {SUMMARY_FORMAT}; svp session report"
         )
     missing = ""
     if dataset is None:
@@ -39,6 +38,7 @@ def context(folder: Path, dataset: Dataset | None = None) -> Json:
     if curve:
         specs["curve"] = charts.session_curve(curve)
     return {
+        "asks_model": True,  # facts of earlier versions do not say it
         **facts,
         "learned": [typeset(line) for line in learning(curve)] if curve else [],
         "may_stop": [typeset(line) for line in facts["may_stop"]],

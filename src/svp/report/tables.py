@@ -165,7 +165,7 @@ def _coreset_costs(metrics: Json) -> Json:
     for row in arms(metrics):
         if row["arm"] in ("proxy", "selection", "full"):
             training = _mean(
-                arm["seconds"]["train"]
+                arm["seconds"].get("embed", 0.0) + arm["seconds"]["train"]
                 for arm in metrics["arms"]
                 if (arm["arm"], arm["equal"]) == (row["arm"], row["equal"])
             )
@@ -179,7 +179,8 @@ def _active_costs(metrics: Json) -> Json:
     for row in sorted(arms(metrics), key=lambda row: row["n"]):
         found = [arm for arm in metrics["arms"] if (arm["arm"], arm["n"]) == (row["arm"], row["n"])]
         choosing = _mean(sum(arm["selection_seconds"].values()) for arm in found)
-        parts = [choosing, _mean(arm["seconds"]["train"] for arm in found)]
+        training = _mean(arm["seconds"].get("embed", 0.0) + arm["seconds"]["train"] for arm in found)
+        parts = [choosing, training]
         rows.append(
             {**_cost(f"{row['label']}, {row['n']:,} labels", parts), "ratio": None, "arm": row["arm"], "n": row["n"]}
         )
@@ -212,9 +213,11 @@ def stages(metrics: Json) -> list[tuple[str, float]]:
             rows.append((f"testing {model}", _mean(took["test"] for took in found)))
     for row in arms(metrics):
         found = [a for a in metrics["arms"] if (a["arm"], a["equal"], a["n"]) == (row["arm"], row["equal"], row["n"])]
-        for part, what in (("train", "training"), ("test", "testing")) if found else ():
+        for part, what in (
+            (("embed", "making features for"), ("train", "training"), ("test", "testing")) if found else ()
+        ):
             on = f"{row['label']}, {row['n']:,}"
-            rows.append((f"{what} the target on {on}", _mean(a["seconds"][part] for a in found)))
+            rows.append((f"{what} the target on {on}", _mean(a["seconds"].get(part, 0.0) for a in found)))
     return [(what, took) for what, took in rows if took]
 
 
@@ -241,13 +244,15 @@ def story(facts: Facts) -> Json:
     """Names and sizes for the title and the first paragraph."""
     metrics, settings, about = facts.metrics, facts.settings, facts.environment["dataset"]
     method = metrics["method"]
+    asked = (metrics.get("saw") or {"proxy": settings})["proxy"] is not None
     return {
         "dataset": about["name"],
         "workflow": {"coreset": "core-set selection", "active": "active learning"}[metrics["workflow"]],
         "kind": metrics["workflow"],
         "method": method,
         "method_summary": METHODS[method].summary if method in METHODS else "",
-        "proxy": None if settings.get("selection") else settings["proxy.model"],
+        "proxy": settings["proxy.model"] if asked else None,  # the method may need no model
+        "earlier": bool(settings.get("selection")),
         "proxy_trained": _trained(settings["proxy.model"], metrics.get("proxies", [])),
         "target": settings["target.model"],
         "target_trained": _trained(settings["target.model"], metrics["arms"]),
@@ -257,7 +262,7 @@ def story(facts: Facts) -> Json:
         "majority": 100 * (metrics["majority_rate"] or 0),
         "budget": metrics.get("budget"),
         "labelled": metrics.get("labelled"),
-        "n_seeds": settings["seeds"],
+        "n_seeds": metrics.get("seeds", settings["seeds"]),
         "margin": words.points(metrics["margin"]),
     }
 

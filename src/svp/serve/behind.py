@@ -97,14 +97,7 @@ def learner(where: Where) -> Callable[[tuple[str, int]], Result | Learned]:
     if hasattr(os, "nice"):
         os.nice(5)  # people are waited for, not models
 
-    def learn(work: tuple[str, int]) -> Result | Learned:
-        nonlocal session
-        if session.classes != session.dataset.classes:  # one was added by a command
-            session.close()
-            session = _opened(where)
-        return _WORK[work[0]](session, work[1])
-
-    return learn
+    return lambda work: _WORK[work[0]](session, work[1])
 
 
 def _train(session: Session, _: int) -> Learned:

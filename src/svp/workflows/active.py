@@ -79,7 +79,10 @@ def active(
             config,
             labelled=totals,
             same_model=config.proxy == config.target,
-            arms=[{**arm_facts(dataset, arm), "selection_seconds": seconds[_key(arm)]} for arm in arms],
+            arms=[
+                {**arm_facts(dataset, arm, shared=_shares(config, arm)), "selection_seconds": seconds[_key(arm)]}
+                for arm in arms
+            ],
             comparisons=_comparisons(config, arms, at),
             by_chance=_by_chance(arms, at),
             drawn_at_random=[round_ for effort in efforts for round_ in effort.drawn],
@@ -151,6 +154,12 @@ def _shared(work: Work, config: ActiveConfig) -> list[Path]:
     for model in frozen if asks_model else ():
         work.features(model)
     return [work.run.folder] if frozen and asks_model else []
+
+
+def _shares(config: ActiveConfig, arm: Arm) -> bool:
+    """Was what this arm learned asked for by the features that it sees?"""
+    asked = find_method(config.method)[1].asks_model
+    return asked and (arm.name == "target" or (arm.name == "proxy" and config.proxy.features == config.target.features))
 
 
 def _key(arm: Arm) -> tuple[str, int, int]:

@@ -31,8 +31,9 @@ class Arm:
     tested: Tested
 
 
-def arm_facts(dataset: Dataset, arm: Arm) -> Json:
-    """One arm as metrics.json keeps it."""
+def arm_facts(dataset: Dataset, arm: Arm, *, shared: bool = False) -> Json:
+    """One arm as metrics.json keeps it; shared: its examples were chosen by the features that it sees, which count there."""
+    features = None if shared else arm.fitted.features
     test = test_part(dataset)
     config, epochs = arm.fitted.config, int(arm.fitted.stage.facts["epochs"])
     return {
@@ -47,7 +48,11 @@ def arm_facts(dataset: Dataset, arm: Arm) -> Json:
         "accuracy": float(arm.tested.correct.mean()),
         "macro_f1": macro_f1(arm.tested.predicted, labels_of(test)),
         "class_accuracy": per_class(arm.tested.correct, labels_of(test), len(dataset.classes)),
-        "seconds": {"train": arm.fitted.seconds, "test": arm.tested.seconds},
+        "seconds": {
+            **({} if features is None else {"embed": features.facts["seconds"]}),
+            "train": arm.fitted.seconds,
+            "test": arm.tested.seconds,
+        },
     }
 
 

@@ -68,7 +68,7 @@ def trained(session: "Session", n: int | str, per_class: PerClass | None = None)
 
 def meanwhile(session: "Session", n: int | str, per_class: PerClass | None = None) -> Choice | None:
     """By the last finished scores, without a training and without holding the folder; None where there are no scores."""
-    last = last_scores(session.folder) if session.ranks else None
+    last = last_scores(session.folder, session.labelled()) if session.ranks else None
     if last is None:
         return None
     store, config = session.store, session.config
@@ -89,7 +89,7 @@ def at_once(session: "Session", n: int) -> Choice | None:
 
     Examples on which people are divided come again unless they wait for an answer already.
     """
-    store, pool = session.store, session.rounds.unasked()
+    store, pool = session.store, session.unasked()
     waiting = {each.id for each in store.waiting()}
     divided = [id_ for id_ in to_ask_again(store, session.ways.rule, n_left=len(pool)) if id_ not in waiting]
     n = min(n, len(pool))

@@ -29,7 +29,8 @@ from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.begin import begin, brought
 from svp.workflows.check import check, check_arguments, has_test, labels_of, refuse_options
 from svp.workflows.outcomes import Fitted, Ranked, Show, Tested
-from svp.workflows.work import How, Pool, Work, model_seed
+from svp.workflows.ranking import How, Pool
+from svp.workflows.work import Work, model_seed
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,8 @@ def _measured(work: Work, config: CoresetConfig, budget: int, chosen: dict[int, 
     measured: Json = {
         "method": config.method if chosen else "an earlier selection",
         "budget": budget,
-        "proxies": [
-            _proxy_facts(work, config, seed, made, made.tested) for seed, made in chosen.items() if made.tested
-        ],
-        "arms": [arm_facts(work.dataset, arm) for arm in arms],
+        "proxies": [_proxy_facts(work, seed, made, made.tested) for seed, made in chosen.items() if made.tested],
+        "arms": [arm_facts(work.dataset, arm, shared=_shares(config, chosen, arm)) for arm in arms],
         "comparisons": _comparisons(config, chosen, arms),
         "agreement": _agreements(work, config, budget, chosen, arms),
     }
@@ -166,17 +165,15 @@ def _separation(work: Work, config: CoresetConfig, chosen: dict[int, Chosen], ar
     return [told_apart(work.dataset, found, of_seed[0], config.seed)]
 
 
-def _embedding(proxy: Fitted, config: CoresetConfig) -> Json:
-    """Seconds that the features of the proxy took, where the target does not need the same ones anyway."""
-    if proxy.features is None or config.target.features == config.proxy.features:
-        return {}
-    return {"embed": proxy.features.facts["seconds"]}
+def _shares(config: CoresetConfig, chosen: dict[int, Chosen], arm: Arm) -> bool:
+    """Was this arm chosen by a proxy that sees the same features?"""
+    asked = arm.seed in chosen and bool(chosen[arm.seed].proxies)
+    return asked and arm.name == "proxy" and config.proxy.features == config.target.features
 
 
-def _proxy_facts(work: Work, config: CoresetConfig, seed: int, made: Chosen, tested: Tested) -> Json:
+def _proxy_facts(work: Work, seed: int, made: Chosen, tested: Tested) -> Json:
     facts = arm_facts(work.dataset, Arm("proxy model", "epochs", seed, made.proxies[0], tested))
-    facts["seconds"] = {
-        **_embedding(made.proxies[0], config),
+    facts["seconds"] |= {
         "train": sum(f.seconds for f in made.proxies),
         **work.run.seconds(f"selection/seed-{seed}"),
         "test": tested.seconds,
@@ -236,11 +233,14 @@ def _agreements(
 def _payments(measured: Json) -> list[Json]:
     """Seconds end to end against the full training, for each way of training on the proxy's choice.
 
-    None of an earlier selection: what that had cost is not known here.
+    Features count on each side that needs them, once. None of an earlier selection: what that had cost is not known here.
     """
     counted = ("embed", "train", "score", "select")
     selecting = {p["seed"]: sum(p["seconds"].get(part, 0.0) for part in counted) for p in measured["proxies"]}
-    training = {(a["arm"], a["equal"], a["seed"]): a["seconds"]["train"] for a in measured["arms"]}
+    training = {
+        (a["arm"], a["equal"], a["seed"]): a["seconds"].get("embed", 0.0) + a["seconds"]["train"]
+        for a in measured["arms"]
+    }
     found = []
     for judged in measured["comparisons"]:
         if (judged["arm"], judged["against"]) == ("proxy", "full"):

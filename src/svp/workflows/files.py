@@ -25,7 +25,8 @@ from svp.workflows.pool import fingerprints_of_texts
 if TYPE_CHECKING:
     from svp.workflows.session import Session
 
-_HISTORY = "svp-session-history"  # the first line of a history says so, and with which settings
+# The first line of a history says so, in which version, and with which settings.
+_HISTORY, _VERSION = "svp-session-history", 1
 
 
 def write_question(session: "Session", batch: Batch, path: Path, format: str | None) -> None:
@@ -82,9 +83,8 @@ def answers_of(session: "Session", told: Sequence[Told], who: str) -> list[Answe
     return answers
 
 
-def write_labelled(session: "Session", path: Path) -> int:
+def write_labelled(session: "Session", path: Path, rows: list[dict[str, Any]]) -> int:
     _outside_the_data(session, path)
-    rows = labelled_rows(session)
     write_rows(path, rows, ("id", "key", "label", "people", "agree"))
     return len(rows)
 
@@ -142,7 +142,11 @@ def write_history(session: "Session", path: Path) -> int:
     if not session.ways.grows:
         raise SettingError("this session is a simulation: made again from its configuration, it is the same")
     _outside_the_data(session, path)
-    first = {"format": _HISTORY, "version": 1, "config": session.config.model_dump(mode="json", exclude_none=True)}
+    first = {
+        "format": _HISTORY,
+        "version": _VERSION,
+        "config": session.config.model_dump(mode="json", exclude_none=True),
+    }
     lines = [json.dumps(line, ensure_ascii=False) for line in (first, *session.store.events())]
     write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
     return len(lines) - 1
@@ -152,9 +156,15 @@ def restore(folder: Path, history: Path) -> None:
     """The settings and the label store, from a history."""
     lines = _lines(history)
     first = next(lines, None)
-    if not isinstance(first, dict) or first.get("format") != _HISTORY or not isinstance(first.get("config"), dict):
+    if not isinstance(first, dict) or first.get("format") != _HISTORY:
         raise _no_history(history, "it is empty" if first is None else f"it begins with {shortened(json.dumps(first))}")
-    config = SessionConfig.make(first["config"])
+    if (version := first.get("version")) != _VERSION:
+        raise DataError(
+            f"{history} is a history of version {version}, this svp reads {_VERSION}; restore it with its own"
+        )
+    if not isinstance(settings := first.get("config"), dict):
+        raise DataError(f"{history}, line 1 is damaged: it holds no settings; put back a copy of it")
+    config = SessionConfig.make(settings)
     store = folder / "labels.sqlite"
     if store.exists():
         raise StorageError(f"{store} exists; move it away first (it may hold answers that the history does not)")

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from svp.config import PREVIOUS
 from svp.errors import BudgetError
 from svp.files import read_array
-from svp.labels import Batch, LabelStore
+from svp.labels import Batch, LabelStore, moment
 from svp.runs import PARTS
 from svp.select import Selection, find_method
 from svp.workflows.features import Features
+from svp.workflows.finished import SCORED, in_order
 from svp.workflows.outcomes import Fitted
-from svp.workflows.people import AT_RANDOM, SCORINGS, finished
+from svp.workflows.people import AT_RANDOM
 
 if TYPE_CHECKING:
     from svp.workflows.session import Session
@@ -66,20 +68,29 @@ def drawn(session: "Session") -> NDArray[np.int64]:
 
 def selection_seconds(session: "Session", n: int) -> dict[str, float]:
     """Seconds to train, score and select up to `n` labels, counted as Coleman et al. 2020 do: without the training that
-    would follow the last answer."""
-    run = session.rounds.work.run
-    seconds, total = dict.fromkeys(PARTS.values(), 0.0), 0
+    would follow the last answer. A target that made features counts where a question was chosen by them."""
+    folder, total = session.folder, 0
+    stages: dict[Path, None] = {}  # each once, in order
     for question in session.store.rounds():
         if total >= n:
             break
         total += question.asked
-        stages = [*run.folder.glob(f"rounds/{question.round:03d}-*/*")]
-        if stages and not any(seconds.values()):
-            stages += run.folder.glob("features/*")  # made once, for the first round that is no draw
-        for stage in stages:
-            for part, took in run.seconds(str(stage.relative_to(run.folder))).items():
-                seconds[part] += took
+        own = [s for s in folder.glob(f"rounds/{question.round:03d}-*/*") if s.name not in ("target", "features")]
+        if own:
+            stages |= dict.fromkeys([*_makers_of_features(session, question.round), *own])
+    seconds = dict.fromkeys(PARTS.values(), 0.0)
+    for stage in stages:
+        for part, took in session.rounds.work.run.seconds(str(stage.relative_to(folder))).items():
+            seconds[part] += took
     return seconds
+
+
+def _makers_of_features(session: "Session", round_: int) -> list[Path]:
+    """The stages behind what a round's proxy saw in place of the inputs."""
+    if session.config.proxy.features.source == PREVIOUS:
+        before = session.folder / session.rounds.before(round_)[0]
+        return [before / "target", before / "features"]
+    return sorted(session.folder.glob("features/*"))
 
 
 def _questions(store: LabelStore) -> Iterator[Batch]:
@@ -111,9 +122,7 @@ def first_guesses(folder: Path, ids: NDArray[np.int64]) -> dict[int, tuple[int, 
     Only of methods that score by probabilities. Cost: a lookup for each example and training, until all are found.
     """
     found: dict[int, tuple[int, float]] = {}
-    for stage in finished(folder, SCORINGS)[::-1]:
-        if not (stage / "probs-0.npy").exists():
-            continue
+    for stage in (s for s in reversed(in_order(folder, SCORED)) if (s / "probs-0.npy").exists()):
         probs, scored = read_array(stage / "probs-0.npy"), read_array(stage / "ids.npy")
         rows = np.minimum(np.searchsorted(scored, ids), len(scored) - 1)
         here = scored[rows] == ids
@@ -127,6 +136,8 @@ def first_guesses(folder: Path, ids: NDArray[np.int64]) -> dict[int, tuple[int, 
 def right_before(folder: Path, store: LabelStore) -> dict[int, bool]:
     """Was the proxy right about each example before it was asked, by what the first of its people said? In order of time."""
     said = [answer for answer in store.said() if answer.kind == "label"]
-    first = {answer.id: answer for answer in sorted(said, key=lambda answer: str(answer.at), reverse=True)}
+    first = {
+        answer.id: answer for answer in sorted(said, key=lambda answer: moment(str(answer.at)) or 0.0, reverse=True)
+    }
     guesses = first_guesses(folder, np.array(list(first), np.int64))
     return {id_: guesses[id_][0] == answer.label for id_, answer in reversed(first.items()) if id_ in guesses}

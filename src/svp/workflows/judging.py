@@ -19,8 +19,9 @@ from svp.runs import DONE
 from svp.select import score
 from svp.workflows import hindsight
 from svp.workflows.check import labels_of
+from svp.workflows.finished import SCORED, Labelled, in_order
 from svp.workflows.outcomes import Fitted
-from svp.workflows.people import SCORINGS, finished, known, last_done
+from svp.workflows.people import known
 from svp.workflows.stopping import (
     LEAST_STEP,
     MORE,
@@ -44,8 +45,6 @@ LEAST_DRAWN = (
 )
 LOOKED_AT = 20_000  # unlabelled examples by which the answers of two rounds are compared
 _CODE = ("svp.chance", "svp.workflows.judging", "svp.workflows.stopping")
-
-Labelled = tuple[NDArray[np.int64], NDArray[np.int64]]  # ids ascending, and their labels
 
 
 # --- the learning curve ---------------------------------------------------------------------------------------------------
@@ -130,11 +129,10 @@ def holdout_of(session: "Session", given: str | Path | Dataset) -> Dataset:
     return replace(given, labels=number[labels], classes=session.classes, test=None)
 
 
-def last_curve(folder: Path) -> Json | None:
-    """What the curve that was finished last found; None where there is none."""
-    stage = last_done(folder, "curve/*")
-    facts: Json | None = None if stage is None else read_record(stage / DONE, "facts")["facts"]
-    return facts
+def last_curve(folder: Path, n: int) -> Json | None:
+    """What the last curve of at most `n` labels found: others are of labels that were taken back. None where there is none."""
+    curves: list[Json] = [read_record(stage / DONE, "facts")["facts"] for stage in in_order(folder, f"curve/*/{DONE}")]
+    return next((facts for facts in reversed(curves) if facts["n"] <= n), None)
 
 
 def _points(session: "Session", now: Labelled, *, cross_validated: bool) -> list[Labelled]:
@@ -178,21 +176,21 @@ def _unseen_probs(session: "Session", models: list[Fitted], ids: NDArray[np.int6
 # --- do answers still change ----------------------------------------------------------------------------------------------
 
 
-def kappas(folder: Path) -> list[float]:
+def kappas(folder: Path, labelled: Labelled) -> list[float]:
     """Cohen's kappa of the answers of each of the last pairs of rounds about what both had left; none without probabilities.
 
-    At most LOOKED_AT examples are compared. Rounds that had fewer than LEAST_STEP labels more than the one before are left out.
+    At most LOOKED_AT examples are compared. Rounds that had fewer than LEAST_STEP labels more than the one before are left out,
+    and those that had more than there are now: they were taken back.
     """
-    last: dict[str, Path] = {}  # of each round what was finished last: a correction has made it anew
-    for stage in finished(folder, SCORINGS):
-        last[stage.parent.name.partition("-")[0]] = stage
+    # Of each round the last: a correction has made it anew.
+    last = {stage.parent.name.partition("-")[0]: stage for stage in in_order(folder, SCORED, labelled)}
     kept: list[tuple[int, Path]] = []
     for _, stage in sorted(last.items()):
         model = stage.parent / "model-0" / DONE
         if not (stage / "probs-0.npy").exists() or not model.exists():
             continue
         n = int(read_record(model, "facts")["facts"]["n"])
-        if not kept or n >= kept[-1][0] + LEAST_STEP:
+        if n <= len(labelled[0]) and (not kept or n >= kept[-1][0] + LEAST_STEP):
             kept.append((n, stage))
     kept = kept[-STEADY - 1 :]
     stages = [(stage.resolve(), (stage / DONE).stat().st_mtime_ns) for _, stage in kept]
@@ -217,10 +215,9 @@ def _agreement(first: tuple[Path, int], second: tuple[Path, int]) -> float:
 
 def advice(session: "Session") -> Json:
     """Why labelling may stop ("may_stop", sentences), by what was measured last ("curve", "kappas"). Nothing is trained."""
-    found, agreed, store = last_curve(session.folder), kappas(session.folder), session.store
-    n = len(session.labelled()[0])
-    if found and found["n"] > n:  # labels were taken back since
-        found = None
+    labelled, store = session.labelled(), session.store
+    n = len(labelled[0])
+    found, agreed = last_curve(session.folder, n), kappas(session.folder, labelled)
     fresh = found and found["gain"] and n < found["n"] + MORE  # older ones say nothing of what is next
     gain = Gain(**found["gain"]) if found and fresh else None
     unasked = session.n_examples - len(np.setdiff1d(store.asked(), list(store.left_out())))

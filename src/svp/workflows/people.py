@@ -15,12 +15,13 @@ from svp.evaluate import agreement_of
 from svp.files import Json, read_array
 from svp.labels import WORDS, LabelStore, Rule
 from svp.learners import check_device, settle, trial
-from svp.runs import DONE, check_files
+from svp.runs import DONE
 from svp.select import select
 from svp.workflows.begin import fitting
 from svp.workflows.features import stand_in
+from svp.workflows.finished import SCORED, Labelled, last
 from svp.workflows.outcomes import Ranked, Show
-from svp.workflows.pool import distinct, vectors_of
+from svp.workflows.pool import distinct_of
 
 _SPARE = 5  # times as many as are wanted are looked at for near-duplicates
 # How the origins of questions begin that were drawn, and that of labelled examples that look wrong.
@@ -144,38 +145,20 @@ def best(
         taken = select(config.method, budget, scores=scores, ids=ids, seed=config.seed)
         return taken.ids, taken.gains
     spare = select(config.method, min(len(ids), _SPARE * budget), scores=scores, ids=ids, seed=config.seed)
-    kept = distinct(vectors_of(dataset, spare.ids), budget)
+    kept = distinct_of(dataset, spare.ids, budget)
     return spare.ids[kept], spare.gains[kept]
 
 
-SCORINGS = "rounds/*/selection"  # the stages in which the pool was scored
-
-
-def finished(folder: Path, stages: str) -> list[Path]:
-    """The finished stages that a pattern names, in the order in which they were finished."""
-    marks = sorted(folder.glob(f"{stages}/{DONE}"), key=lambda mark: mark.stat().st_mtime_ns)
-    return [mark.parent for mark in marks]
-
-
-def last_done(folder: Path, stages: str) -> Path | None:
-    """The last of them; its files are checked. None without any."""
-    done = finished(folder, stages)
-    if not done:
-        return None
-    check_files(done[-1])
-    return done[-1]
-
-
-def last_scores(folder: Path) -> tuple[Path, int] | None:
-    """The stage in a session's folder whose scores were finished last, and of which round it is; None where there is none."""
-    stage = last_done(folder, SCORINGS)
+def last_scores(folder: Path, labelled: Labelled) -> tuple[Path, int] | None:
+    """The stage in a session's folder whose scores are the last by what is labelled, and its round; None where there is none."""
+    stage = last(folder, SCORED, labelled)
     return None if stage is None else (stage, int(stage.parent.name.partition("-")[0]))
 
 
-def guesses(folder: Path, ids: NDArray[np.int64]) -> dict[int, tuple[int, float]]:
+def guesses(folder: Path, ids: NDArray[np.int64], labelled: Labelled) -> dict[int, tuple[int, float]]:
     """What the last finished proxy takes examples for, with its probability: of those that it has scored, and of labelled ones
     were doubted, by a proxy that had not seen their labels."""
-    scored, doubted = last_scores(folder), last_done(folder, "doubts/*")
+    scored, doubted = last_scores(folder, labelled), last(folder, f"doubts/*/{DONE}", labelled)
     found: dict[int, tuple[int, float]] = {}
     for stage, name in ((doubted, "probs.npy"), (scored and scored[0], "probs-0.npy")):
         if stage is None or not (stage / name).exists():

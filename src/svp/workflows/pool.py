@@ -6,6 +6,7 @@ when it was first seen, is left out until it is back as it was; its answers are 
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from svp.labels import LabelStore
 
 _MARK = ".pool.json"
 _ALIKE = 0.97  # cosine from which two examples of one question count as nearly the same
+_LEAST = 16  # candidates made ready at a time, at least
 _SIDE = 16  # pixels to which images are brought before they are compared
 _WORDS = 1 << 12  # columns into which pieces of texts are hashed
 
@@ -107,19 +109,36 @@ def fingerprints_of_texts(texts: Any) -> list[str]:
     return [f"{value:016x}" for block in hashes_of(texts) for value in block.tolist()]
 
 
-def distinct(vectors: NDArray[np.float32], n: int) -> NDArray[np.int64]:
-    """Positions of `n` rows in their order, without those nearly the same as one before; these come last, if they are needed.
+def distinct(vectors: Callable[[int, int], NDArray[np.float32]], m: int, n: int) -> NDArray[np.int64]:
+    """Positions of `n` of m rows in their order, without those nearly the same as one before; these come last, if needed.
 
-    vectors  (m, d) of length 1 or 0. Time: m n d
+    vectors  vectors(start, stop) gives these rows, of length 1 or 0; asked for `n` at a time, until there are enough
+    Time: m n d at most. Memory: n d floats, and twice that
     """
     kept: list[int] = []
     twins: list[int] = []
-    for i, vector in enumerate(vectors):
-        if len(kept) == n:
-            break
-        near = bool(kept) and float((vectors[kept] @ vector).max()) >= _ALIKE
-        (twins if near else kept).append(i)
+    of_kept = np.zeros((0, 0), np.float32)
+    for start in range(0, m, max(n, _LEAST)):
+        rows = vectors(start, min(start + max(n, _LEAST), m))
+        if not start:
+            of_kept = np.empty((n, rows.shape[1]), np.float32)
+        for i, vector in enumerate(rows, start):
+            if len(kept) == n:
+                return np.array(kept, np.int64)
+            if kept and float((of_kept[: len(kept)] @ vector).max()) >= _ALIKE:
+                twins.append(i)
+            else:
+                of_kept[len(kept)] = vector
+                kept.append(i)
     return np.array([*kept, *twins][:n], np.int64)
+
+
+def distinct_of(dataset: Dataset, ids: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Positions of `n` of these (m,) ids: see `distinct`. Of images and texts no more are made ready than it takes."""
+    if dataset.is_text or _are_images(dataset.inputs):
+        return distinct(lambda start, stop: vectors_of(dataset, ids[start:stop]), len(ids), n)
+    rows = vectors_of(dataset, ids)  # about their common mean
+    return distinct(lambda start, stop: rows[start:stop], len(ids), n)
 
 
 def vectors_of(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -130,7 +149,7 @@ def vectors_of(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
 
         pieces = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=_WORDS, alternate_sign=False)
         return np.asarray(pieces.transform(inputs).toarray(), np.float32)
-    if inputs.dtype == np.uint8 and inputs.ndim == 4:
+    if _are_images(inputs):
         rows = _small(inputs.astype(np.float32).mean(axis=3)).reshape(len(inputs), -1)
         rows -= rows.mean(axis=1, keepdims=True)
     else:
@@ -139,6 +158,10 @@ def vectors_of(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     unit: NDArray[np.float32] = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
     return unit
+
+
+def _are_images(inputs: Any) -> bool:
+    return bool(inputs.dtype == np.uint8 and inputs.ndim == 4)
 
 
 def _small(grey: NDArray[np.float32]) -> NDArray[np.float32]:

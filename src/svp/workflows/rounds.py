@@ -1,6 +1,8 @@
 """What is trained and chosen in the rounds of a session: stages in its folder, each named by what was known when it was made."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,9 @@ from svp.workflows.check import refuse_options
 from svp.workflows.features import Features
 from svp.workflows.outcomes import Fitted, Ranked, kind_of
 from svp.workflows.people import AT_RANDOM, SECOND_LOOK, Ways, known
+from svp.workflows.ranking import How, Pool
 from svp.workflows.stopping import fold_of
-from svp.workflows.work import How, Pool, Work, model_seed
+from svp.workflows.work import Work, model_seed
 
 
 class Rounds:
@@ -36,9 +39,16 @@ class Rounds:
     def folder(self) -> Path:
         return self.work.run.folder
 
-    def held(self, doing: str) -> AbstractContextManager[None]:
-        """Nobody else trains in the folder meanwhile. Raises FolderInUse, with what is being done, where somebody does."""
-        return self.work.run.held(doing)
+    @contextmanager
+    def held(self, doing: str) -> Iterator[None]:
+        """Nobody else trains in the folder meanwhile; classes that another process has added are known.
+
+        Raises FolderInUse, with what is being done, where somebody does.
+        """
+        with self.work.run.held(doing):
+            if self._ways.grows and self.dataset.classes != (classes := self._store.classes):
+                self.work = self.work.on(replace(self.dataset, classes=classes))
+            yield
 
     def labels(self, round_: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """What can be learned now; or of what was asked up to a round."""
@@ -147,17 +157,21 @@ class Rounds:
             return self._previous(round_)
         return self.work.features(self._config.proxy)
 
-    def _previous(self, round_: int) -> Features:
-        """Features of the target as it was a round before: trained on what was labelled when the question before was asked.
+    def before(self, round_: int) -> tuple[str, NDArray[np.int64], NDArray[np.int64]]:
+        """Where the target of the round before stands, and the labels that it is trained on.
 
-        So it can be trained while people still answer that question. Where there was none before, or its labels were of one
-        class, it is trained on the first labels that are of two.
+        These are those that were known when the question before was asked, so that it can be trained while people still answer
+        that. Where there was none before, or its labels were of one class, they are the first labels that are of two.
         """
         for asked in range(max(0, round_ - 2), round_):
             ids, labels = self.labels(asked)
             if len(np.unique(labels)) > 1:
                 break
-        folder = self.name(asked + 1, ids, labels)
+        return self.name(asked + 1, ids, labels), ids, labels
+
+    def _previous(self, round_: int) -> Features:
+        """Features of the target as it was a round before."""
+        folder, ids, labels = self.before(round_)
         target = self._target(f"{folder}/target", ids, labels)
         return self.work.features_of(f"{folder}/features", target)
 

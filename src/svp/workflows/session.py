@@ -14,7 +14,7 @@ from svp.data.base import Dataset, silent
 from svp.errors import DataError, FolderInUse, LabelError, SettingError
 from svp.files import read_record, write_json
 from svp.labels import Answer, Batch, Kind, LabelStore, Undone
-from svp.runs import Run
+from svp.runs import STORE, SUMMARY, Run
 from svp.select import Selection, find_method
 from svp.select.limits import PerClass
 from svp.workflows import choosing, files, hindsight, judging, summary
@@ -22,12 +22,27 @@ from svp.workflows.begin import settled
 from svp.workflows.check import check_arguments, check_needs, refuse_options
 from svp.workflows.choosing import Choice
 from svp.workflows.outcomes import Fitted, Show, kind_of
-from svp.workflows.people import config_in, data_of, facts_of, guesses, known, prepared, refuse_names, ways_of
+from svp.workflows.people import (
+    SECOND_LOOK,
+    config_in,
+    data_of,
+    facts_of,
+    guesses,
+    known,
+    prepared,
+    refuse_names,
+    ways_of,
+)
 from svp.workflows.pool import join
 from svp.workflows.rounds import Rounds
 from svp.workflows.work import Work
 
-STORE, SUMMARY, ENVIRONMENT = "labels.sqlite", "session.json", "environment.json"
+ENVIRONMENT = "environment.json"
+
+
+def _never_asked(store: Path) -> bool:
+    with LabelStore.open(store) as opened:
+        return not len(opened.asked())
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,7 @@ class Session:
             siblings=siblings,
             accept_code_change=accept_code_change,
             may_grow=ways.grows,
+            never_asked=_never_asked,
         )
         with run:
             path = folder / STORE
@@ -174,7 +190,7 @@ class Session:
         """A further question at once, also while one is open, for people who answer one by one while another process trains.
 
         By the last finished scores; at random where there are none. Of all that is left where that is less than `n`; None where
-        nothing is. Trains nothing and holds no folder.
+        nothing is. Trains nothing, holds no folder, and of people's data reads none.
         """
         return self._stored(lambda: None, partial(choosing.at_once, self, n))
 
@@ -265,9 +281,11 @@ class Session:
         LabelError until two classes have labels.
         """
         with self.rounds.held("finish"):
-            ids, labels = self.two_classes("the target")
+            with self._store.one_moment():
+                ids, labels = self.two_classes("the target")
+                rows = files.labelled_rows(self)  # before the training: what is told during it, the target has not seen
             fitted = self.rounds.final(ids, labels)
-            files.write_labelled(self, self.folder / "labelled.csv")
+            files.write_labelled(self, self.folder / "labelled.csv", rows)
             rest = np.setdiff1d(self.dataset.ids, ids, assume_unique=True)
             files.write_predicted(self, self.folder / "predicted.csv", fitted, rest)
         return Finished(fitted, self.folder / "labelled.csv", self.folder / "predicted.csv", len(ids), len(rest))
@@ -313,7 +331,7 @@ class Session:
 
     def export(self, path: str | Path) -> int:
         """Write the labelled examples as .csv, .jsonl or .parquet; returns how many there are."""
-        return files.write_labelled(self, Path(path))
+        return files.write_labelled(self, Path(path), files.labelled_rows(self))
 
     def export_history(self, path: str | Path) -> int:
         """Write every event as a JSON object a line: what `Session.restore` makes a session of. Returns how many there are."""
@@ -357,8 +375,13 @@ class Session:
             if self._made is None:
                 dataset, self.noticed = join(dataset, self._store)
             dataset = replace(dataset, classes=self._store.classes)
+        run.newest_event = self._store.newest
         self._made = Rounds(Work(run, dataset, self.config.compute, self._show), self.config, self.ways, self._store)
         return self._made
+
+    def unasked(self) -> NDArray[np.int64]:
+        """Ids of what was never asked, ascending: as the label store numbers them, where the data are not read."""
+        return self.rounds.unasked() if self.is_read else self._store.unasked()
 
     @property
     def n_examples(self) -> int:
@@ -397,7 +420,7 @@ class Session:
 
     def guesses(self, ids: NDArray[np.int64]) -> dict[int, tuple[int, float]]:
         """What the last finished proxy takes examples for, with its probability; of those alone that it has scored."""
-        return guesses(self.folder, ids) if self.ranks else {}
+        return guesses(self.folder, ids, self._labels()) if self.ranks else {}
 
     def labelled(self, n: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(m,) ids in ascending order and their labels: all, or those known after the round in which `n` were reached."""
@@ -415,7 +438,9 @@ class Session:
         ids, labels = self.labelled(n)
         total, round_ = 0, 0
         for asked in self._store.rounds():
-            total, round_ = total + asked.asked, asked.round + 1
+            if asked.origin == SECOND_LOOK:  # of what was counted before
+                continue
+            total, round_ = total + asked.asked, round_ + 1
             if total == len(ids):
                 break
         with self.rounds.held("fit"):

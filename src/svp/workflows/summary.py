@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from svp.files import Json, read_array
-from svp.labels import Answer, Batch, LabelStore, Round
+from svp.labels import Answer, Batch, LabelStore, Round, moment
+from svp.runs import SUMMARY_FORMAT
+from svp.select import find_method
 from svp.workflows import hindsight
 from svp.workflows.people import SECOND_LOOK, last_scores
 
 if TYPE_CHECKING:
     from svp.workflows.session import Session
 
-FORMAT = 1  # of session.json, which is written anew for each report
 SHOWN = 40  # examples of a list
 PAUSE = 300.0  # seconds between two answers: longer ones were spent on something else
 LEAST_GAPS = 5  # with fewer the time for an answer is not told
@@ -31,9 +32,10 @@ def of(session: "Session") -> Json:
         said.setdefault(answer.id, []).append(answer)
     divided = [id_ for id_, answers in said.items() if len({_vote(a) for a in answers if _is_vote(a)}) > 1]
     return {
-        "format": FORMAT,
+        "format": SUMMARY_FORMAT,
         "data": session.config.dataset,
         "method": session.config.method,
+        "asks_model": find_method(session.config.method)[1].asks_model,
         "margin": session.config.margin,
         "n": session.n_examples,
         **session.status(),
@@ -69,24 +71,21 @@ def _said_by(said: Said, classes: Sequence[str]) -> dict[str, dict[str, int]]:
 
 
 def _seconds_by(store: LabelStore) -> dict[str, float | None]:
-    """Median seconds from one answer of a person to the next, pauses left out; None where a file brought no times of its own."""
+    """Median seconds that an answer takes a person; None where there is too little to go by.
+
+    That is the time since the answer before, pauses left out. Answers of one instant (a file without times was told) share it.
+    """
     times: dict[str, list[float]] = {}
-    for entry in store.history():
-        if isinstance(entry, Answer) and entry.at is not None and (at := _seconds(entry.at)) is not None:
-            times.setdefault(entry.who, []).append(at)
+    for who, when in store.times():
+        if (at := moment(when)) is not None:
+            times.setdefault(who, []).append(at)
     found: dict[str, float | None] = {}
     for who, of in sorted(times.items()):
-        gaps = np.diff(np.sort(of))
-        gaps = gaps[(gaps > 0) & (gaps <= PAUSE)]
-        found[who] = float(np.median(gaps)) if len(gaps) >= LEAST_GAPS else None
+        instants, together = np.unique(of, return_counts=True)
+        gaps = np.diff(instants)
+        each = (gaps / together[1:])[gaps <= PAUSE]
+        found[who] = float(np.median(each)) if len(each) >= LEAST_GAPS else None
     return found
-
-
-def _seconds(at: str) -> float | None:
-    try:
-        return datetime.fromisoformat(at).timestamp()
-    except ValueError:
-        return None
 
 
 def _round(asked: Round) -> Json:
@@ -106,7 +105,7 @@ def _round(asked: Round) -> Json:
 
 def _taken_for(session: "Session") -> dict[str, int] | None:
     """Of each class, how many of those never asked the last finished proxy takes for it; None where it gave no probabilities."""
-    last = last_scores(session.folder) if session.ranks else None
+    last = last_scores(session.folder, session.labelled()) if session.ranks else None
     if last is None or not (last[0] / "probs-0.npy").exists():
         return None
     left = ~np.isin(read_array(last[0] / "ids.npy"), session.store.asked())

@@ -3,9 +3,8 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields
 from functools import cached_property, partial
-from inspect import Parameter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from svp.files import Json, digest, fill_array, read_array, write_array, write_j
 from svp.learners import EpochRecord, Learner, find, make_learner
 from svp.learners.epochs import n_epochs, shown
 from svp.runs import METRICS_FORMAT, Run
-from svp.select import Cover, Method, Rank, Selection, find_method, score, select
+from svp.select import Cover, Method, Rank, find_method
 from svp.select.inputs import UNSOUND, is_sound
 from svp.select.table import path_of
 from svp.separation import separation
@@ -30,6 +29,7 @@ from svp.workflows.check import has_test, labels_of, test_part
 from svp.workflows.features import Features, FromNet, embed, inputs_of, source_of, uses_net
 from svp.workflows.given import facts_of
 from svp.workflows.outcomes import Fitted, Ranked, Show, Tested, kind_of
+from svp.workflows.ranking import How, Pool, candidates, choose
 
 if TYPE_CHECKING:
     from svp.learners.compute import Compute
@@ -46,6 +46,7 @@ CHOOSING_CODE = tuple(
         "select.table",
         "select.inputs",
         "select.budget",
+        "workflows.ranking",
     )
 )
 
@@ -53,30 +54,6 @@ CHOOSING_CODE = tuple(
 # Rows of a pool that a net scores between two points at which a killed pass goes on. Whole batches, so that no answer rounds
 # otherwise than in one pass; more with several processes, since these are begun for each.
 SCORED_AT_A_TIME, SCORED_BY_PROCESSES = 1 << 16, 1 << 20
-
-
-@dataclass(frozen=True)
-class Pool:
-    """What is chosen from.
-
-    ids      (n,) ascending
-    labels   (n,) for methods that read them; None where nobody may know them
-    already  those of the ids that count as chosen, for a method that covers (k-center); one that ranks is shown candidates only
-    """
-
-    ids: NDArray[np.int64]
-    labels: NDArray[np.int64] | None = None
-    already: Sequence[int] | NDArray[np.int64] = ()
-
-
-@dataclass(frozen=True)
-class How:
-    """By which method, with its options and seed, and how many."""
-
-    method: str
-    options: dict[str, Any]
-    budget: int
-    seed: int
 
 
 class Work:
@@ -117,6 +94,10 @@ class Work:
 
     def learner(self, config: TrainConfig, seed: int, dataset: Dataset) -> Learner:
         return make_learner(config, dataset, seed=seed, compute=self.compute if find(config).is_net else None)
+
+    def on(self, dataset: Dataset) -> "Work":
+        """The same on another dataset."""
+        return Work(self.run, dataset, self._compute_config, self.show)
 
     def features(self, config: TrainConfig) -> Features | None:
         """Stage: what the model sees in place of the inputs, made once for all that see the same; None where it sees these."""
@@ -218,6 +199,7 @@ class Work:
         ids, labels = pool.ids, pool.labels
         made_from = {
             "models": [f.origin for f in fitted],
+            **({} if fitted else {"dataset": self.dataset.fingerprint}),  # a model is tied to its data
             "method": how.method,
             "functions": _functions_of(row),
             **{f"options.{key}": value for key, value in how.options.items()},
@@ -241,12 +223,12 @@ class Work:
                 arrays = [{**given, "labels": labels} for given in arrays]
             self.show(f"choosing {how.budget:,} of {len(ids):,} by {how.method}", 0, 0)
             begin = time.perf_counter()
-            selection, scores = _select(row, arrays, pool, how)
+            selection, scores = choose(row, arrays, pool, how)
             ranking = time.perf_counter() - begin
             selection.of(self.dataset).save(stage.folder / "selection.parquet")
-            candidates = ~np.isin(ids, pool.already)
-            write_array(stage.folder / "scores.npy", scores[candidates])
-            write_array(stage.folder / "ids.npy", ids[candidates])
+            of_candidates = candidates(pool)
+            write_array(stage.folder / "scores.npy", scores[of_candidates])
+            write_array(stage.folder / "ids.npy", ids[of_candidates])
             stage.finish(inference_seconds=inference, ranking_seconds=ranking, n=len(ids))
             for f in fitted:
                 f.release()
@@ -308,6 +290,9 @@ class Work:
         chooses  a proxy was trained, if the method asks one
         """
         labels, tested = labels_of(self.dataset), has_test(self.dataset)
+        machines = self.run.machines()
+        if len(machines) > 1:  # their seconds cannot be compared
+            measured |= {name: [] for name in ("payments", "speed_up") if name in measured}
         metrics = {
             "format": METRICS_FORMAT,
             "workflow": config.workflow,
@@ -316,6 +301,9 @@ class Work:
             "n": len(self.dataset),
             "majority_rate": majority_rate(labels, labels_of(test_part(self.dataset))) if tested else None,
             "margin": config.margin,
+            "seed": config.seed,
+            "seeds": config.seeds,
+            "machines": machines,
             "load_seconds": self.run.environment["load"]["seconds"],
             "saw": {
                 "proxy": self.saw(config.proxy) if chooses and find_method(config.method)[1].asks_model else None,
@@ -380,30 +368,6 @@ def _functions_of(row: Method) -> list[str]:
     """Where everything that the row binds stands: the table itself is no counted code."""
     bound = row.sampler if isinstance(row, Rank) else row.scored_by if isinstance(row, Cover) else None
     return [path_of(method.function) for method in (row, bound) if method is not None]
-
-
-def _select(row: Method, arrays: list[dict[str, Any]], pool: Pool, how: How) -> tuple[Selection, NDArray[np.float64]]:
-    """The selection, and (n,) values that rank the whole pool: scores, or for a method that covers minus the order of choice."""
-    method, ids = how.method, pool.ids
-    asked: dict[str, Any] = {"ids": ids, "already": pool.already, "seed": how.seed}
-    if isinstance(row, Rank):
-        settled = row.settle(method, how.options)
-        own = row.own(settled)
-        scores = np.mean([score(method, ids=ids, seed=how.seed, **given, **own) for given in arrays], axis=0)
-        # The options of the scores have been used: `select` is given their defaults. What a sampler reads (clusters of
-        # embeddings) is that of the first model.
-        left = {
-            **settled,
-            **{key: default for key, default in row.own(row.options).items() if default is not Parameter.empty},
-        }
-        selection = select(method, how.budget, scores=scores, **asked, **arrays[0], **left)
-        return replace(selection, options=settled), scores
-    if len(arrays) > 1:
-        raise SettingError(f"{method} gives no scores to average over several proxies; set proxy.seeds to 1")
-    selection = select(method, how.budget, **asked, **arrays[0], **how.options)
-    order = np.full(len(ids), -float(len(ids)))
-    order[np.searchsorted(ids, selection.ids)] = -np.arange(len(selection.ids), dtype=float)
-    return selection, order
 
 
 def model_seed(seed: int, i: int) -> int:
