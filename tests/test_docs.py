@@ -135,7 +135,9 @@ def test_sessions_run(
         small += f" --{role}.model preact8 --{role}.width 0.25 --{role}.epochs 1 --{role}.min-steps 8"
     commands = [line for block in blocks(ROOT / page, "sh") for line in block.splitlines() if "svp session" in line]
     commands = [line for line in commands if " serve " not in line]  # tests/test_serve.py gives those
-    commands += [line for block in blocks(ROOT / page, "sh") for line in block.splitlines() if "svp predict" in line]
+    commands += [
+        line for block in blocks(ROOT / page, "sh") for line in block.splitlines() if "svp predict pets" in line
+    ]
     assert len(commands) >= 6
     for command in commands:
         words = shlex.split(re.sub("-n 100", "-n 12", command))[1:]

@@ -218,6 +218,7 @@ def test_a_pool_of_texts_is_scored_in_blocks(tmp_path, monkeypatch):
 def test_a_model_for_numbers_says_that_these_are_texts(tmp_path):
     pytest.importorskip("torch")
     write(tmp_path / "mine.csv", made(40))
-    config = svp.CoresetConfig(dataset="mine.csv", budget=10)
+    net = svp.TrainConfig(model="preact8")
+    config = svp.CoresetConfig(dataset="mine.csv", budget=10, proxy=net, target=net)
     with pytest.raises(svp.SvpError, match="mine holds texts"):
         svp.coreset(config, out="run")
