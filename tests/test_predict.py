@@ -36,8 +36,8 @@ COMMON: dict[str, Any] = {
     "budget": 40,
     "compute": {"device": "cpu", "precision": "fp32", "threads": 1, "compile": "off"},
 }
-SMALL = {"width": 0.25, "epochs": 1, "batch_size": 16}
-WHOLE = {"epochs": 1, "batch_size": 16}
+SMALL = {"width": 0.25, "epochs": 1, "batch_size": 16, "min_steps": 0}
+WHOLE = {"epochs": 1, "batch_size": 16, "min_steps": 0}
 # A small model of every row.
 TINY: dict[str, dict[str, Any]] = {
     "preact": {"model": "preact8", **SMALL},
@@ -53,7 +53,7 @@ TINY: dict[str, dict[str, Any]] = {
     "logistic": {"model": "logistic"},
     "knn": {"model": "knn"},
     "vdcnn": {"model": "vdcnn9-lite", **SMALL},
-    "fasttext": {"model": "fasttext", "options": {"buckets": 1000}},
+    "fasttext": {"model": "fasttext", "options": {"buckets": 1000}, "min_steps": 0},
     "hashed-linear": {"model": "hashed-linear", "options": {"buckets": 1024}},
 }
 LOGISTIC, NET, LINEAR = TINY["logistic"], TINY["preact"], TINY["linear"]
