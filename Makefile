@@ -1,4 +1,4 @@
-# make demo   set up and run both workflows on real images (about a minute after installation)
+# make demo   set up and run both workflows on real images (one to two minutes after installation)
 # make test   set up and check everything
 # make label-studio  what needs a Label Studio server
 # make clean  remove what these made

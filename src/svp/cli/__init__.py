@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "demo": (
         "commands:demo",
-        "Run both workflows on 1,797 real images that ship with scikit-learn, in about a minute",
+        "Run both workflows on 1,797 real images that ship with scikit-learn, in one to two minutes",
         "svp demo",
     ),
     "coreset": (
