@@ -301,6 +301,10 @@ def test_one_seed_says_what_it_cannot_say(written):
         ("same model", "Proxy and target are the same model here"),
         ("earlier selection", "An earlier selection of 30 of the 60 examples"),
         ("active", "12 were drawn at random"),
+        (
+            "many seeds",
+            r"was then trained on these alone\s+and tested on \d+ examples that nothing had seen before\.\s+All of it",
+        ),
         ("no model", r"30 of the 60 examples \(50%\) were chosen by random, for which no model is trained."),
         ("active, no model", "Then more were chosen by random, for which no model is trained, until there were 28"),
     ],
