@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -348,6 +349,22 @@ def test_the_model_of_a_session(kind: str, capsys: pytest.CaptureFixture[str]) -
         )
     with refused(SettingError, "neither arms nor seeds"):
         load_model("pets", seed=0)
+
+
+def test_the_last_finish_is_told_by_the_labels_and_not_by_file_times() -> None:
+    session("--proxy.model", "logistic", "--target.model", "logistic")
+    with svp.Session.open("pets") as pets:
+        first = pets.finish().target.stage.folder
+        batch = pets.ask(5)
+        pets.tell({i: int("dog" in key) for i, key in pets.store.keys(batch.ids.tolist()).items()})
+        pets.finish()
+    os.utime(first / "done.json", (2e9, 2e9))  # as a copy may have it
+    assert load_model("pets").n == 25
+    with svp.Session.open("pets") as pets:
+        pets.undo()
+        assert pets.finish().target.stage.folder == first
+    os.utime(first / "done.json", (1e9, 1e9))
+    assert load_model("pets").n == 20
 
 
 # --- data -----------------------------------------------------------------------------------------------------------------

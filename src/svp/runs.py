@@ -21,7 +21,7 @@ from typing import Any, Self
 from svp.config import BY_CONTENT, CHANGES_NOTHING, RunConfig, changes
 from svp.data.base import Dataset, printable
 from svp.errors import DataError, FolderInUse, RunChanged, StorageError
-from svp.files import ELSEWHERE, Json, make_folder, read_record, storage_errors, sweep, write_bytes, write_json
+from svp.files import ELSEWHERE, Json, digest, make_folder, read_record, storage_errors, sweep, write_bytes, write_json
 from svp.provenance import code_digest, contents, environment, surroundings
 
 try:
@@ -57,6 +57,11 @@ class Stage:
     @property
     def done(self) -> bool:
         return (self.folder / DONE).exists()
+
+    @property
+    def origin(self) -> str:
+        """Digest of everything that it was made from, by which others name it."""
+        return digest(json.dumps(self.made_from, sort_keys=True))
 
     @property
     def facts(self) -> Json:

@@ -95,9 +95,8 @@ def _read(source: Path, file: Path, columns: Columns, folder: Path, progress: Pr
     check_space(folder, size_of(file), f"the texts of {name}")
     problems = Problems()
     fresh = facts.st_mtime_ns > time.time_ns() - _FRESH
-    sha256 = (
-        _sha256(file) if fresh else None
-    )  # before it is read: if it changes meanwhile, it is read again the next time
+    # Before it is read: if it changes meanwhile, it is read again the next time.
+    sha256 = _sha256(file) if fresh else None
     part = folder / f".{arrow.name}.part"
     try:
         words, n_rows = _written(part, file, columns, problems, progress)

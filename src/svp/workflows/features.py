@@ -116,7 +116,7 @@ def embed(
         stage.finish(embed_seconds=seconds["embeddings"], test_seconds=seconds.get("test", 0.0), n=len(dataset))
     arrays = {part: read_array(stage.folder / f"{part}.npy") for part in parts}
     facts = {**source.facts, "d": arrays["embeddings"].shape[1], "seconds": stage.facts["embed_seconds"]}
-    return Features(digest(json.dumps(stage.made_from, sort_keys=True)), facts, dataset, as_seen(dataset, arrays))
+    return Features(stage.origin, facts, dataset, as_seen(dataset, arrays))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from svp.exchange import Asked, Told, read, write
 from svp.exchange.tables import csv_of
 from svp.files import make_folder, write_bytes
 from svp.labels import WORDS, Answer, Batch, LabelStore
+from svp.runs import STORE
 from svp.tables import write_table
 from svp.workflows.outcomes import Fitted
 from svp.workflows.people import data_of
@@ -165,7 +166,7 @@ def restore(folder: Path, history: Path) -> None:
     if not isinstance(settings := first.get("config"), dict):
         raise DataError(f"{history}, line 1 is damaged: it holds no settings; put back a copy of it")
     config = SessionConfig.make(settings)
-    store = folder / "labels.sqlite"
+    store = folder / STORE
     if store.exists():
         raise StorageError(f"{store} exists; move it away first (it may hold answers that the history does not)")
     make_folder(folder)

@@ -23,14 +23,14 @@ from svp.labels import LabelStore
 from svp.learners import Learner, find, make_learner, settle
 from svp.learners.encoders import TextEncoder, names_encoder
 from svp.provenance import code_digest, installed
-from svp.runs import Stage, check_files
+from svp.runs import DONE, STORE, Stage, check_files
 from svp.workflows.features import BLOCK, as_seen, encoder, inputs_of
 from svp.workflows.files import write_columns
 from svp.workflows.given import Kind, Reading, as_dataset, labels_in
 from svp.workflows.outcomes import Fitted, Show
 from svp.workflows.people import data_of
 from svp.workflows.pool import as_first_seen
-from svp.workflows.trained import STORE, Part, Trained, find_model, stage_of
+from svp.workflows.trained import Part, Trained, find_model, stage_of
 
 if TYPE_CHECKING:
     from svp.learners.compute import Compute
@@ -285,7 +285,7 @@ class _Maker:
 
     @property
     def _accepted(self) -> list[str]:
-        accepted: list[str] = read_record(self._stage.folder / "done.json").get("code_accepted", [])
+        accepted: list[str] = read_record(self._stage.folder / DONE).get("code_accepted", [])
         return accepted
 
     def _learner(self, sees: Kind) -> Learner:

@@ -1,6 +1,5 @@
 """What the stages of a run leave for the next: a fitted model, a ranked pool, a tested model."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from svp.audit import Agreement, agreement
 from svp.config import TrainConfig
 from svp.data.base import Dataset
 from svp.errors import MissingInput, TrainingError
-from svp.files import digest, read_array, read_json
+from svp.files import read_array, read_json
 from svp.learners import Learner, Outputs, find
 from svp.runs import Stage
 from svp.select import Rank, Selection, find_method
@@ -64,7 +63,7 @@ class Fitted:
     @property
     def origin(self) -> str:
         """Digest of everything the model was made from."""
-        return digest(json.dumps(self.stage.made_from, sort_keys=True))
+        return self.stage.origin
 
     def ready(self) -> Learner:
         """The learner, its files read if that has not been done."""

@@ -1,19 +1,21 @@
 """Which trained model is meant by a run folder, a session, or the folder of a model in one: finished trainings, found by name."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from svp.config import RunConfig, TrainConfig, read_toml
 from svp.errors import DataError, SettingError
-from svp.files import Json, digest, read_record
-from svp.runs import BEGUN, DONE, Run, Stage, check_files
+from svp.files import Json, read_record
+from svp.labels import LabelStore
+from svp.runs import BEGUN, DONE, STORE, Run, Stage, check_files
+from svp.workflows.finished import last
+from svp.workflows.people import config_in, known, ways_of
 
 Part = Literal["target", "proxy"]
-STORE = "labels.sqlite"
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,11 @@ def stage_at(folder: Path) -> Stage:
     return Stage(folder.name, folder, read_record(folder / DONE, "made_from")["made_from"])
 
 
-def origin_of(stage: Stage) -> str:
-    """Digest of everything that a stage was made from, by which others name it."""
-    return digest(json.dumps(stage.made_from, sort_keys=True))
-
-
 def stage_of(home: Path, origin: str, what: str) -> Stage:
     """The stage of a run with this digest, wherever in its folder it lies; DataError where there is none."""
     for mark in sorted(home.rglob(DONE)):
         stage = stage_at(mark.parent)
-        if origin_of(stage) == origin:
+        if stage.origin == origin:
             return stage
     raise DataError(f"{home} holds no more {what}; repeat the command that made it, and that is made again")
 
@@ -108,16 +105,12 @@ def find_model(folder: str | Path, part: str = "target", *, arm: str | None = No
 
 def _of_session(folder: Path, part: str) -> Trained:
     pattern = "final/*/target" if part == "target" else "rounds/*/model-0"
-    if found := _last(folder, pattern):
+    with closing(LabelStore.open(folder / STORE)) as store:
+        labelled = known(store, ways_of(config_in(folder)).rule)
+    if found := last(folder, f"{pattern}/{DONE}", labelled):
         return Trained.at(found)
     step = f"svp session finish {folder} trains it" if part == "target" else f"svp session train {folder} trains one"
     raise DataError(f"{folder} is a session without a trained {part}; {step}{_there_are(folder)}")
-
-
-def _last(folder: Path, pattern: str) -> Path | None:
-    """Of the finished stages the one that was finished last."""
-    marks = sorted(folder.glob(f"{pattern}/{DONE}"), key=lambda mark: mark.stat().st_mtime_ns)
-    return marks[-1].parent if marks else None
 
 
 def _of_run(folder: Path, part: str, arm: str | None, seed: int | None) -> Trained:
@@ -142,14 +135,14 @@ def _of_run(folder: Path, part: str, arm: str | None, seed: int | None) -> Train
     test = stage_at(folder / "target" / _called(chosen, is_active) / f"seed-{first}" / "test")
     near = test.folder.parent / "model"
     model = test.made_from["model"]
-    if (near / DONE).exists() and origin_of(stage_at(near)) == model:
+    if (near / DONE).exists() and stage_at(near).origin == model:
         return Trained.at(near)
     return Trained.at(stage_of(folder, model, f"target of {_called(chosen, is_active)}").folder)
 
 
 def _proxy(folder: Path, arm: str, seed: int, *, is_active: bool) -> Trained:
     pattern = f"sessions/{arm}-seed-{seed}/rounds/*/model-0" if is_active else f"proxy/seed-{seed}/model-0"
-    found = _last(folder, pattern)
+    found = last(folder, f"{pattern}/{DONE}")
     if found is None:
         raise DataError(
             f"{folder} has no proxy of seed {seed}: its method asks none, or an earlier selection was given"
