@@ -63,3 +63,11 @@ class Learner(Protocol):
     def load(self, folder: Path) -> None:
         """Take the fitted model that `fit` left in `folder`."""
         ...
+
+
+def in_blocks(
+    self: Learner, dataset: Dataset, ids: NDArray[np.int64], size: int, *, embeddings: bool = False
+) -> Generator[Outputs, None, None]:
+    """The `stream` of a learner to which a pass as a whole is no more than its blocks."""
+    for start in range(0, len(ids), size):
+        yield self.predict(dataset, ids[start : start + size], embeddings=embeddings)

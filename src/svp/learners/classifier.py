@@ -3,7 +3,7 @@
 import inspect
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from svp.config import TrainConfig
 from svp.data.base import Dataset, check_memory
 from svp.errors import MissingInput, SettingError, SvpError, TrainingError, one_line
 from svp.files import read_array, read_json, write_array, write_json
-from svp.learners.base import EpochRecord, Outputs, Progress
+from svp.learners.base import EpochRecord, Outputs, Progress, in_blocks
 
 _ROWS, _BYTES = 1 << 16, 1 << 30  # scored at a time, at most: a pool need not fit into memory as floats
 _MEASURED = 2000  # training examples that the accuracy of a training is taken of: of neighbours, all would be n^2
@@ -100,11 +100,7 @@ class ClassifierLearner:
         blocks = (ids[start : start + size] for start in range(0, len(ids), size))
         return Outputs(np.concatenate([self._probs(_rows(dataset, block), n_classes) for block in blocks]))
 
-    def stream(
-        self, dataset: Dataset, ids: NDArray[np.int64], size: int, *, embeddings: bool = False
-    ) -> Generator[Outputs, None, None]:
-        for start in range(0, len(ids), size):
-            yield self.predict(dataset, ids[start : start + size], embeddings=embeddings)
+    stream = in_blocks
 
     def load(self, folder: Path) -> None:
         read_json(folder / "history.json")

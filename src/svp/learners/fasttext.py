@@ -13,7 +13,6 @@ id.
 import json
 import math
 import time
-from collections.abc import Generator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +27,7 @@ from svp.data.base import Dataset, check_memory
 from svp.data.texts import joined
 from svp.errors import DataError, SettingError, TrainingError, one_line, require
 from svp.files import read_json, write_bytes, write_json
-from svp.learners.base import EpochRecord, Outputs, Progress
+from svp.learners.base import EpochRecord, Outputs, Progress, in_blocks
 from svp.learners.encoded import Encoded, encoded
 from svp.machine import each, n_cores
 from svp.signals import KINDS, Signals
@@ -247,11 +246,7 @@ class FastTextLearner:
             pass  # each text by itself: how many threads there are changes nothing
         return probs, hidden
 
-    def stream(
-        self, dataset: Dataset, ids: NDArray[np.int64], size: int, *, embeddings: bool = False
-    ) -> Generator[Outputs, None, None]:
-        for start in range(0, len(ids), size):
-            yield self.predict(dataset, ids[start : start + size], embeddings=embeddings)
+    stream = in_blocks
 
     def load(self, folder: Path) -> None:
         self._model, _ = Model.read(folder / "model.safetensors", self._size, self._n_classes, self._seed)
