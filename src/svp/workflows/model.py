@@ -332,9 +332,9 @@ class _Maker:
             _same_weights(str(features.source), made, texts.weights)
             self.embed = lambda dataset, ids: texts.encode(list(dataset.inputs[dataset.positions(ids)]))
         else:
-            statistics = (
-                self._statistics if self._data is None else None if self._raw.is_text else self._data.statistics
-            )
+            statistics = self._statistics
+            if self._data is not None:
+                statistics = None if self._raw.is_text else self._data.statistics
             like = self._raw.like(self.classes, statistics)
             config, _ = encoder(features, like)
             learner = make_learner(config, like, seed=0, compute=self._compute)
