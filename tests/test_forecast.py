@@ -54,9 +54,9 @@ def test_a_forecast_looks_at_few_examples(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_time_grows_with_the_formula_not_with_what_every_call_takes() -> None:
-    assert forecasts._extended([(100, 2.0), (200, 3.0)], 1000) == pytest.approx(11.0)
-    assert forecasts._extended([(100, 2.0)], 1000) == pytest.approx(20.0)
-    assert forecasts._extended([(100, 2.0), (200, 1.5)], 1000) == pytest.approx(7.5)  # luck: the larger one was faster
+    assert forecasts.extended([(100, 2.0), (200, 3.0)], 1000) == pytest.approx(11.0)
+    assert forecasts.extended([(100, 2.0)], 1000) == pytest.approx(20.0)
+    assert forecasts.extended([(100, 2.0), (200, 1.5)], 1000) == pytest.approx(7.5)  # luck: the larger one was faster
 
 
 def test_pieces_are_distinct_rows_of_the_whole_array() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from svp.subset import apply
     from svp.workflows.active import active
     from svp.workflows.coreset import coreset
+    from svp.workflows.forecast import forecast_run
     from svp.workflows.model import load_model
     from svp.workflows.session import Session
 
@@ -42,6 +43,7 @@ _WHERE = {
     "apply": "svp.subset",
     "coreset": "svp.workflows.coreset",
     "forecast": "svp.select.forecast",
+    "forecast_run": "svp.workflows.forecast",
     "load_dataset": "svp.data",
     "load_model": "svp.workflows.model",
     "score": "svp.select",
@@ -66,6 +68,7 @@ __all__ = [
     "apply",
     "coreset",
     "forecast",
+    "forecast_run",
     "load_dataset",
     "load_model",
     "score",

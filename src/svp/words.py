@@ -68,6 +68,33 @@ def points(n: float) -> str:
     return f"{n:g} point" if n == 1 else f"{n:g} points"
 
 
+# --- before a run -----------------------------------------------------------------------------------------------------
+
+SAVES = {
+    "coreset": ("By what is kept, the proxy counted", "training on everything", "what is kept is as good", "full"),
+    "active": ("Choosing by the proxy", "by the target itself", "it chooses as well", "target"),
+}
+
+
+def foretold(forecast: dict[str, Any]) -> list[str]:
+    """What `RunForecast.facts` say."""
+    parts = [part for part in forecast["parts"] if part["asked"]]
+    width = max((len(part["what"]) for part in parts), default=0)
+    lines = [f"{part['what']:<{width}}  {seconds(part['seconds'])}" for part in parts]
+    lines.append(f"In all {seconds(forecast['seconds'])}, within a factor of about 1.5")
+    own, against = forecast["own"], forecast["against"]
+    if against is not None:
+        ours, theirs, proviso, control = SAVES[forecast["workflow"]]
+        sides = f"{ours} {seconds(own)}, {theirs} {seconds(against)}"
+        if own < against:
+            lines.append(
+                f"{sides}: {times(against / own)} times as fast, if {proviso}, which --control {control} measures"
+            )
+        else:
+            lines.append(f"{sides}: no time is saved; take a smaller proxy, or fewer epochs for it")
+    return lines
+
+
 # --- a session ------------------------------------------------------------------------------------------------------------
 
 ON = {

@@ -11,11 +11,11 @@ from cyclopts import Parameter
 
 from svp.cli.flags import Common, configure, flags_of, read_recipe, recipes
 from svp.cli.progress import progress
-from svp.config import ActiveConfig, Config, CoresetConfig
+from svp.config import ActiveConfig, CoresetConfig
 from svp.errors import MissingExtra, SvpWarning, require
 from svp.provenance import code_digest
 from svp.runs import Run
-from svp.words import seconds, undertrained
+from svp.words import foretold, seconds, undertrained
 
 CoresetFlags = flags_of(CoresetConfig)
 ActiveFlags = flags_of(ActiveConfig)
@@ -59,7 +59,10 @@ def active(
     _run(run_active, configure(ActiveConfig, dataset, settings, common), common)
 
 
-def _run(workflow: Callable[..., Run], config: Config, common: Common) -> None:
+def _run(workflow: Callable[..., Run], config: CoresetConfig | ActiveConfig, common: Common) -> None:
+    if common.forecast:
+        _foretell(config, common)
+        return
     with progress(common) as show:
         run = workflow(
             config, out=common.out, reuse=common.reuse, accept_code_change=common.accept_code_change, show=show
@@ -67,6 +70,19 @@ def _run(workflow: Callable[..., Run], config: Config, common: Common) -> None:
         for sentence in undertrained(run.metrics):  # in the verdict too; a warning also where that is read by a program
             warnings.warn(sentence, SvpWarning, stacklevel=2)
     finish(run, common)
+
+
+def _foretell(config: CoresetConfig | ActiveConfig, common: Common) -> None:
+    """Print what the run would take."""
+    from svp.workflows.forecast import forecast_run
+
+    with progress(common) as show:
+        expected = forecast_run(config, show=show)
+    if common.json:
+        print(json.dumps(expected.facts()))
+        return
+    for line in foretold(expected.facts()):
+        print(line)
 
 
 def demo(*, out: Path | None = None, quiet: Annotated[bool, Parameter(negative=())] = False) -> None:

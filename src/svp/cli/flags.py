@@ -72,6 +72,8 @@ class Common:
         other run folders whose stages to take where they are made from exactly the same things
     accept_code_change
         go on with a run folder although the code of a stage has changed since; both are recorded
+    forecast
+        say how long it would take and what it can save, and stop: nothing is written
     json
         print the metrics as JSON
     quiet
@@ -82,6 +84,7 @@ class Common:
     out: Path | None = None
     reuse: Annotated[tuple[Path, ...], Parameter(consume_multiple=True, negative=())] = ()
     accept_code_change: Annotated[bool, Parameter(negative=())] = False
+    forecast: Annotated[bool, Parameter(negative=())] = False
     json: Annotated[bool, Parameter(negative=())] = False
     quiet: Annotated[bool, Parameter(negative=())] = False
 

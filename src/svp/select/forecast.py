@@ -91,7 +91,7 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
             n = min(4 * n, shape.n)
     except SvpError:  # too few examples for an option, or wrong inputs: select itself will say
         return Forecast(None, n_bytes, restarts)
-    return Forecast(_extended(trials, operations), n_bytes, restarts)
+    return Forecast(extended(trials, operations), n_bytes, restarts)
 
 
 def _restarts(arguments: Mapping[str, Any]) -> int:
@@ -118,7 +118,7 @@ def _seconds(method: str | Callable[..., Any], part: dict[str, Any], size: Shape
     return time.perf_counter() - begin
 
 
-def _extended(trials: list[tuple[float, float]], operations: float) -> float:
+def extended(trials: list[tuple[float, float]], operations: float) -> float:
     """Seconds for so many operations. What every call takes is no part of the growth: two trials tell them apart."""
     work, seconds = trials[-1]
     slope = seconds / max(work, 1.0)

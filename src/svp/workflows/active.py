@@ -42,6 +42,21 @@ class Oracle:
         return dict(zip(batch.ids.tolist(), labels.tolist(), strict=True))
 
 
+@dataclass(frozen=True)
+class Ready:
+    """Settings and data as they will be run, looked at.
+
+    load_seconds  what reading the data took; None where they were there
+    totals, at    labels after each round, and those of them at which the target is evaluated
+    """
+
+    config: ActiveConfig
+    dataset: Dataset
+    load_seconds: float | None
+    totals: list[int]
+    at: list[int]
+
+
 def active(
     config: ActiveConfig,
     dataset: Dataset | None = None,
@@ -57,16 +72,11 @@ def active(
     on what each arm had labelled at the totals to evaluate; where an arm's own model is the target, that model is the one
     evaluated. Arguments, resuming and errors: as `coreset`.
     """
-    check_arguments("svp.active", ActiveConfig, config, dataset)
-    config, dataset, load_seconds = brought(config, dataset, show, "proxy", "target")
-    labels_of(dataset)  # first of all: without labels there may be no classes either
-    check_needs(config, dataset, trained_on_all=False)
-    check(config, dataset)
-    totals, at = _asked_for(config, len(dataset))
-    refuse_options(config, len(dataset), max(b - a for a, b in pairwise(totals)))
+    ready = prepare(config, dataset, show)
+    config, dataset, totals, at = ready.config, ready.dataset, ready.totals, ready.at
     hidden = dataset.without_labels()
     with begin(
-        config, dataset, load_seconds, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show
+        config, dataset, ready.load_seconds, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show
     ) as work:
         efforts = [
             _effort(work, config, hidden, name, own, accept_code_change=accept_code_change)
@@ -90,6 +100,18 @@ def active(
             speed_up=_speed_up(config, {key: sum(parts.values()) for key, parts in seconds.items()}, at),
             separation=[look for effort in efforts for look in effort.separation],
         )
+
+
+def prepare(config: ActiveConfig, dataset: Dataset | None, show: Show) -> Ready:
+    """Read the data, and refuse what cannot come to a good end."""
+    check_arguments("svp.active", ActiveConfig, config, dataset)
+    config, dataset, load_seconds = brought(config, dataset, show, "proxy", "target")
+    labels_of(dataset)  # first of all: without labels there may be no classes either
+    check_needs(config, dataset, trained_on_all=False)
+    check(config, dataset)
+    totals, at = _asked_for(config, len(dataset))
+    refuse_options(config, len(dataset), max(b - a for a, b in pairwise(totals)))
+    return Ready(config, dataset, load_seconds, totals, at)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def brought(config: C, dataset: Dataset | None, show: Show, *roles: str) -> tupl
         warnings.warn(
             f"{dataset.name} holds {kind}, and no model was named: taking {' and '.join(named)}",
             SvpWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return settled(fit, *roles), dataset, seconds
 

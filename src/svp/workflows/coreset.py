@@ -45,6 +45,24 @@ class Chosen:
     tested: Tested | None
 
 
+@dataclass(frozen=True)
+class Ready:
+    """Settings and data as they will be run, looked at.
+
+    load_seconds  what reading the data took; None where they were there
+    earlier       the selection that is trained on in place of a choice
+    budget        how many examples to keep
+    judges        are targets trained and tested?
+    """
+
+    config: CoresetConfig
+    dataset: Dataset
+    load_seconds: float | None
+    earlier: Selection | None
+    budget: int
+    judges: bool
+
+
 def coreset(
     config: CoresetConfig,
     dataset: Dataset | None = None,
@@ -62,6 +80,29 @@ def coreset(
     Called again after an interruption, it continues inside the stage and ends in the same ids and metrics.
     Cost: the trainings. Files: docs/run_folder.md. Raises the errors of svp.errors, before anything is trained where it can.
     """
+    ready = prepare(config, dataset, show)
+    config, dataset, budget = ready.config, ready.dataset, ready.budget
+    with begin(
+        config, dataset, ready.load_seconds, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show
+    ) as work:
+        chosen: dict[int, Chosen] = {}
+        arms: list[Arm] = []
+        for seed in config.run_seeds:
+            if ready.earlier is None:
+                chosen[seed] = _select(work, config, budget, seed)
+                selection = chosen[seed].ranked.selection
+            else:
+                selection = ready.earlier.head(budget)
+            if ready.judges:
+                itself = chosen[seed].proxies[0] if _is_own_proxy(config) else None
+                arms += _train_targets(work, config, selection, seed, itself)
+            suffix = "" if seed == config.seed else f"-seed{seed}"
+            selection.save(work.run.folder / f"selection{suffix}.parquet")
+        return work.finish(config, chooses=ready.earlier is None, **_measured(work, config, budget, chosen, arms))
+
+
+def prepare(config: CoresetConfig, dataset: Dataset | None, show: Show) -> Ready:
+    """Read the data, and refuse what cannot come to a good end."""
     check_arguments("svp.coreset", CoresetConfig, config, dataset)
     roles = ("target",) if config.selection else ("proxy", "target")
     config, dataset, load_seconds = brought(config, dataset, show, *roles)
@@ -75,23 +116,7 @@ def coreset(
     budget = _budget(config, dataset, earlier)
     if earlier is None:
         refuse_options(config, len(dataset), budget)
-    with begin(
-        config, dataset, load_seconds, out=out, reuse=reuse, accept_code_change=accept_code_change, show=show
-    ) as work:
-        chosen: dict[int, Chosen] = {}
-        arms: list[Arm] = []
-        for seed in config.run_seeds:
-            if earlier is None:
-                chosen[seed] = _select(work, config, budget, seed)
-                selection = chosen[seed].ranked.selection
-            else:
-                selection = earlier.head(budget)
-            if judges:
-                itself = chosen[seed].proxies[0] if _is_own_proxy(config) else None
-                arms += _train_targets(work, config, selection, seed, itself)
-            suffix = "" if seed == config.seed else f"-seed{seed}"
-            selection.save(work.run.folder / f"selection{suffix}.parquet")
-        return work.finish(config, chooses=earlier is None, **_measured(work, config, budget, chosen, arms))
+    return Ready(config, dataset, load_seconds, earlier, budget, judges)
 
 
 def _select(work: Work, config: CoresetConfig, budget: int, seed: int) -> Chosen:

@@ -52,6 +52,10 @@ class Embedder(Protocol):
         """(BLOCK, d) embeddings at a time of the examples from position `start` on; the last may be fewer."""
         ...
 
+    def some(self, dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(k, d) embeddings of some examples of the training part."""
+        ...
+
 
 @dataclass(frozen=True)
 class Features:
@@ -199,9 +203,14 @@ class FromFile:
     def blocks(self, part: Part, dataset: Dataset, start: int) -> Generator[NDArray[np.float32], None, None]:
         order = self.order[part]
         for begin in range(start, len(order), BLOCK):
-            with np.errstate(over="ignore"):  # what float32 cannot hold is refused as not finite
-                rows = np.asarray(self.arrays[part][order[begin : begin + BLOCK]]).astype(np.float32)
-            yield rows
+            yield self._rows(part, order[begin : begin + BLOCK])
+
+    def some(self, dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._rows("embeddings", self.order["embeddings"][dataset.positions(ids)])
+
+    def _rows(self, part: Part, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as not finite
+            return np.asarray(self.arrays[part][rows]).astype(np.float32)
 
 
 def _array_in(word: str) -> str:
@@ -282,6 +291,11 @@ class FromNet:
             assert outputs.embeddings is not None  # it gives them: looked at when this was made
             yield outputs.embeddings
 
+    def some(self, dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        embedded = self.learner.predict(dataset, ids, embeddings=True).embeddings
+        assert embedded is not None
+        return embedded
+
 
 @dataclass
 class FromEncoder:
@@ -315,6 +329,9 @@ class FromEncoder:
         texts = _part_of(dataset, part).inputs
         for begin in range(start, len(texts), BLOCK):
             yield self.encoder.encode(list(texts[begin : begin + BLOCK]))
+
+    def some(self, dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self.encoder.encode(list(dataset.inputs[dataset.positions(ids)]))
 
 
 def source_of(
@@ -430,30 +447,29 @@ def stand_in(config: TrainConfig, dataset: Dataset, target: TrainConfig, *, test
     tested  the model will be asked about the test part too
     Raises what making the features would, so far as that can be known without making them.
     """
-    features = config.features
-    if features.source is None:
+    if config.features.source is None:
         return dataset
-    if names_encoder(features.source):
-        width = FromEncoder.of(features, dataset, lambda: "cpu").encoder.encode(list(dataset.inputs[:1])).shape[1]
-    elif features.source != PREVIOUS and is_file(features):
-        arrays = FromFile.of(features, dataset).arrays
-        if tested and "test" not in arrays:
-            raise MissingInput(
-                f"{features.source} holds no embeddings of the test part, on which {config.model} is measured; "
-                "name their file in features.test"
-            )
-        width = arrays["embeddings"].shape[1]
-    else:
-        model = target if features.source == PREVIOUS else encoder(features, dataset)[0]
-        learner = trial(model, dataset)
-        if features.source != PREVIOUS:
-            check_learned(model.model, learner)
-        FromNet(learner, model.model, {}, {})
-        embedded = learner.predict(dataset, dataset.ids[:2], embeddings=True).embeddings
-        assert embedded is not None  # it gives them: looked at when that was made
-        width = embedded.shape[1]
+    source = seen_by(config, dataset, target, lambda net: trial(net, dataset), lambda: {"compute.device": "cpu"})
+    if tested and isinstance(source, FromFile) and "test" not in source.arrays:
+        raise MissingInput(
+            f"{config.features.source} holds no embeddings of the test part, on which {config.model} is measured; "
+            "name their file in features.test"
+        )
     ids = dataset.ids[:2]
-    return Dataset(dataset.name, np.zeros((len(ids), width), np.float32), None, dataset.classes, ids)
+    return Dataset(dataset.name, np.zeros_like(source.some(dataset, ids)), None, dataset.classes, ids)
+
+
+def seen_by(
+    config: TrainConfig,
+    dataset: Dataset,
+    target: TrainConfig,
+    learner_of: Callable[[TrainConfig], Learner],
+    computed: Callable[[], Json],
+) -> Embedder:
+    """Where the features that a model sees come from: as `source_of`, and for `previous` a target that knows nothing yet."""
+    if config.features.source == PREVIOUS:
+        return FromNet(learner_of(target), target.model, {}, {})
+    return source_of(config.features, dataset, learner_of, computed)
 
 
 def _part_of(dataset: Dataset, part: Part) -> Dataset:
