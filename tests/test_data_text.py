@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svp.data import Dataset, load_dataset, text_cache, text_files
+from svp.data import Dataset, load_dataset, text, text_cache, text_files
 from svp.data.texts import Texts, utf8_of
 from svp.errors import DataError, SettingError, StorageError, SvpWarning
 from tests.characters import CONTROL, PLAIN
@@ -310,6 +310,20 @@ def test_rows_of_both_parts_are_left_out_of_the_test_and_repeats_are_reported(tm
     write(tmp_path / "test.csv", "label,text\nyes,text 3\n")
     with pytest.raises(DataError, match="nothing is left to test on"):
         load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("together", [1, 7, 1 << 20])
+def test_repeats_among_many_rows_are_counted_as_among_few(tmp_path, monkeypatch, together):
+    """However many hashes are held against each other at once."""
+    monkeypatch.setattr(text, "_TOGETHER", together)
+    rng = np.random.default_rng(0)
+    train, test = ([f"text {i}" for i in rng.integers(0, 60, n)] for n in (90, 30))
+    for name, texts in (("train", train), ("test", test)):
+        table(tmp_path / f"{name}.parquet", [("yes" if i % 2 else "no", words) for i, words in enumerate(texts)])
+    with pytest.warns(SvpWarning):
+        data = load_dataset(tmp_path)
+    assert data.test.inputs[:].tolist() == [words for words in test if words not in train]
+    assert f"{len(train) - len(set(train))} of 90 training rows repeat" in data.problems[1]
 
 
 def test_files_of_several_kinds_are_refused(tmp_path):

@@ -1530,11 +1530,12 @@ def test_signals_are_those_of_the_examples_trained_on(data: Dataset, tmp_path: P
         assert own.ids.tolist() == half.tolist()
 
 
-@pytest.mark.parametrize("method", ["margin", "k_center"])
+@pytest.mark.parametrize(("method", "batch", "block"), [("margin", 32, 512), ("k_center", 20, 320)])
 def test_a_scoring_that_was_killed_goes_on_behind_its_last_block(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, batch: int, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, config = make_data(1300), core()
+    """A block is whole batches, sixteen of them together as texts are scored, so that none rounds otherwise."""
+    data, config = make_data(1300), core(compute={**COMPUTE, "scoring_batch": batch})
     how, shown = How(method, {}, 6, seed=0), []
 
     def show(what: str, done: int, total: int, note: str = "") -> None:
@@ -1556,7 +1557,7 @@ def test_a_scoring_that_was_killed_goes_on_behind_its_last_block(
     with pytest.raises(KeyboardInterrupt):
         chosen("killed", show)
     found = chosen("killed", show)
-    assert shown == [(0, 1300), (512, 1300), (1024, 1300), (1024, 1300)]
+    assert shown == [(done, 1300) for done in (0, block, 2 * block, 2 * block, *range(3 * block, 1300, block))]
     monkeypatch.undo()
     assert found == chosen("whole", work_module.silent)
 

@@ -4,8 +4,10 @@ import codecs
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any, cast
 
 import numpy as np
@@ -29,7 +31,8 @@ AMAZON = {  # the publishers' folder, and the classes of the labels 1, 2 ...
     "amazon-full": ("amazon_review_full_csv", ("1", "2", "3", "4", "5")),
 }
 
-_TOGETHER = 1 << 20  # hashes that are compared at once
+_TOGETHER = 1 << 20  # hashes that are compared at once, from a half to as many
+_MOST_BITS = 8  # of a hash by which they are told apart before: a file each
 
 Ints = NDArray[np.int64]
 
@@ -68,8 +71,8 @@ def load(
     in `problems`. Rows end as CSV has it: quotes are doubled within quotes, and line breaks may stand there.
 
     Raises DataError naming file, rows and reason; SettingError for a column that is not there; StorageError where the cache
-    has no room. Memory: a block of the files, and about 50 bytes a row. Disk: about the files again. Time: one pass, then
-    seconds for millions of rows.
+    has no room. Memory: a block of the files, and about 50 bytes a row; where a part has several files also 90 for each key. Disk:
+    about the files again. Time: one pass, then seconds for millions of rows.
     """
     source = Path(source)
     try:
@@ -386,22 +389,35 @@ def _name(source: Path, file: Path) -> str:
     return file.relative_to(source).as_posix() if file != source else file.name
 
 
+def _beginnings(hashes: NDArray[np.uint64], bits: int) -> list[Ints]:
+    """Where the hashes stand that begin with each number of so many bits."""
+    begins_with = (hashes >> np.uint64(64 - bits)).astype(np.int64)
+    order = np.argsort(begins_with, kind="stable")
+    return np.split(order, np.searchsorted(begins_with[order], np.arange(1, 1 << bits)))
+
+
 def _without_repeats(train: Part, test: Part) -> tuple[Part, list[str]]:
     """Test rows whose text stands in the training part are left out; what was found, in words. Texts are told by their hashes.
 
-    Memory: the hashes that begin alike, about _TOGETHER of them, and those of the test part.
+    Time: one pass. Memory: the hashes that begin alike, about _TOGETHER of them, and those of the test part. Disk, for a moment:
+    8 bytes a training row.
     """
     notes = []
     tested = np.concatenate([np.zeros(0, np.uint64), *test.texts.hashes()])
     seen, repeats = np.zeros(len(tested), bool), 0
-    bits = np.uint64(max(1, len(train.ids) // _TOGETHER).bit_length())
-    for beginning in range(1 << int(bits)):
-        known = np.sort(np.concatenate([h[h >> (64 - bits) == beginning] for h in train.texts.hashes()]))
-        repeats += int((known[1:] == known[:-1]).sum())
-        here = np.flatnonzero(tested >> (64 - bits) == beginning)
-        if len(known) and len(here):
-            place = np.minimum(np.searchsorted(known, tested[here]), len(known) - 1)
-            seen[here] = known[place] == tested[here]
+    bits = min(_MOST_BITS, max(1, len(train.ids) // _TOGETHER).bit_length())
+    with ExitStack() as left:
+        beginnings = [left.enter_context(SpooledTemporaryFile(_TOGETHER)) for _ in range(1 << bits)]
+        for hashes in train.texts.hashes():
+            for beginning, file in zip(_beginnings(hashes, bits), beginnings, strict=True):
+                file.write(hashes[beginning].tobytes())
+        for file, here in zip(beginnings, _beginnings(tested, bits), strict=True):
+            file.seek(0)
+            known = np.sort(np.frombuffer(file.read(), np.uint64))
+            repeats += int((known[1:] == known[:-1]).sum())
+            if len(known) and len(here):
+                place = np.minimum(np.searchsorted(known, tested[here]), len(known) - 1)
+                seen[here] = known[place] == tested[here]
     if n_seen := int(seen.sum()):
         notes.append(
             f"{n_seen:,} of {len(seen):,} test rows have a text of the training part, and are left out of the test"

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any, cast
@@ -21,7 +21,7 @@ from svp.errors import SvpError, WorkerError
 _Task = tuple[Any, "Future[Any]"]
 
 
-def map(start: str, settings: Sequence[Any], items: Iterable[Any]) -> Iterator[Any]:
+def map(start: str, settings: Sequence[Any], items: Iterable[Any]) -> Generator[Any, None, None]:
     """What each item becomes, in the order of the items.
 
     start     "package.module:function": called once in every process with its setting, it returns what is called with items

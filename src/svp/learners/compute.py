@@ -104,8 +104,11 @@ class Compute:
 
 @contextmanager
 def repeatable() -> Iterator[None]:
-    """Operations of a GPU in the way that gives the same twice; torch warns of one that has none. Switches are left as found."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it is first used
+    """Operations of a GPU in the way that gives the same twice; torch warns of one that has none.
+
+    Torch's switches are left as found; what cuBLAS reads when it is first used stays in the environment.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     enabled, warn_only = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),

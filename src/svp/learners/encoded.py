@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from svp.data.base import Dataset
 from svp.data.cache import cache_folder
-from svp.data.texts import digest_of, utf8_of
+from svp.data.texts import utf8_of
 from svp.errors import DataError, StorageError
 from svp.machine import each, n_cores
 
@@ -55,11 +55,12 @@ def encoded(dataset: Dataset, how: str, encode: Encode, dtype: type[np.generic])
     """The texts of a dataset as `encode` makes them, from the cache where an earlier call has left them.
 
     how  names the way to encode, with all that it depends on: raise a number in it when `encode` gives others
-    Time: a pass over the texts to encode them; later none of texts on disk, and one of texts in memory, to know them again.
+    Time: a pass over the texts to encode them; later one over their hashes (of texts in memory over these) for each dataset, to
+    know them again.
     Memory: a few blocks of texts a core, and 8 bytes a text. Raises StorageError where the cache cannot be written.
     """
     parent = cache_folder(dataset.cache, "encoded")
-    folder = parent / f"{how}-{digest_of(dataset.inputs).hex()[:24]}"
+    folder = parent / f"{how}-{dataset.texts_digest.hex()[:24]}"
     if not folder.is_dir():
         building = folder.with_name(f".{folder.name}.{os.getpid()}")
         try:

@@ -7,6 +7,7 @@ model from its settings, as a resumed run does, and reads its weights from a fil
 import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
@@ -133,9 +134,10 @@ def stream(
             for one in places[: sum(map(len, shards))]
         ]
         sent = (shard if file else np.ascontiguousarray(inputs[shard]) for block in shards for shard in block)
-        found = iter(engine.map("svp.learners.sharded:scorer", tasks, sent))
-        for block in shards:
-            yield _joined(list(islice(found, len(block))))
+        # Closed before the folder is: who reads no further leaves no process behind that looks for the weights in it.
+        with closing(engine.map("svp.learners.sharded:scorer", tasks, sent)) as found:
+            for block in shards:
+                yield _joined(list(islice(found, len(block))))
 
 
 def _joined(found: Sequence[Outputs]) -> Outputs:

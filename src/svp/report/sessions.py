@@ -98,7 +98,9 @@ def _drawn(examples: Sequence[Json], dataset: Dataset | None) -> list[Json]:
     """Each example with its picture, or how its text begins, where the data still have it."""
     row_of: dict[str, int] = {}
     if dataset is not None:
-        row_of = {key: row for row, key in enumerate(dataset.keys or map(str, dataset.ids.tolist()))}
+        wanted = {e["key"] for e in examples}
+        keys = enumerate(dataset.keys or map(str, dataset.ids.tolist()))
+        row_of = {key: row for row, key in keys if key in wanted}
     here = [e for e in examples if e["key"] in row_of]
     drawn: dict[str, Any] = {}
     if dataset is not None and here and (pictures.are_images(dataset) or dataset.is_text):

@@ -358,10 +358,17 @@ class Work:
                 )
             return outputs.probs if outputs.embeddings is None else np.hstack([outputs.probs, outputs.embeddings])
 
-        several = self._compute_config.processes > 1
-        block = SCORED_BY_PROCESSES if several else SCORED_AT_A_TIME
         # A classifier may round otherwise where it is asked about fewer.
-        return fill_array(place, len(ids), rows, block if find(fitted.config).is_net else len(ids))
+        block = self._scored_at_a_time() if find(fitted.config).is_net else len(ids)
+        return fill_array(place, len(ids), rows, block)
+
+    def _scored_at_a_time(self) -> int:
+        """About SCORED_AT_A_TIME, in whole batches, of texts in whole groups of them."""
+        from svp.learners.inference import ALIKE
+
+        together = ALIKE * self._compute_config.scoring_batch
+        wanted = SCORED_BY_PROCESSES if self._compute_config.processes > 1 else SCORED_AT_A_TIME
+        return max(together, wanted // together * together)
 
 
 def _functions_of(row: Method) -> list[str]:
