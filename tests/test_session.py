@@ -510,7 +510,10 @@ def test_while_another_process_trains_people_tell_and_ask_by_the_last_scores(
     with open("s/.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # what a process that trains holds
         run(capsys, "tell", "s", "b.csv", "--who", "ann")
-        assert "in use by another process" in fails(capsys, "ask", "s", "-n", "3")  # no scores yet
+        asked = run(capsys, "ask", "s", "-n", "3", "--out", "a.csv")
+        assert asked["origin"] == "random, as no model has scored them yet"
+        fill("a.csv", shade)
+        run(capsys, "tell", "s", "a.csv", "--who", "ann")
     assert run(capsys, "train", "s")["trained"]
     with open("s/.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -528,6 +531,24 @@ def test_while_another_process_trains_people_tell_and_ask_by_the_last_scores(
     with Session.open("s") as session:
         close = vectors_of(session.dataset, order)
     assert set(ids) <= set(order[: 6 + int(((close @ close.T) > 0.97).sum() - len(order))].tolist())
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [("margin", "no model has scored them yet"), ("k_center", "k_center has to train a model first")],
+)
+def test_who_asks_now_waits_for_no_training(
+    method: str, why: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = ["--proxy.model", *NET, "--target.model", "logistic", "--method", method]
+    run(capsys, "new", "s", "--data", "photos", "--classes", "dark,mid,light", "--image-size", "8", *models)
+    run(capsys, "ask", "s", "-n", "9", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv")
+    asked = run(capsys, "ask", "s", "-n", "5", "--now")
+    assert asked["origin"] == f"random, as {why}"
+    assert len(asked["ids"]) == 5
+    assert not list(Path("s").rglob("done.json"))
 
 
 def test_who_comes_while_another_process_finishes_is_told_so(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

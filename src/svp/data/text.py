@@ -71,7 +71,7 @@ def load(
     in `problems`. Rows end as CSV has it: quotes are doubled within quotes, and line breaks may stand there.
 
     Raises DataError naming file, rows and reason; SettingError for a column that is not there; StorageError where the cache
-    has no room. Memory: a block of the files, and about 50 bytes a row; where a part has several files also 90 for each key. Disk:
+    has no room. Memory: a block of the files, and about 50 bytes a row; where a part has several files 90 more, for keys. Disk:
     about the files again. Time: one pass, then seconds for millions of rows.
     """
     source = Path(source)

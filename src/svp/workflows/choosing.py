@@ -84,6 +84,20 @@ def meanwhile(session: "Session", n: int | str, per_class: PerClass | None = Non
     return Choice(taken, gains, f"{config.method}, by the scores of round {last[1]}", divided)
 
 
+def untrained(session: "Session", n: int | str, per_class: PerClass | None = None) -> Choice:
+    """As `meanwhile`, and at random where there are no scores, or the method chooses sets, which a trained model has to do."""
+    if (choice := meanwhile(session, n, per_class)) is not None:
+        return choice
+    if per_class is not None:
+        raise SettingError(
+            "per_class goes by what the proxy takes examples for, and nothing is scored yet; ask without it, or when the "
+            "training is done"
+        )
+    pool = session.unasked()
+    divided = to_ask_again(session.store, session.ways.rule, n_left=len(pool))
+    return _drawn(session, pool, _budget(session, n, pool, may_be_none=bool(divided)), divided)
+
+
 def at_once(session: "Session", n: int) -> Choice | None:
     """As `meanwhile`, of all that is left where that is less; at random where there are no scores. None where nothing is left.
 
@@ -99,10 +113,14 @@ def at_once(session: "Session", n: int) -> Choice | None:
         choice = meanwhile(session, n)
     except BudgetError:  # the rest of the pool came after the last scores
         choice = None
-    if choice is None:
-        drawn = select("random", n, ids=pool, seed=session.config.seed).ids
-        choice = Choice(drawn, None, f"{AT_RANDOM}, as no model has scored them yet", divided)
-    return replace(choice, again=divided)
+    return _drawn(session, pool, n, divided) if choice is None else replace(choice, again=divided)
+
+
+def _drawn(session: "Session", pool: NDArray[np.int64], n: int, divided: list[int]) -> Choice:
+    """So many at random, for want of scores."""
+    drawn = select("random", n, ids=pool, seed=session.config.seed).ids
+    why = "no model has scored them yet" if session.ranks else f"{session.config.method} has to train a model first"
+    return Choice(drawn, None, f"{AT_RANDOM}, as {why}", divided)
 
 
 def second_look(session: "Session", n: int | None) -> Choice | None:

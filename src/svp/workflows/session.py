@@ -167,24 +167,22 @@ class Session:
         have labels: before that no model can be trained to tell them apart. Later ones are chosen by the proxy, trained on the
         labels so far from scratch. Examples on which people are divided come first, once more; those on which they stay divided
         when nothing else is left.
-        now  train nothing: choose by the last finished scores, where there are any and the method ranks. While another
-             process is training, that is done anyway; `origin` says so
+        now  train nothing: choose by the last finished scores, at random where there are none or the method chooses sets. While
+             another process is training, that is done anyway; `origin` says so
         per_class  how many of each class, as in `svp.select` (by name): what the proxy takes examples for, and what is labelled
                    already counts. Near-duplicates are not looked for then
         Raises BudgetError when there are fewer than n left, or a quota cannot be met. Cost: a training, a pass over the pool, and
         the method's own.
         """
         left = self._store.open_question
-        if now and (batch := self._stored(left, partial(choosing.meanwhile, self, n, per_class))) is not None:
-            return batch
+        untrained = partial(choosing.untrained, self, n, per_class)
+        if now:
+            return self._asked(left, untrained)
         try:
             with self.rounds.held("ask"):
-                asked = self._stored(left, partial(choosing.trained, self, n, per_class))
+                return self._asked(left, partial(choosing.trained, self, n, per_class))
         except FolderInUse:
-            if (asked := self._stored(left, partial(choosing.meanwhile, self, n, per_class))) is None:
-                raise
-        assert asked is not None  # of the two only the way without a training can find nothing
-        return asked
+            return self._asked(left, untrained)
 
     def ask_more(self, n: int) -> Batch | None:
         """A further question at once, also while one is open, for people who answer one by one while another process trains.
@@ -289,6 +287,12 @@ class Session:
             rest = np.setdiff1d(self.dataset.ids, ids, assume_unique=True)
             files.write_predicted(self, self.folder / "predicted.csv", fitted, rest)
         return Finished(fitted, self.folder / "labelled.csv", self.folder / "predicted.csv", len(ids), len(rest))
+
+    def _asked(self, left: Callable[[], Batch | None], choose: Callable[[], Choice]) -> Batch:
+        """`_stored` of what always finds something."""
+        asked = self._stored(left, choose)
+        assert asked is not None
+        return asked
 
     def _stored(self, left: Callable[[], Batch | None], choose: Callable[[], Choice | None]) -> Batch | None:
         """What is left of a question that is open, else what is chosen now, stored; None where nothing can be chosen."""
