@@ -30,7 +30,7 @@ label-studio: .venv/.test
 
 .venv/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,report,serve]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[torch,text,report,serve]'
 	touch $@
 
 .venv/.test: pyproject.toml constraints.txt

@@ -284,6 +284,13 @@ def test_what_is_missing_late_changes_no_type() -> None:
     assert "other than 0" in fails(write("u.parquet", c=[300, 1]), "correct")
 
 
+def test_what_a_csv_means_is_not_guessed() -> None:
+    Path("semi.csv").write_text("p0;p1\n0,4;0,6\n")
+    assert "separated by semicolons; save it with commas" in fails("semi.csv:p*")
+    Path("twice.csv").write_text("id,p0,p0\n1,0.4,0.6\n")
+    assert "2 columns called 'p0'" in fails("twice.csv:p*")
+
+
 def test_a_csv_without_a_header_loses_no_row() -> None:
     Path("t.csv").write_text("0.5,0.5\n0.1,0.9\n")
     assert "numbers where its header should be (0.5, 0.5)" in fails("t.csv")

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svp.data import Dataset, load_dataset, text, text_cache, text_files
+from svp.config import SessionConfig
+from svp.data import Dataset, load_dataset, text, text_cache, text_files, unlabelled
 from svp.data.texts import Texts, utf8_of
 from svp.errors import DataError, SettingError, StorageError, SvpWarning
 from tests.characters import CONTROL, PLAIN
@@ -135,6 +136,35 @@ def test_columns_are_found_by_name(tmp_path):
         load_dataset(write(tmp_path / "none.csv", "a,b,c\n1,2,3\n"))
     with pytest.raises(SettingError, match="named for labels and for texts"):
         load_dataset(file, text_column="id", label_column="id")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_csv_of_any_country_is_read(tmp_path, delimiter):
+    """Spreadsheets write semicolons where the comma stands in numbers; texts may hold any of the signs."""
+    texts = ["plain", "with, a comma", "with; a semicolon", "two\nlines"] * 5
+    lines = [delimiter.join(["text", "label"])]
+    lines += [delimiter.join([f'"{text}"', "yes" if i % 2 else "no"]) for i, text in enumerate(texts)]
+    write(tmp_path / "a.csv", "\n".join(lines))
+    with pytest.warns(SvpWarning, match="repeat"):
+        data = load_dataset(tmp_path / "a.csv", test_share=0)
+    assert data.inputs[:].tolist() == texts
+    assert data.classes == ("no", "yes")
+
+
+def test_texts_alone_are_not_cut_at_their_semicolons(tmp_path):
+    write(tmp_path / "a.csv", "text\n" + "\n".join(f"one; two {i}" for i in range(9)))
+    data = unlabelled.load(SessionConfig(dataset=str(tmp_path / "a.csv"), classes=("no", "yes")), ("no", "yes"))
+    assert data.inputs[:2].tolist() == ["one; two 0", "one; two 1"]
+
+
+def test_a_header_in_the_middle_is_no_example(tmp_path):
+    """As cat a.csv b.csv makes it."""
+    write(tmp_path / "a.csv", "label,text\n" + rows(4) + "label,text\n" + rows(4, 10))
+    with pytest.raises(DataError, match=r"a.csv: 1 row that repeats the header \(row 4\)"):
+        load_dataset(tmp_path / "a.csv")
+    with pytest.warns(SvpWarning, match="repeats the header"):
+        data = load_dataset(tmp_path / "a.csv", on_error="skip", test_share=0)
+    assert (data.classes, len(data)) == (("no", "yes"), 8)
 
 
 def test_without_a_header_columns_have_numbers(tmp_path):

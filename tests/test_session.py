@@ -518,15 +518,15 @@ def test_while_another_process_trains_people_tell_and_ask_by_the_last_scores(
     with open("s/.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         asked = run(capsys, "ask", "s", "-n", "3", "--out", "c.csv")
-        assert asked["origin"] == "margin, by the scores of round 1"
+        assert asked["origin"] == "margin, by the scores of round 2"
         fill("c.csv", shade)
         run(capsys, "tell", "s", "c.csv", "--who", "ann")
         more = run(capsys, "ask", "s", "-n", "3")
-        assert more["origin"] == "margin, by the scores of round 1"
+        assert more["origin"] == "margin, by the scores of round 2"
     ids = [*asked["ids"], *more["ids"]]
     assert len(set(ids)) == 6
     # In the order of those scores, by somebody who reads them from the folder.
-    (stage,) = Path("s/rounds").glob("001-*/selection")
+    (stage,) = Path("s/rounds").glob("002-*/selection")
     order = np.load(stage / "ids.npy")[np.argsort(-np.load(stage / "scores.npy"), kind="stable")]
     with Session.open("s") as session:
         close = vectors_of(session.dataset, order)

@@ -105,7 +105,7 @@ def test_what_was_not_measured_is_not_mentioned() -> None:
     metrics = coreset_metrics(*(answers(0.8, 3, 100, i) for i in range(3)))
     bare = {**metrics, "comparisons": [], "payments": [], "arms": metrics["arms"][:3]}
     lead, outcome = verdict(bare)
-    assert lead == "Whether it pays was not measured: add --control full."
+    assert lead == "Whether it pays was not measured: add --control random full."
     for word in ("random", "everything", "alike"):
         assert word not in outcome
 
@@ -203,7 +203,7 @@ def test_without_a_speed_up_the_reason_is_told() -> None:
     (claim,) = claims({**ACTIVE, "speed_up": []})
     assert (claim.line, claim.because) == (
         "How much faster the proxy chose was not measured",
-        "add --control target",
+        "add --control random target",
     )
     (claim,) = claims({**ACTIVE, "speed_up": [], "same_model": True})
     assert claim.line == "The target chose for itself"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from svp.data import load_dataset
     from svp.data.base import Dataset
     from svp.errors import SvpError
+    from svp.labels import Answer
     from svp.runs import Run
     from svp.select import Selection, score, select
     from svp.select.forecast import forecast
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "Advice": "svp.adviser",
     "ActiveConfig": "svp.config",
+    "Answer": "svp.labels",
     "CoresetConfig": "svp.config",
     "Dataset": "svp.data.base",
     "Run": "svp.runs",
@@ -54,6 +56,7 @@ _WHERE = {
 __all__ = [
     "ActiveConfig",
     "Advice",
+    "Answer",
     "CoresetConfig",
     "Dataset",
     "Run",

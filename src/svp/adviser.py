@@ -75,6 +75,7 @@ class Advice:
             f"Costs are for d = {facts.d} numbers an embedding, c = {facts.classes or _CLASSES} classes, {facts.epochs} epochs"
         )
         lines.append(f"To beat: {' and '.join(self.beat)}, at the same budget and with several seeds")
+        lines.append("All this is from the papers named, and was not measured on your data")
         return [*lines, *(f"Note: {note}" for note in self.notes)]
 
 

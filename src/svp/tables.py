@@ -110,6 +110,7 @@ def _csv(file: Path, names: list[str] | None, role: str) -> Any:
     import pyarrow as pa
     from pyarrow import csv
 
+    _refuse_semicolons(file)
     kind = pa.string() if role == "keys" else pa.int64() if role == "ids" else pa.float64()
     return csv.open_csv(
         file,
@@ -122,6 +123,16 @@ def _csv(file: Path, names: list[str] | None, role: str) -> Any:
     )
 
 
+def _refuse_semicolons(file: Path) -> None:
+    """DataError for what a spreadsheet writes where the comma stands in numbers."""
+    with file.open(encoding="latin-1") as opened:
+        header = opened.readline()
+    if file.suffix.lower() == ".csv" and "," not in header and ";" in header:
+        raise DataError(
+            f"{file} is separated by semicolons; save it with commas between columns, and with points in its numbers"
+        )
+
+
 def _csv_schema(file: Path) -> Any:
     with _csv(file, None, "") as opened:
         names = opened.schema.names
@@ -131,6 +142,8 @@ def _csv_schema(file: Path) -> Any:
         raise DataError(
             f"{file} has numbers where its header should be ({', '.join(names[:3])}); give its columns names"
         )
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise DataError(f"{file} has {names.count(twice[0])} columns called {twice[0]!r}; give each a name of its own")
     if len(names) == 1:
         _refuse_gaps(file)
     return opened.schema

@@ -169,7 +169,7 @@ def _speed_ups(metrics: dict[str, Any]) -> list[Claim]:
     if machines := _several_machines(metrics):
         return [Claim("How much faster the proxy chose is not known", machines)]
     if not metrics["speed_up"]:
-        return [Claim("How much faster the proxy chose was not measured", "add --control target")]
+        return [Claim("How much faster the proxy chose was not measured", _controls(metrics, "target"))]
     found = []
     for speed in reversed(metrics["speed_up"]):
         line = f"To {speed['n_labelled']:,} labels, the proxy chose "
@@ -179,6 +179,12 @@ def _speed_ups(metrics: dict[str, Any]) -> list[Claim]:
         else:
             found.append(Claim(f"{line}no faster than the target", f"{times(speed['ratio'])} times as fast, {took}"))
     return found
+
+
+def _controls(metrics: dict[str, Any], missing: str) -> str:
+    """How to have it measured, and beside it whether the choice is better than chance, if that is missing too."""
+    by_chance = any(arm["arm"] == "random" for arm in metrics["arms"])
+    return f"add --control {missing if by_chance else f'random {missing}'}"
 
 
 def _several_machines(metrics: dict[str, Any]) -> str:
@@ -194,7 +200,7 @@ def _payments(metrics: dict[str, Any]) -> list[Claim]:
             return [Claim("Whether it pays is not known", because)]
         if machines := _several_machines(metrics):
             return [Claim("Whether it pays is not known", machines)]
-        return [Claim("Whether it pays was not measured", "add --control full")]
+        return [Claim("Whether it pays was not measured", _controls(metrics, "full"))]
     several = len(metrics["payments"]) > 1
     return [
         Claim(

@@ -155,9 +155,9 @@ def read_recipe(name: str) -> dict[str, Any]:
     if path.suffix == ".toml" or path.exists():
         return read_toml(path)
     known = recipes()
-    if name not in known:
+    if (plain := name.replace("_", "-")) not in known:
         raise UnknownName("recipe", name, known, hint="svp list recipes, or a file ending in .toml")
-    return read_toml(known[name])
+    return read_toml(known[plain])
 
 
 def recipes() -> dict[str, Path]:

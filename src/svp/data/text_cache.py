@@ -36,7 +36,7 @@ from svp.errors import DataError
 from svp.files import replace
 from svp.mapped import joined
 
-_VERSION = 1  # of how a text is made of a row: raise it when `text_files` gives others
+_VERSION = 2  # of how a text is made of a row: raise it when `text_files` gives others
 _WHAT = "texts"
 _T = TypeVar("_T")
 _FRESH = 2_000_000_000  # nanoseconds: no file system counts time in longer steps (FAT does in these)

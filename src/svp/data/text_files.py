@@ -3,11 +3,13 @@
 Rows count from 0, without the header and without blank lines, those that cannot be used included.
 """
 
+import csv as plain_csv
 import json
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +22,7 @@ from svp.errors import DataError, one_line
 _BLOCK_BYTES = 2 << 20  # of a file, parsed at a time; pyarrow reads up to 32 blocks of a CSV ahead, whoever is waiting
 _ROW_BYTES = 8 << 20  # a row of a CSV may have so many: where one is longer than a block, blocks are that large
 _BLOCK_ROWS = 8192
+_LOOKED_AT = 20  # lines of a CSV by which it is told what separates its fields
 _NAMED = 10  # rows that are named of each reason
 
 _LONG = "straddling"  # what pyarrow says of a row that is longer than a block
@@ -29,6 +32,7 @@ NO_LABEL = "without a label"
 NO_TEXT = "with an empty text"
 NUL = "with a NUL character in the text"
 BROKEN = "that are no JSON objects"
+HEADER = "that repeats the header"
 NO_STRING = "whose text or label is neither text nor a number"
 
 
@@ -145,6 +149,7 @@ def _cleaned(block: Block, columns: Columns, problems: Problems) -> tuple[NDArra
         (NO_LABEL, _is_empty(labels)),
         (NO_TEXT, _is_empty(pc.utf8_trim_whitespace(text))),
         (NUL, _with_nul(text)),
+        (HEADER, _is_header(labels, text, columns)),
     ):
         problems.add(reason, block.rows[usable & bad])
         usable &= ~bad
@@ -160,6 +165,17 @@ def _with_nul(text: Any) -> NDArray[np.bool_]:
     if bytes_of(text)[0].all():
         return np.zeros(len(text), bool)
     found: NDArray[np.bool_] = pc.match_substring(text, "\0").to_numpy(zero_copy_only=False)
+    return found
+
+
+def _is_header(labels: Any, text: Any, columns: Columns) -> NDArray[np.bool_]:
+    """Which rows name the columns once more: files that were put together one behind the other."""
+    import pyarrow.compute as pc
+
+    if not (columns.header and columns.label):
+        return np.zeros(len(text), bool)
+    same = pc.and_(pc.equal(labels, columns.label), pc.equal(text, " ".join(columns.texts)))
+    found: NDArray[np.bool_] = same.to_numpy(zero_copy_only=False)
     return found
 
 
@@ -304,7 +320,7 @@ def _csv_reader(opened: IO[bytes], file: Path, columns: Columns, skipped: list[t
             autogenerate_column_names=not columns.header,
         ),
         parse_options=csv.ParseOptions(
-            delimiter="\t" if file.suffix.lower() == ".tsv" else ",",
+            delimiter=_delimiter(file, columns.encoding),
             newlines_in_values=True,
             invalid_row_handler=skip,
         ),
@@ -315,6 +331,22 @@ def _csv_reader(opened: IO[bytes], file: Path, columns: Columns, skipped: list[t
             check_utf8=False,
         ),
     )
+
+
+def _delimiter(file: Path, encoding: str) -> str:
+    """What separates the fields: in .tsv a tab; in .csv a comma, or, where the first row has none and the first rows all have as
+    many semicolons or tabs, these (spreadsheets write the one of their country).
+    """
+    if file.suffix.lower() == ".tsv":
+        return "\t"
+    with file.open(encoding=encoding, errors="replace", newline="") as opened:
+        lines = [line for line in islice(opened, _LOOKED_AT) if line.strip()]
+    for delimiter in ",;\t":
+        with suppress(plain_csv.Error):
+            widths = [len(row) for row in plain_csv.reader(lines, delimiter=delimiter)]
+            if widths and widths[0] > 1 and (delimiter == "," or len(set(widths[:-1])) <= 1):
+                return delimiter
+    return ","
 
 
 def _numbered(start: int, n: int, skipped: list[int]) -> NDArray[np.int64]:
