@@ -67,7 +67,7 @@ def apply(
     """
     source, out = Path(source), Path(out)
     selection = selection if isinstance(selection, Selection) else Selection.load(selection)
-    form = form_of(source, header, whole=bool(selection.inputs) or ids is not None)
+    form = form_of(source, header, whole=bool(selection.inputs.keys() - {"dataset"}) or ids is not None)
     _check(source, out, form, order, rest, link, ids)
     _check_same_file(selection, source)
     n, rows = _rows(selection, source, form, ids, header)
@@ -120,6 +120,16 @@ def _check_same_file(selection: Selection, source: Path) -> None:
             raise DataError(f"{file} has changed since the selection was made from it; select again, or give that file")
 
 
+def _check_same_table(selection: Selection, source: Path) -> None:
+    """DataError if a run chose rows, which have numbers alone, of another table than this."""
+    for earlier in selection.inputs.get("dataset", ()):
+        if source.suffix.lower() == Path(earlier["path"]).suffix.lower() and sha256_of(source) != earlier["sha256"]:
+            raise DataError(
+                f"{source} is not the table that was chosen from ({earlier['path']}), or has changed since, and its rows have "
+                "numbers alone; give that table, or name a column of ids, ids= (--ids)"
+            )
+
+
 def _is_there(recorded: dict[str, Any], file: Path) -> bool:
     """Whether a file stands where this one stood."""
     return file.resolve() == Path(recorded.get("absolute", recorded["path"])).resolve()
@@ -150,6 +160,7 @@ def _rows(selection: Selection, source: Path, form: Form, column: str | None, he
         n, ids, keys = len(names), names, None
     else:
         n, ids, keys = form.names(source)
+        _check_same_table(selection, source)
         if selection.keys and keys is None and not _was_chosen_from(selection, source):
             _check_places(selection.keys, selection.ids, source, header)
     ids = np.arange(n) if ids is None else ids

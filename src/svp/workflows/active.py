@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from svp.runs import SIMULATED, Run, check_files
 from svp.select import find_method, resolve_budget
 from svp.workflows import hindsight
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
-from svp.workflows.begin import begin, brought
+from svp.workflows.begin import begin, brought, chosen_from
 from svp.workflows.check import check, check_arguments, check_needs, labels_of, refuse_options
 from svp.workflows.outcomes import Ranked, Show
 from svp.workflows.session import Session
@@ -160,7 +160,8 @@ def _effort(
         if name != "proxy":
             return Effort(arms, seconds, drawn, [])
         suffix = "" if seed == config.seed else f"-seed{seed}"
-        session.asked(totals[-1]).of(dataset).save(run.folder / f"selection{suffix}.parquet")
+        asked = session.asked(totals[-1]).of(dataset)
+        replace(asked, inputs=chosen_from(config, run)).save(run.folder / f"selection{suffix}.parquet")
         return Effort(arms, seconds, drawn, _separation(work, session, arms[-1]))
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from svp.columns import sha256_of
 from svp.config import CHANGES_NOTHING, RunConfig, TrainConfig
 from svp.data import DATASETS, load
 from svp.data.base import Dataset
@@ -79,6 +80,14 @@ def loaded(config: RunConfig, show: Show) -> tuple[Dataset, float]:
     dataset = load(config, show)
     _ = dataset.fingerprint
     return dataset, time.perf_counter() - begin
+
+
+def chosen_from(config: RunConfig, run: Run) -> dict[str, list[Json]]:
+    """What a selection keeps of the table that was read, whose rows have numbers alone: by its content it is known again."""
+    path = Path(config.dataset).expanduser()
+    if not path.is_file() or run.environment["load"]["seconds"] is None:
+        return {}
+    return {"dataset": [{"path": config.dataset, "absolute": str(path.resolve()), "sha256": sha256_of(path)}]}
 
 
 @contextmanager

@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -26,7 +26,7 @@ from svp.learners.epochs import n_epochs, shown, steps_per_epoch
 from svp.runs import Run
 from svp.select import Selection, find_method, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
-from svp.workflows.begin import begin, brought
+from svp.workflows.begin import begin, brought, chosen_from
 from svp.workflows.check import check, check_arguments, has_test, labels_of, refuse_options
 from svp.workflows.outcomes import Fitted, Ranked, Show, Tested
 from svp.workflows.ranking import How, Pool
@@ -97,7 +97,8 @@ def coreset(
                 itself = chosen[seed].proxies[0] if _is_own_proxy(config) else None
                 arms += _train_targets(work, config, selection, seed, itself)
             suffix = "" if seed == config.seed else f"-seed{seed}"
-            selection.save(work.run.folder / f"selection{suffix}.parquet")
+            inputs = selection.inputs or chosen_from(config, work.run)
+            replace(selection, inputs=inputs).save(work.run.folder / f"selection{suffix}.parquet")
         return work.finish(config, chooses=ready.earlier is None, **_measured(work, config, budget, chosen, arms))
 
 
