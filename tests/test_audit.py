@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from svp.audit import agreement, payment
+from svp.audit import agreement, payment, tied
 
 TRY = settings(derandomize=True, deadline=None, max_examples=60)
 SCORES = st.integers(1, 6).flatmap(
@@ -48,6 +48,18 @@ def test_spearman_is_pearson_of_mean_ranks(case: tuple[list[int], list[int], int
     ranks = [np.array([np.mean([sorted(v).index(x) + i for i in range(v.count(x))]) for x in v]) for v in (a, b)]
     assert rho == pytest.approx(np.corrcoef(*ranks)[0, 1])
     assert rho == pytest.approx(stats.spearmanr(a, b).statistic)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.integers(0, 12), st.randoms())
+def test_ties_are_those_that_another_order_of_equals_could_have_left_out(
+    values: list[int], budget: int, rng: Any
+) -> None:
+    order = list(range(len(values)))
+    rng.shuffle(order)
+    order.sort(key=lambda i: -values[i])
+    chosen = np.isin(np.arange(len(values)), order[:budget])
+    left = {values[i] for i in order[budget:]}
+    assert tied(values, chosen) == sum(values[i] in left for i in order[:budget])
 
 
 def test_chance_is_the_mean_overlap_of_unrelated_rankings() -> None:

@@ -84,7 +84,7 @@ def test_from_a_csv_to_the_chosen_rows(tmp_path, capsys):
     assert svp.apply("run/selection.parquet", "moved.csv", "again.csv").n == svp.Run.open("run").metrics["budget"]
     head, *lines = (tmp_path / "mine.csv").read_text().splitlines()
     (tmp_path / "sorted.csv").write_text("\n".join([head, *sorted(lines)]))
-    with pytest.raises(DataError, match="sorted.csv is not the table that was chosen from"):
+    with pytest.raises(DataError, match=r"sorted.csv is not the table that was chosen from"):
         svp.apply("run/selection.parquet", "sorted.csv", "wrong.csv")
     ids = np.sort(Selection.load("run/selection.parquet").ids)
     assert read(Path("kept.csv"))[1:] == [read(Path("mine.csv"))[1 + i] for i in ids]

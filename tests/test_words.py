@@ -55,6 +55,19 @@ def coreset_metrics(own: np.ndarray, random: np.ndarray, full: np.ndarray, margi
     }
 
 
+def test_what_speaks_against_a_choice_is_told() -> None:
+    metrics = coreset_metrics(*(answers(0.8, 2, 100, i) for i in range(3))) | {"method": "forgetting"}
+    choice = {"n": 50, "n_all": 100, "ties": 20, "never_learned": 2, "never_learned_of_all": 4}
+    quiet = verdict(metrics)
+    assert verdict({**metrics, "choices": [choice]}) == quiet
+    (ties,) = set(verdict({**metrics, "choices": [choice, {**choice, "ties": 44}]})) - set(quiet)
+    assert ties.startswith("Chance chose 64% of what is kept: forgetting gave it the same score")
+    (never,) = set(verdict({**metrics, "choices": [{**choice, "ties": None, "never_learned": 3}]})) - set(quiet)
+    assert never.startswith("Of what is kept the proxy got 6.0% right in no epoch, of all 4.0%")
+    unknown = {**choice, "never_learned": None, "never_learned_of_all": None}
+    assert verdict({**metrics, "choices": [unknown]}) == quiet
+
+
 def answers(share: float, n_seeds: int, n: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random((n_seeds, n)) < share
 

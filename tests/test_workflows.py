@@ -206,6 +206,19 @@ def test_a_coreset_is_what_its_parts_say(data: Dataset, tmp_path: Path, trained:
     assert agreed["overlap"] == agreement(*scores, 24).overlap
     assert agreed["spearman"] == agreement(*scores, 24).spearman
     json.dumps(run.metrics, allow_nan=False)
+    (choice,) = run.metrics["choices"]
+    ranked, never = scores[0], (signals["correct"] == 0).all(axis=0)
+    edge = np.sort(ranked)[-24]
+    left = np.setdiff1d(np.arange(64), data.positions(expected.ids))
+    drawn = (ranked == edge).sum() - (ranked[left] == edge).sum() if edge in ranked[left] else 0
+    assert choice == {
+        "seed": 0,
+        "n": 24,
+        "n_all": 64,
+        "ties": drawn,
+        "never_learned": never[data.positions(expected.ids)].sum(),
+        "never_learned_of_all": never.sum(),
+    }
     assert "verdict" not in run.metrics  # facts alone: the words are made when somebody reads them
     assert all(isinstance(sentence, str) for sentence in run.verdict)
 

@@ -54,6 +54,15 @@ def agreement(
     return Agreement(spearman, overlap, budget / n if n else 1.0, n, budget)
 
 
+def tied(scores: ArrayLike, chosen: NDArray[np.bool_]) -> int:
+    """How many of those chosen, the highest, have the score of some that were not: chance, not the ranking, told these apart."""
+    values = np.asarray(scores, float)
+    if not chosen.any() or chosen.all():
+        return 0
+    edge = values[chosen].min()
+    return int((values[chosen] == edge).sum()) if (values[~chosen] == edge).any() else 0
+
+
 def _taken(values: NDArray[np.float64], budget: int) -> NDArray[np.float64]:
     """(n,) chance of each to be among the first `budget` (1 to n), when equals are taken by lot."""
     edge = np.partition(values, len(values) - budget)[len(values) - budget]

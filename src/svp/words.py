@@ -32,6 +32,8 @@ NEAR = 0.05  # so little above the majority-class rate that a model has hardly l
 FEW_STEPS, LEARNED = 200, 0.9
 ENOUGH_STEPS = {"proxy": 400, "target": 1200}  # as `svp active` and `svp session` have them
 
+TIED, NEVER = 0.5, 0.01  # shares of a choice: told apart by chance; got right in no epoch
+
 COMPARISONS = {
     ("better", "shown"): "better",
     ("better", "not shown"): "not shown to be better",
@@ -150,8 +152,8 @@ def claims(metrics: dict[str, Any]) -> list[Claim]:
 def details(metrics: dict[str, Any]) -> list[str]:
     """What was reached, compared and agreed on, in sentences; what was not measured is not mentioned."""
     if not metrics["arms"]:
-        return _saw(metrics)
-    said = [_outcome(metrics), *undertrained(metrics), *_against_the_majority(metrics)]
+        return [*_doubts(metrics), *_saw(metrics)]
+    said = [_outcome(metrics), *undertrained(metrics), *_doubts(metrics), *_against_the_majority(metrics)]
     said += [_by_chance(found) for found in metrics.get("by_chance", [])]
     said += [_comparison(metrics, found) for found in metrics["comparisons"] if found["arm"] != "proxy model"]
     said += _ranking(metrics["agreement"])
@@ -258,6 +260,28 @@ def undertrained(metrics: dict[str, Any]) -> list[str]:
                 f"--{role}.min-steps {ENOUGH_STEPS[role]}.",
             )
     return [said[role] for role in ("proxy", "target") if role in said]
+
+
+def _doubts(metrics: dict[str, Any]) -> list[str]:
+    """What speaks against a choice, whatever is then trained on it."""
+    choices = [choice for choice in metrics.get("choices", []) if choice["n"]]
+    said = []
+    ties = [choice["ties"] / choice["n"] for choice in choices if choice["ties"] is not None]
+    if ties and (share := np.mean(ties)) > TIED:
+        said.append(
+            f"Chance chose {share:.0%} of what is kept: {metrics['method']} gave it the same score as some that is not. Train "
+            "the proxy for longer (--proxy.epochs), or take another method (svp advise)."
+        )
+    told = [choice for choice in choices if choice["never_learned"] is not None]
+    if told:
+        kept = sum(choice["never_learned"] for choice in told) / sum(choice["n"] for choice in told)
+        everywhere = sum(choice["never_learned_of_all"] for choice in told) / sum(choice["n_all"] for choice in told)
+        if kept >= NEVER and kept > everywhere:
+            said.append(
+                f"Of what is kept the proxy got {kept:.1%} right in no epoch, of all {everywhere:.1%}: look whether these labels "
+                "are wrong. Where many are, a method that leaves the hardest out does better (ccs, moderate)."
+            )
+    return said
 
 
 def _steps(n: int) -> str:

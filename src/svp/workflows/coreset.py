@@ -28,7 +28,7 @@ from svp.select import Selection, find_method, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.begin import begin, brought, chosen_from
 from svp.workflows.check import check, check_arguments, has_test, labels_of, refuse_options
-from svp.workflows.outcomes import Fitted, Ranked, Show, Tested
+from svp.workflows.outcomes import Fitted, Ranked, Show, Tested, kind_of
 from svp.workflows.ranking import How, Pool
 from svp.workflows.work import Work, model_seed
 
@@ -174,6 +174,7 @@ def _measured(work: Work, config: CoresetConfig, budget: int, chosen: dict[int, 
         "method": config.method if chosen else "an earlier selection",
         "budget": budget,
         "proxies": [_proxy_facts(work, seed, made, made.tested) for seed, made in chosen.items() if made.tested],
+        "choices": [_choice_facts(config, seed, made) for seed, made in chosen.items()],
         "arms": [arm_facts(work.dataset, arm, shared=_shares(config, chosen, arm)) for arm in arms],
         "comparisons": _comparisons(config, chosen, arms),
         "agreement": _agreements(work, config, budget, chosen, arms),
@@ -204,6 +205,31 @@ def _proxy_facts(work: Work, seed: int, made: Chosen, tested: Tested) -> Json:
         **work.run.seconds(f"selection/seed-{seed}"),
         "test": tested.seconds,
     }
+    return facts
+
+
+def _choice_facts(config: CoresetConfig, seed: int, made: Chosen) -> Json:
+    """What speaks for and against a choice before anything is trained on it: ties, and examples that no epoch got right.
+
+    never_learned  of those kept and of all, by the first proxy; None where it recorded no signals
+    """
+    ranked = made.ranked
+    kept = np.isin(ranked.ids, ranked.selection.ids)
+    facts: Json = {
+        "seed": seed,
+        "n": int(kept.sum()),
+        "n_all": len(kept),
+        "ties": None,
+        "never_learned": None,
+        "never_learned_of_all": None,
+    }
+    if kind_of(config.method) == "rank":
+        facts["ties"] = audit.tied(ranked.scores, kept)
+    if made.proxies and "signals" in made.proxies[0].gives:
+        never = np.ones(len(kept), bool)
+        for epoch in made.proxies[0].signals()["correct"]:  # an epoch at a time: they need not fit into memory
+            never &= epoch != 1
+        facts |= {"never_learned": int(never[kept].sum()), "never_learned_of_all": int(never.sum())}
     return facts
 
 
