@@ -41,6 +41,7 @@ def a_second_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
 CORESETS: dict[str, dict[str, Any]] = {
     "plain": {},
     "controls": {"control": ("random", "full"), "seeds": 2},
+    "cut short": {"control": ("short", "full"), "budget": 20, "target": {**TARGET, "epochs": 5}},
     "equal steps": {"control": ("random", "full"), "equal": ("epochs", "steps"), "budget": 10},
     "several proxies": {"proxy": {**NET, "seeds": 3}},
     "held out": {"method": "margin", "proxy": {**NET, "validation": 0.2}, "target": {**TARGET, "validation": 0.1}},

@@ -393,6 +393,23 @@ def test_equal_steps_are_as_many_to_the_nearest_epoch(data: Dataset, tmp_path: P
     assert {c["equal"] for c in run.metrics["comparisons"] if c["arm"] == "proxy"} == {"epochs", "steps"}
 
 
+def test_everything_can_be_cut_short_to_the_steps_of_the_part(
+    data: Dataset, tmp_path: Path, trained: list[Training]
+) -> None:
+    """The fair rival: all of the data for as many steps as the chosen part takes."""
+    target = {**TARGET, "epochs": 6}
+    run = coreset(core(target=target, control=["short"], budget=32), data, out=tmp_path / "run")
+    assert [(t.n, t.epochs) for t in trained] == [(64, 2), (32, 6), (64, 3)]
+    assert arms(run)["short", "epochs", 0, 64]["steps"] == arms(run)["proxy", "epochs", 0, 32]["steps"] == 12
+    (found,) = [c for c in run.metrics["comparisons"] if c["against"] == "short"]
+    assert (found["arm"], found["equal"], found["question"]) == ("proxy", "epochs", "better")
+    assert any("against everything in as few steps" in sentence for sentence in run.verdict)
+    assert (
+        svp.load_model(run.folder, arm="short").predict(data.test).accuracy
+        == arms(run)["short", "epochs", 0, 64]["accuracy"]
+    )
+
+
 def test_steps_are_counted_over_what_is_not_held_out(data: Dataset, tmp_path: Path) -> None:
     train = {**TARGET, "epochs": 3, "batch_size": 16, "validation": 0.5}
     config = core(budget=40, target=train, equal=["epochs", "steps"], control=["full"])
@@ -875,6 +892,7 @@ def test_a_pipeline_of_ones_own_is_a_model(data: Dataset, tmp_path: Path) -> Non
         ({"method": OWN + "by_label", "options": {"power": -1}}, SettingError, ["power=-1"]),
         ({"target": LOGISTIC, "equal": ["steps"]}, SettingError, ["logistic does not learn in steps", "epochs"]),
         ({"target": LOGISTIC, "equal": ["epochs", "steps"]}, SettingError, ["logistic does not learn in steps"]),
+        ({"target": LOGISTIC, "control": ["short"]}, SettingError, ["logistic does not learn in steps", "short"]),
     ],
 )
 def test_what_cannot_end_well_is_refused_at_once(

@@ -305,7 +305,10 @@ class CoresetConfig(RunConfig):
         None,
         description="how many to keep: a count or a share (0.5, 50%); default: half, or the whole of an earlier selection",
     )
-    control: tuple[Literal["random", "full"], ...] = Field((), description="train the target on these as well")
+    control: tuple[Literal["random", "full", "short"], ...] = Field(
+        (),
+        description="train the target on these as well: a random part, everything, everything in as few steps as the part takes",
+    )
     equal: tuple[Literal["epochs", "steps"], ...] = Field(
         ("epochs",),
         description="train the target on a subset for as many epochs as on all data, as many steps, or both",

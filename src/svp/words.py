@@ -19,6 +19,7 @@ ARMS = {
     "proxy": Name("proxy", "the part the proxy chose", "what the proxy asked for"),
     "random": Name("random", "a random part", "what chance asked for"),
     "full": Name("everything", "everything"),
+    "short": Name("everything, cut short", "everything in as few steps"),
     "target": Name("target", active="what the target asked for"),
     "selection": Name("earlier selection", "the part of an earlier selection"),
     "proxy model": Name("proxy itself", "the proxy itself"),

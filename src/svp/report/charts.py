@@ -20,6 +20,7 @@ COLOURS = {
     "proxy model": "var(--soft)",
     "random": "var(--random)",
     "full": "var(--target)",
+    "short": "var(--soft)",
     "target": "var(--target)",
 }
 STAGES = ("var(--proxy)", "var(--choosing)", "var(--target)")

@@ -163,13 +163,13 @@ def _coreset_costs(metrics: Json) -> Json:
     ratios = {(paid["arm"], paid["equal"]): paid["ratio"] for paid in metrics["payments"]}
     rows = []
     for row in arms(metrics):
-        if row["arm"] in ("proxy", "selection", "full"):
+        if row["arm"] in ("proxy", "selection", "short", "full"):
             training = _mean(
                 arm["seconds"].get("embed", 0.0) + arm["seconds"]["train"]
                 for arm in metrics["arms"]
                 if (arm["arm"], arm["equal"]) == (row["arm"], row["equal"])
             )
-            cost = _cost(row["label"], [*([0.0, 0.0] if row["arm"] == "full" else selecting), training])
+            cost = _cost(row["label"], [*([0.0, 0.0] if row["arm"] in ("short", "full") else selecting), training])
             rows.append({**cost, "ratio": ratios.get((row["arm"], row["equal"]))})
     return {"stages": stages, "rows": rows, "against": words.ARMS["full"].short}
 

@@ -20,7 +20,8 @@ from svp.workflows.outcomes import Fitted, Tested
 class Arm:
     """One training of the target: what it was trained on, for how long, and how it went.
 
-    name   who chose the examples: "proxy", "random", "target", "full" (nobody: all of them), "selection" (an earlier one)
+    name   who chose the examples: "proxy", "random", "target", "full" and "short" (nobody: all of them), "selection" (an
+           earlier one)
     equal  trained for as many "epochs" or as many "steps" as the target on everything
     """
 

@@ -111,8 +111,10 @@ def prepare(config: CoresetConfig, dataset: Dataset | None, show: Show) -> Ready
         raise SettingError(f"proxy.features {PREVIOUS!r} is for active learning; here there is no round before")
     judges = has_test(dataset) or bool(config.control) or config.selection is not None
     check(config, dataset, chooses=config.selection is None, judges=judges)
-    if "steps" in config.equal and not find(config.target).is_net:
-        raise SettingError(f"{config.target.model} does not learn in steps; leave equal at epochs")
+    if not find(config.target).is_net and ("steps" in config.equal or "short" in config.control):
+        raise SettingError(
+            f"{config.target.model} does not learn in steps; leave equal at epochs, and short out of control"
+        )
     earlier = None if config.selection is None else _earlier(config.selection)
     budget = _budget(config, dataset, earlier)
     if earlier is None:
@@ -151,6 +153,10 @@ def _train_targets(
             folder = f"target/{name}-{equal}/seed-{seed}"
             fitted = work.train(f"{folder}/model", train, part, labels[work.dataset.positions(part)], seed)
             arms.append(Arm(name, equal, seed, fitted, work.test(f"{folder}/test", fitted)))
+    if "short" in config.control:
+        train = as_many_steps(config.target, len(ids), len(selection))
+        fitted = work.train(f"target/short-epochs/seed-{seed}/model", train, ids, labels, seed)
+        arms.append(Arm("short", "epochs", seed, fitted, work.test(f"target/short-epochs/seed-{seed}/test", fitted)))
     if itself or "full" in config.control:
         fitted = itself or work.train(f"target/full/seed-{seed}/model", config.target, ids, labels, seed)
         arms.append(Arm("full", "epochs", seed, fitted, work.test(f"target/full/seed-{seed}/test", fitted)))
@@ -158,7 +164,7 @@ def _train_targets(
 
 
 def as_many_steps(config: TrainConfig, n_part: int, n_whole: int) -> TrainConfig:
-    """The same training with as many steps on `n_part` examples as it has on `n_whole`, to the nearest epoch."""
+    """The same training with as many steps on `n_part` examples as it has on `n_whole`, to the nearest epoch, one at least."""
     part, whole = shown(config, n_part), shown(config, n_whole)
     n_steps = n_epochs(config, whole) * steps_per_epoch(config, whole)
     epochs = max(1, round(n_steps / steps_per_epoch(config, part)))
@@ -236,7 +242,7 @@ def _choice_facts(config: CoresetConfig, seed: int, made: Chosen) -> Json:
 def _comparisons(config: CoresetConfig, chosen: dict[int, Chosen], arms: list[Arm]) -> list[Json]:
     """The chosen part against chance and against everything; and the proxy itself against the target."""
     first = _first_arm(config)
-    full = answers(arms, "full", "epochs")
+    full, short = answers(arms, "full", "epochs"), answers(arms, "short", "epochs")
     unharmed = partial(no_worse, margin=config.margin)
     found = []
     for equal in config.equal:
@@ -245,6 +251,8 @@ def _comparisons(config: CoresetConfig, chosen: dict[int, Chosen], arms: list[Ar
             continue
         if random is not None:
             found.append(compare((first, "random", equal), "better", own, random, better))
+        if short is not None and equal == "epochs":  # as many steps as these
+            found.append(compare((first, "short", equal), "better", own, short, better))
         if full is not None:
             found.append(compare((first, "full", equal), "no worse", own, full, unharmed))
     itself = [made.tested.correct for made in chosen.values() if made.tested]

@@ -88,15 +88,18 @@ def _of_coreset(ready: coreset.Ready, show: Show) -> RunForecast:
     once = target.embedding(n + n_test)
     itself = trained > 0 and config.proxy == config.target
 
-    def part(name: str, size: int, equal: str = "epochs", *, asked: bool = True) -> float:
-        train = config.target if equal == "epochs" else coreset.as_many_steps(config.target, size, n)
+    def part(name: str, size: int, train: TrainConfig = config.target, *, asked: bool = True) -> float:
         seconds = target.training(size, train) + target.scoring(n_test)
         parts.append(Part(f"the target, {train.model}, on {name}", seeds * seconds, seeds, asked))
         return seconds
 
-    on_choice = [part(f"the {budget:,} that are kept{_equal(config, equal)}", budget, equal) for equal in config.equal]
-    for equal in config.equal if "random" in config.control else ():
-        part(f"{budget:,} at random{_equal(config, equal)}", budget, equal)
+    steps = coreset.as_many_steps(config.target, budget, n)
+    ways = {_equal(config, equal): config.target if equal == "epochs" else steps for equal in config.equal}
+    on_choice = [part(f"the {budget:,} that are kept{equal}", budget, train) for equal, train in ways.items()]
+    for equal, train in ways.items() if "random" in config.control else ():
+        part(f"{budget:,} at random{equal}", budget, train)
+    if "short" in config.control:
+        part("everything in as few steps", n, coreset.as_many_steps(config.target, n, budget))
     everything = part("everything", n, asked="full" in config.control and not itself)
     return RunForecast("coreset", tuple(parts), once + choosing + on_choice[0], once + everything)
 
