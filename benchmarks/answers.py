@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,37 +34,50 @@ def answer(path: Path, size: int) -> None:
 
 
 def kill_over_and_over(path: Path, n: int, size: int, kills: int, chance: random.Random) -> dict[str, Any]:
-    """All answers, in spite of so many kills: what was acknowledged and lost, and what was stored twice."""
-    with LabelStore.create(path, ["a", "b", "c"]) as store:
-        store.ask(range(n), round=0, origin="random")
+    """Questions of n answers in spite of so many kills: what was acknowledged and lost, stored wrongly, or twice.
+
+    A kill counts where there was still something to answer; a question that was finished before it gives way to another.
+    """
+    with LabelStore.create(path, ["a", "b", "c"]):
+        pass
     acknowledged: list[int] = []
-    done, cut = 0, 0  # kills that fell, and those that fell while there was still something to answer
+    at_work, length = 0, 0.0
     while True:
+        with LabelStore.open(path) as store:
+            if store.open_question() is None:
+                asked = len(store.asked())
+                store.ask(range(asked, asked + n), round=len(store.rounds()), origin="random")
+        begin = time.perf_counter()
         child = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.answers", "--child", str(path), "--size", str(size)],
             stdout=subprocess.PIPE,
             text=True,
         )
-        if done < kills:
-            time.sleep(chance.uniform(0.05, 1.0))
-            cut += child.poll() is None
+        if length and at_work < kills:  # the first shows how long it takes
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(chance.uniform(0, length))
             child.kill()
-            done += 1
         said, _ = child.communicate()
+        length = length or time.perf_counter() - begin
         acknowledged += [
             int(word) for line in said.splitlines(keepends=True) if line.endswith("\n") for word in line.split()
         ]
-        if done == kills and child.returncode == 0:
+        with LabelStore.open(path) as store:
+            left = store.open_question() is not None
+        if left:
+            at_work += 1
+        elif at_work == kills:
             break
     with LabelStore.open(path) as store:
-        told = Counter(x.id for x in store.history() if isinstance(x, Answer))
+        told = [(x.id, x.label) for x in store.history() if isinstance(x, Answer)]
+    counts = Counter(id_ for id_, _ in told)
     return {
         "tell": size,
-        "kills": kills,
-        "kills_at_work": cut,
-        "answers": len(told),
-        "lost": len(set(acknowledged) - set(told)),
-        "doubled": sum(count > 1 for count in told.values()),
+        "kills": at_work,
+        "answers": len(counts),
+        "lost": len(set(acknowledged) - set(counts)),
+        "wrong": sum(label != id_ % 3 for id_, label in told),
+        "doubled": sum(count > 1 for count in counts.values()),
     }
 
 
