@@ -4,8 +4,8 @@
     python -m benchmarks.precision
 
 Many short trainings tell more than a few long ones: under one seed the two differ as two seeds do, by a point or so, and the mean
-of ten is known to a third of that. A unit is one training: the same images, order, augmentation and initial weights in both precisions of a seed. *No worse* is the
-rule of docs/concepts.md with the margin of one point.
+of twelve is known to a third of that. A unit is one training: the same images, order, augmentation and initial weights in both
+precisions of a seed. *No worse* is the rule of docs/concepts.md with the margin of one point.
 """
 
 import shutil

@@ -169,7 +169,9 @@ def test_summaries_are_in_words(
     n_seeds: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same words for every experiment; what was not run is called so."""
-    precision = pytest.importorskip("benchmarks.precision")  # of torch
+    pytest.importorskip("torch")
+    from benchmarks import precision
+
     monkeypatch.setattr(claims, "RESULTS", tmp_path)
     facts = {"n": 25_000, "epochs": 40, "steps": 7840}
     for experiment, shares in (
@@ -319,7 +321,9 @@ def test_fasttext_ng_is_given_our_words(content: str, tmp_path: Path) -> None:
 
 
 def test_rows_are_repeated_until_there_are_enough(tmp_path: Path) -> None:
-    text_speed = pytest.importorskip("benchmarks.text_speed")
+    pytest.importorskip("numba")
+    from benchmarks import text_speed
+
     source = tmp_path / "source"
     source.mkdir()
     (source / "train.csv").write_bytes(b"".join(b'"%d","title %d","text"\n' % (i % 2 + 1, i) for i in range(7)))
@@ -334,7 +338,9 @@ def test_rows_are_repeated_until_there_are_enough(tmp_path: Path) -> None:
 
 
 def test_recording_is_measured_at_a_tiny_scale() -> None:
-    recording = pytest.importorskip("benchmarks.recording")  # of torch, too
+    pytest.importorskip("torch")
+    from benchmarks import recording
+
     found = recording.large(n_epochs=3, n=1000)
     assert found["megabytes_on_disk"] == round((9 * 3 * 1000 + 5 * 128) / 1e6, 1)
     assert len(found["resident_megabytes_after_each_epoch"]) == 3

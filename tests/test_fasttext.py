@@ -21,7 +21,7 @@ from svp.learners import encoded, make_learner
 from svp.signals import KINDS, Signals
 
 pytest.importorskip("numba")
-fasttext = pytest.importorskip("svp.learners.fasttext")
+from svp.learners import fasttext
 
 GOOD, BAD = ["great", "lovely", "fine", "works"], ["broken", "awful", "poor", "waste"]
 

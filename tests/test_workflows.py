@@ -28,6 +28,7 @@ from svp.errors import (
     SettingError,
     StorageError,
     SvpError,
+    SvpWarning,
     TrainingError,
     UnknownName,
 )
@@ -67,6 +68,14 @@ def by_label(labels: Any, *, power: float = 1) -> Any:
 
 by_label.needs = "labels"  # type: ignore[attr-defined]
 by_label.check = lambda shape, power: number("power", power, 0)  # type: ignore[attr-defined]
+
+
+def first_label(labels: Any) -> Any:
+    """A method that takes the first class first."""
+    return -labels.astype(float)
+
+
+first_label.needs = "labels"  # type: ignore[attr-defined]
 
 
 def by_two_signals(loss: Any, correct: Any) -> Any:
@@ -907,6 +916,22 @@ def test_what_cannot_end_well_is_refused_at_once(
         coreset(core(**values), data, out=tmp_path / "run")
     assert not trained
     assert not (tmp_path / "run").exists()
+
+
+def test_a_part_of_one_class_is_refused_and_a_class_of_one_example_is_named(
+    tmp_path: Path, trained: list[Training]
+) -> None:
+    few = make_data(labels=np.array([*[0] * 61, 1, 2, 3]))
+    chance = core(budget=4, control=["random"])
+    with (
+        pytest.warns(SvpWarning, match="3 of 4 classes have one training example each, the first: b, c, d"),
+        pytest.raises(BudgetError, match="the 4 examples of shades that chance keeps are all a, one of 4 classes"),
+    ):
+        coreset(chance, few, out=tmp_path / "random")
+    assert not trained
+    chosen = core(budget=4, method="tests.test_workflows:first_label")
+    with pytest.warns(SvpWarning), pytest.raises(BudgetError, match="that the proxy keeps are all a"):
+        coreset(chosen, few, out=tmp_path / "chosen")
 
 
 def test_datasets_that_cannot_be_used_are_refused(data: Dataset, tmp_path: Path) -> None:

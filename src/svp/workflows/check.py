@@ -1,13 +1,14 @@
 """What is refused before anything is trained: settings, models and data that cannot come to a good end."""
 
 import os
+import warnings
 
 import numpy as np
 from numpy.typing import NDArray
 
 from svp.config import PREVIOUS, RunConfig
 from svp.data.base import Dataset
-from svp.errors import DataError, MissingInput, SettingError
+from svp.errors import DataError, MissingInput, SettingError, SvpWarning
 from svp.learners import Learner, check_device, trial
 from svp.select import Rank, find_method
 from svp.select.table import Shape
@@ -45,10 +46,18 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True, judges: 
     labels = labels_of(dataset)
     if not len(dataset):
         raise DataError(f"{dataset.name} has no examples; give a dataset that has some")
-    if missing := [name for c, name in enumerate(dataset.classes) if not (labels == c).any()]:
+    counts = np.bincount(labels, minlength=len(dataset.classes))
+    if missing := [name for name, count in zip(dataset.classes, counts, strict=True) if not count]:
         raise DataError(
             f"{dataset.name}: {len(missing)} of {len(dataset.classes)} classes have no training example, the first: "
             f"{', '.join(missing[:3])}; add some, or take these classes out"
+        )
+    if single := [name for name, count in zip(dataset.classes, counts, strict=True) if count == 1]:
+        warnings.warn(
+            f"{dataset.name}: {len(single)} of {len(dataset.classes)} classes have one training example each, the first: "
+            f"{', '.join(single[:3])}; is that a class?",
+            SvpWarning,
+            stacklevel=4,
         )
     if judges:
         test_part(dataset)

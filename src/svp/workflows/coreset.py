@@ -14,6 +14,7 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from svp import audit
 from svp.config import PREVIOUS, CoresetConfig, TrainConfig
@@ -117,6 +118,8 @@ def prepare(config: CoresetConfig, dataset: Dataset | None, show: Show) -> Ready
         )
     earlier = None if config.selection is None else _earlier(config.selection)
     budget = _budget(config, dataset, earlier)
+    for seed in config.run_seeds if "random" in config.control else ():
+        _refuse_one_class(dataset, "random", select("random", budget, ids=dataset.ids, seed=seed).ids)
     if earlier is None:
         refuse_options(config, len(dataset), budget)
     return Ready(config, dataset, load_seconds, earlier, budget, judges)
@@ -148,6 +151,7 @@ def _train_targets(
         parts["random"] = np.sort(select("random", len(selection), ids=ids, seed=seed).ids)
     arms = []
     for name, part in parts.items():
+        _refuse_one_class(work.dataset, name, part)
         for equal in config.equal:
             train = config.target if equal == "epochs" else as_many_steps(config.target, len(part), len(ids))
             folder = f"target/{name}-{equal}/seed-{seed}"
@@ -161,6 +165,16 @@ def _train_targets(
         fitted = itself or work.train(f"target/full/seed-{seed}/model", config.target, ids, labels, seed)
         arms.append(Arm("full", "epochs", seed, fitted, work.test(f"target/full/seed-{seed}/test", fitted)))
     return arms
+
+
+def _refuse_one_class(dataset: Dataset, name: str, part: NDArray[np.int64]) -> None:
+    """BudgetError for a part from which nothing can be learned."""
+    who = {"random": "chance", "proxy": "the proxy", "selection": "the earlier selection"}[name]
+    if len(there := np.unique(labels_of(dataset)[dataset.positions(part)])) < 2:
+        raise BudgetError(
+            f"the {len(part):,} examples of {dataset.name} that {who} keeps are all {dataset.classes[there[0]]}, one of "
+            f"{len(dataset.classes)} classes, and a model learns nothing from these; keep more (--budget)"
+        )
 
 
 def as_many_steps(config: TrainConfig, n_part: int, n_whole: int) -> TrainConfig:
