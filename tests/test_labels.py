@@ -9,6 +9,8 @@ import resource
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -886,6 +888,27 @@ def test_what_was_checked_is_checked_once(path: Path, monkeypatch: pytest.Monkey
     shutil.copy(path, elsewhere := path.with_name("copy.sqlite"))
     with LabelStore.open(elsewhere) as store:
         assert current(store) == {1: 0, 2: 1}
+
+
+def test_a_second_look_at_a_large_file_leaves_the_locks_of_the_first(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else another process takes itself for the last one, and removes the log into which the first still writes."""
+    monkeypatch.setattr(LabelStore, "REMEMBERED", 0)
+    with LabelStore.create(path, ANIMALS) as store:
+        store.ask([1, 2, 3], round=0, origin="random")
+    tell = f"from svp.labels import LabelStore\nwith LabelStore.open({str(path)!r}) as store: store.tell({{2: 1}})"
+    (link := path.with_name("link.sqlite")).symlink_to(path)
+    with LabelStore.open(path) as store:
+        assert current(store) == {}
+        for name in (path, link):
+            LabelStore.open(name).close()
+        subprocess.run([sys.executable, "-c", tell], check=True)  # not forked: that would inherit what SQLite knows
+        store.tell({3: 2})
+        with LabelStore.open(path) as other:
+            assert current(other) == current(store) == {2: 1, 3: 2}
+    with LabelStore.open(path) as store:
+        assert current(store) == {2: 1, 3: 2}
 
 
 def test_other_files_are_refused(path: Path, written: tuple[bytes, list[Any]]) -> None:
