@@ -193,12 +193,19 @@ def test_what_an_undo_brings_back_is_as_old_as_it_was(store: LabelStore) -> None
     assert store.labels("latest")[1].tolist() == [0, 0]
 
 
-def test_undo_leaves_what_was_changed_since(store: LabelStore) -> None:
+def test_undo_of_one_person_takes_back_nothing_of_others(store: LabelStore) -> None:
+    """A pull, or a file of several people, is one event: it goes as a whole."""
     store.ask([1, 2], round=0, origin="random")
-    store.tell([Answer(1, 0, "ann"), Answer(2, 0, "ann"), Answer(2, 0, "bob")])
-    store.tell({1: 1}, who="ann", replace=True)
-    assert store.undo("bob").n == 2  # the tell in which bob spoke; ann's 1 is of another by now
-    assert current(store) == {1: 1}
+    store.pull([Answer(1, 0, "ann"), Answer(1, 0, "bob"), Answer(2, 0, "bob")])
+    for who, others in (("ann", "bob"), ("bob", "ann")):
+        with refused(LabelError, f"{who}'s last answers came together with those of {others}", "without a name"):
+            store.undo(who)
+    store.tell({2: 1}, who="ann")
+    assert store.undo("ann").n == 1
+    store.tell({1: 1}, who="bob", replace=True)
+    with refused(LabelError, "ann's last answers came together with those of bob"):
+        store.undo("ann")  # taken back as a whole, bob's 0 would be nothing that a later undo brings back
+    assert [store.undo().n for _ in range(2)] == [1, 3]
 
 
 def test_classes_are_added_on_the_way(store: LabelStore) -> None:
@@ -572,9 +579,12 @@ class Against(RuleBasedStateMachine):
                 self.store.undo(who)
             return
         time, new = left[-1]
+        if who is not None and {each[2] for each in new} != {who}:
+            with refused(LabelError, "came together with those of"):
+                self.store.undo(who)
+            return
+        keys = {(id_, person) for id_, _, person in new}
         holding = [(when, what) for when, what in self.tells if when not in self.undone]
-        last = {(id_, person): when for when, what in holding for id_, _, person in what}
-        keys = {(id_, person) for id_, _, person in new if last[id_, person] == time}
         before = {(id_, person): said for when, what in holding if when < time for id_, said, person in what}
         assert self.store.undo(who).n == len(keys)
         self.undone.add(time)

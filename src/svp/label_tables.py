@@ -148,11 +148,8 @@ SELECT event, at FROM events WHERE verb IN ('tell', 'pull') AND event NOT IN (SE
 AND (?1 IS NULL OR EXISTS (SELECT 1 FROM answers WHERE answers.event = events.event AND who = ?1))
 ORDER BY event DESC LIMIT 1"""
 
-# The answers of a tell that hold: of that person about that example no later tell holds, and within it this row is the last.
-TOLD = """
-SELECT question, id, who FROM answers AS a WHERE event = ? AND NOT EXISTS (
-    SELECT 1 FROM answers AS b JOIN events USING (event) WHERE b.id = a.id AND b.who = a.who AND b.answer > a.answer
-    AND verb IN ('tell', 'pull') AND b.event NOT IN (SELECT undone FROM undos)) ORDER BY answer"""
+# Who answered what in a tell.
+TOLD = "SELECT question, id, who FROM answers WHERE event = ? GROUP BY id, who ORDER BY max(answer)"
 
 # What a person said before an event and to which question, as far as it was not taken back.
 SAID_BEFORE = """
