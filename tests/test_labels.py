@@ -208,6 +208,15 @@ def test_undo_of_one_person_takes_back_nothing_of_others(store: LabelStore) -> N
     assert [store.undo().n for _ in range(2)] == [1, 3]
 
 
+def test_a_pulled_answer_that_an_undo_brings_back_is_still_a_pulled_one(store: LabelStore) -> None:
+    store.ask([1], round=0, origin="random")
+    store.pull([Answer(1, 0, "ann")])
+    store.tell({1: 1}, who="ann", replace=True)
+    assert store.pulled() == set()
+    store.undo()
+    assert store.pulled() == {(1, "ann")}
+
+
 def test_classes_are_added_on_the_way(store: LabelStore) -> None:
     store.ask([1], round=0, origin="random")
     assert store.add_classes(["emu"]) == (*ANIMALS, "emu") == store.classes
@@ -624,7 +633,10 @@ class Against(RuleBasedStateMachine):
         assert {(x.id, x.who): x.label if x.kind == "label" else x.kind for x in self.store.said()} == {
             key: said for key, (_, said) in self.said().items()
         }
-        assert self.store.pulled() == {key for key, (time, _) in self.said().items() if time in self.pulls}
+        came = {
+            (id_, who): time for time, new in self.tells if time not in self.undone for id_, _, who in new
+        }
+        assert self.store.pulled() == {key for key in self.said() if came[key] in self.pulls}
         rest = [(ids, [i for i in ids if not self.answered(i, time)]) for time, _, ids in self.asked]
         assert [(r.asked, r.answered) for r in self.store.rounds()] == [
             (len(ids), len(ids) - len(left)) for ids, left in rest

@@ -156,11 +156,6 @@ SAID_BEFORE = """
 SELECT question, kind, label FROM answers JOIN events USING (event) WHERE id = ? AND who = ? AND event < ?
 AND verb IN ('tell', 'pull') AND event NOT IN (SELECT undone FROM undos) ORDER BY answer DESC LIMIT 1"""
 
-# Whose answers about what hold that came by a pull.
-PULLED = """
-SELECT id, who FROM (SELECT id, who, kind, event, max(answer) FROM answers GROUP BY id, who) JOIN events USING (event)
-WHERE kind <> 'withdrawn' AND verb = 'pull'"""
-
 # Everything that is asked and waits for an answer, question by question.
 WAITING = f"""
 SELECT asked.id, round, origin, {_ANSWERED} FROM asked JOIN questions ON questions.event = question
@@ -175,6 +170,11 @@ WHERE kind <> 'withdrawn' ORDER BY id, answer"""
 # The row in which a person said what they say now: after an undo not the undo's own, but the one that it brought back.
 _FIRST_SAID = """(SELECT max(b.answer) FROM answers AS b JOIN events USING (event) WHERE b.id = said.id AND b.who = said.who
     AND verb <> 'undo' AND b.event NOT IN (SELECT undone FROM undos))"""
+
+# Whose answers about what hold that came by a pull.
+PULLED = f"""
+SELECT said.id, said.who FROM ({ALL_SAID.format(of="")}) AS said JOIN answers AS first ON first.answer = {_FIRST_SAID}
+JOIN events ON events.event = first.event WHERE events.verb = 'pull'"""
 
 # What each rule takes the label of the most of.
 WEIGHT = {"majority": "count(*)", "latest": f"max({_FIRST_SAID})"}
