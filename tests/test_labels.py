@@ -633,9 +633,7 @@ class Against(RuleBasedStateMachine):
         assert {(x.id, x.who): x.label if x.kind == "label" else x.kind for x in self.store.said()} == {
             key: said for key, (_, said) in self.said().items()
         }
-        came = {
-            (id_, who): time for time, new in self.tells if time not in self.undone for id_, _, who in new
-        }
+        came = {(id_, who): time for time, new in self.tells if time not in self.undone for id_, _, who in new}
         assert self.store.pulled() == {key for key in self.said() if came[key] in self.pulls}
         rest = [(ids, [i for i in ids if not self.answered(i, time)]) for time, _, ids in self.asked]
         assert [(r.asked, r.answered) for r in self.store.rounds()] == [
