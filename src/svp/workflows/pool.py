@@ -112,7 +112,7 @@ def fingerprints_of_texts(texts: Any) -> list[str]:
 def distinct(vectors: Callable[[int, int], NDArray[np.float32]], m: int, n: int) -> NDArray[np.int64]:
     """Positions of `n` of m rows in their order, without those nearly the same as one before; these come last, if needed.
 
-    vectors  vectors(start, stop) gives these rows, of length 1 or 0; asked for `n` at a time (_LEAST to _MOST), until there are enough
+    vectors  vectors(start, stop) gives these rows, of length 1 or 0; `n` at a time (_LEAST to _MOST), until there are enough
     Time: m n d at most. Memory: n d floats, and a block of inputs
     """
     kept: list[int] = []
