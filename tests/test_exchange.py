@@ -230,6 +230,9 @@ def test_tasks_for_label_studio_have_an_interface_that_offers_the_classes(tmp_pa
         ("a.csv", b"id,label\n1,\xff\n", "UTF-8"),
         ("a.jsonl", "{}\nx\n", "line 2"),
         ("a.jsonl", '{"id": 1.5, "label": "x"}', "the id is '1.5'"),
+        ("a.csv", "id,label\n9223372036854775808,x\n", "row 2: the id is '9223372036854775808'"),
+        ("a.jsonl", '{"id": 1, "label": "x", "at": 1767225600000000}', "row 1: the time is 1767225600000000"),
+        ("a.jsonl", '{"answer": "ignore", "meta": {"svp_id": 1}, "_timestamp": 1e300}', "line 1: the time is 1e"),
         ("a.parquet", "x", "cannot be read"),
         ("a.json", "x", "is no JSON"),
         ("a.json", "{}", "no list of tasks"),
@@ -266,6 +269,13 @@ def test_a_table_without_rows_is_read_as_one_with_rows_is(name: str, tmp_path: P
         with pytest.raises(DataError, match=f"has the columns {', '.join(columns)}; it needs label, and id or key"):
             read(without_rows(path, columns))
     assert read(without_rows(path, ["id", "label"])) == read(without_rows(path, ["key", "label"])) == []
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl", "parquet", "label-studio", "prodigy"])
+def test_a_question_as_it_was_written_holds_no_answers_under_the_name_it_was_given(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "batch", ASKED, CLASSES, name)
+    assert {path.name for path in tmp_path.iterdir()} - {"batch.xml"} == {"batch"}
+    assert read(tmp_path / "batch", name) == []
 
 
 def test_a_format_is_known_by_its_name_or_asked_for(tmp_path: Path) -> None:

@@ -189,10 +189,19 @@ def test_answers_that_came_in_a_file_are_not_taken_back_by_a_key(store: LabelSto
     desk = desk_of(store, 9)
     desk.answer("ann", 0, 0)
     store.tell({1: 0, 2: 1}, who="ann")
-    with pytest.raises(LabelError, match="2 answers of ann came in a file"):
+    with pytest.raises(LabelError, match="last 2 answers of ann came in a file"):
         desk.undo("ann")
     assert desk.labelled == [2, 1]
     assert asked(desk, "ann") == [3, 4, 5]
+
+
+def test_a_pull_of_several_people_is_not_taken_back_by_a_key(store: LabelStore) -> None:
+    desk = desk_of(store, 9)
+    asked(desk, "ann")
+    store.pull([Answer(0, 0, "ann"), Answer(1, 0, "bob"), Answer(2, 0, "bob")])
+    with pytest.raises(LabelError, match="ann's last answers came together with those of bob"):
+        desk.undo("ann")
+    assert [(a.id, a.who) for a in store.said()] == [(0, "ann"), (1, "bob"), (2, "bob")]
 
 
 STEP = st.one_of(

@@ -27,6 +27,7 @@ import svp
 from svp import cli
 from svp.data.base import Dataset
 from svp.labels import Answer, Batch, LabelStore
+from svp.workflows.files import write_rows
 from svp.workflows.pool import distinct, join, vectors_of
 from svp.workflows.session import Session
 
@@ -474,6 +475,24 @@ def test_rows_appended_to_a_table_join(capsys: pytest.CaptureFixture[str]) -> No
         assert session.dataset.inputs[:].tolist() == ["good one", "good two", "bad two", "bad three"]
 
 
+@pytest.mark.parametrize("later", ["text\ngood one\nbad one\n", "text\ngood one\nbad one\ngood 2\nbad two\n"])
+def test_a_table_whose_rows_went_or_changed_is_said_where_it_is_not_read_anew(
+    later: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("t.csv").write_text("text\ngood one\nbad one\ngood two\nbad two\n")
+    words = ["--proxy.model", "hashed-linear", "--target.model", "hashed-linear"]
+    run(capsys, "new", "s", "--data", "t.csv", "--classes", "good,bad", *words)
+    run(capsys, "ask", "s", "-n", "4", "--now")
+    Path("t.csv").write_text(later)
+    for more in ((), ("--out", "b.csv")):
+        said = fails(capsys, "ask", "s", "--now", *more)
+        assert "gone or changed since they were first seen" in said
+        assert "without --now" in said
+    assert 2 in Session.open("s").store.asked()
+    assert 2 not in run(capsys, "ask", "s")["ids"]
+    assert 2 not in run(capsys, "ask", "s", "--now")["ids"]
+
+
 def test_classes_that_differ_in_capitals_alone_are_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = fails(capsys, "new", "t", "--data", "photos", "--classes", "cat,dog,Cat")
     assert "'cat' and 'Cat' differ in capitals alone" in line
@@ -661,6 +680,17 @@ def test_distinct_keeps_the_order_and_fills_up() -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     for n, found in ((2, [0, 2]), (3, [0, 2, 1]), (9, [0, 2, 1, 3])):
         assert distinct(lambda start, stop: vectors[start:stop], 4, n).tolist() == found
+
+
+def test_distinct_reads_in_blocks_however_many_are_wanted() -> None:
+    sizes: list[int] = []
+
+    def ready(start: int, stop: int) -> np.ndarray:
+        sizes.append(stop - start)
+        return np.eye(1000, dtype=np.float32)[start:stop]
+
+    assert distinct(ready, 1000, 900).tolist() == list(range(900))
+    assert max(sizes) <= 256
 
 
 @settings(deadline=None)
@@ -895,6 +925,24 @@ def test_a_lost_store_is_restored_from_the_history(photos: Path, capsys: pytest.
     lines = text.splitlines()
     Path("h3.jsonl").write_text("\n".join([*lines[:2], "{", *lines[3:]]))
     assert "h3.jsonl, line 3 is damaged" in fails(capsys, "restore", "fourth", "h3.jsonl")
+    for folder in ("third", "fourth"):
+        assert not list(Path(folder).iterdir())
+
+
+def test_a_history_is_not_restored_over_other_settings(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    run(capsys, "export", "s", "--history", "--out", "h.jsonl")
+    Path("run").mkdir()
+    Path("run/config.toml").write_text("seed = 3\n")
+    assert "run/config.toml holds other settings" in fails(capsys, "restore", "run", "h.jsonl")
+    assert [path.name for path in Path("run").iterdir()] == ["config.toml"]
+    assert Path("run/config.toml").read_text() == "seed = 3\n"
+
+
+def test_a_tsv_is_harmless_in_a_spreadsheet_too(tmp_path: Path) -> None:
+    for suffix in ("csv", "tsv"):
+        write_rows(path := tmp_path / f"labels.{suffix}", [{"id": 1, "key": "=1+1"}], ("id", "key"))
+        assert "'=1+1" in path.read_text(encoding="utf-8-sig")
 
 
 def test_a_spreadsheet_is_to_be_saved_as_csv(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

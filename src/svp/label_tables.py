@@ -148,21 +148,13 @@ SELECT event, at FROM events WHERE verb IN ('tell', 'pull') AND event NOT IN (SE
 AND (?1 IS NULL OR EXISTS (SELECT 1 FROM answers WHERE answers.event = events.event AND who = ?1))
 ORDER BY event DESC LIMIT 1"""
 
-# The answers of a tell that hold: of that person about that example no later tell holds, and within it this row is the last.
-TOLD = """
-SELECT question, id, who FROM answers AS a WHERE event = ? AND NOT EXISTS (
-    SELECT 1 FROM answers AS b JOIN events USING (event) WHERE b.id = a.id AND b.who = a.who AND b.answer > a.answer
-    AND verb IN ('tell', 'pull') AND b.event NOT IN (SELECT undone FROM undos)) ORDER BY answer"""
+# Who answered what in a tell.
+TOLD = "SELECT question, id, who FROM answers WHERE event = ? GROUP BY id, who ORDER BY max(answer)"
 
 # What a person said before an event and to which question, as far as it was not taken back.
 SAID_BEFORE = """
 SELECT question, kind, label FROM answers JOIN events USING (event) WHERE id = ? AND who = ? AND event < ?
 AND verb IN ('tell', 'pull') AND event NOT IN (SELECT undone FROM undos) ORDER BY answer DESC LIMIT 1"""
-
-# Whose answers about what hold that came by a pull.
-PULLED = """
-SELECT id, who FROM (SELECT id, who, kind, event, max(answer) FROM answers GROUP BY id, who) JOIN events USING (event)
-WHERE kind <> 'withdrawn' AND verb = 'pull'"""
 
 # Everything that is asked and waits for an answer, question by question.
 WAITING = f"""
@@ -178,6 +170,11 @@ WHERE kind <> 'withdrawn' ORDER BY id, answer"""
 # The row in which a person said what they say now: after an undo not the undo's own, but the one that it brought back.
 _FIRST_SAID = """(SELECT max(b.answer) FROM answers AS b JOIN events USING (event) WHERE b.id = said.id AND b.who = said.who
     AND verb <> 'undo' AND b.event NOT IN (SELECT undone FROM undos))"""
+
+# Whose answers about what hold that came by a pull.
+PULLED = f"""
+SELECT said.id, said.who FROM ({ALL_SAID.format(of="")}) AS said JOIN answers AS first ON first.answer = {_FIRST_SAID}
+JOIN events ON events.event = first.event WHERE events.verb = 'pull'"""
 
 # What each rule takes the label of the most of.
 WEIGHT = {"majority": "count(*)", "latest": f"max({_FIRST_SAID})"}

@@ -389,28 +389,34 @@ class LabelStore(SealedFile):
         return new
 
     def last_told(self, who: str) -> list[int]:
-        """The examples of this person's last tell, which `undo` would take back; none where there is none."""
+        """The examples of this person's last tell; none where there is none."""
         last = self._read(LAST_TELL, who)
         return [id_ for _, id_, person in self._read(TOLD, last[0][0]) if person == who] if last else []
 
     def undo(self, who: str | None = None) -> Undone:
         """Take back the last tell or pull (of `who`) that was not taken back yet: all answers are again what they were.
 
-        What somebody has changed since stays as it is, and the history keeps everything. Raises LabelError where nothing is left.
+        The history keeps everything. Raises LabelError where nothing is left, and where others answered in that of `who`, too.
         """
         with self._event("undo") as (event, at):
             last = self._db.execute(LAST_TELL, (who,)).fetchone()
             if last is None:
                 raise LabelError(f"There is nothing to undo{f' of {who}' if who else ''}")
             undone, told_at = last
+            told = self._db.execute(TOLD, (undone,)).fetchall()
+            people = tuple(sorted({person for *_, person in told}))
+            if who is not None and people != (who,):
+                others = ", ".join(person for person in people if person != who)
+                raise LabelError(
+                    f"{who}'s last answers came together with those of {others}, and go together; undo without a name (--who) "
+                    "takes back what was told last"
+                )
             rows = []
-            for question, id_, person in self._db.execute(TOLD, (undone,)).fetchall():
+            for question, id_, person in told:
                 said = self._db.execute(SAID_BEFORE, (id_, person, undone)).fetchone()
                 of, *before = said or (question, "withdrawn", None)
                 rows.append(dict(zip(ANSWER, (of, id_, person, *before, at), strict=True)))
-            people = tuple(sorted({row["who"] for row in rows}))
-            nothing: dict[str, Any] = dict.fromkeys(ANSWER)
-            self._put("undo", event, [{"undone": undone, **row} for row in rows or [nothing]])
+            self._put("undo", event, [{"undone": undone, **row} for row in rows])
         return Undone(len(rows), people, told_at)
 
     def answered(self, id_: int, who: str) -> bool:

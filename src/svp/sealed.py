@@ -11,6 +11,10 @@ A large file is not checked as a whole each time: `.NAME.checked` beside it hold
 was checked. A file with exactly these bytes is checked behind that event alone. Whoever closes a file writes it, where the bytes
 were until then those that were checked or what SQLite has made of them since; where that cannot be told (another process has the
 file open, one was killed, the file was changed by anything else), the next `open` checks everything. It may be deleted.
+
+The bytes are read while this process has no connection to the file, and at no other time: whoever closes a file loses all locks
+that the process holds on it, on POSIX those of SQLite too, and another process would take the log away from under a connection
+(SQLite, "How To Corrupt An SQLite Database File", 2.2).
 """
 
 import hashlib
@@ -18,12 +22,14 @@ import json
 import os
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from weakref import WeakSet
 
 from svp.errors import DataError, StorageError, shortened
 from svp.files import replace
@@ -83,10 +89,13 @@ class SealedFile:
     VERBS: ClassVar[Mapping[str, Verb]]
     REMEMBERED: ClassVar[int] = 4 << 20
 
-    def __init__(self, path: Path, db: sqlite3.Connection, content: str | None = None) -> None:
+    def __init__(
+        self, path: Path, db: sqlite3.Connection, stat: tuple[int, ...] = (), content: str | None = None
+    ) -> None:
         self.path = path
         self._open_db: sqlite3.Connection | None = db
-        self._content = content  # SHA-256 of the file when it was opened; None: small, or with changes beside it
+        self._stat = stat  # the file when it was opened
+        self._content = content  # its SHA-256 then; None: small, in use, or with changes beside it
         self._checked = 0, ""  # number and seal of the last event that was checked
 
     @property
@@ -130,15 +139,17 @@ class SealedFile:
         if not path.exists():
             raise StorageError(f"There is no {cls.WHAT} at {path}; create it first, or check the name")
         with _named(path):
-            content = _content(path, cls.REMEMBERED)
-            db = _connect(path, "rw")
+            with _HASHING:
+                stat = _stat(path)
+                content = None if _in_use(stat) else _content(path, cls.REMEMBERED)
+                store = cls(path, _connect(path, "rw"), stat, content)
+                _OPEN.add(store)
             try:
-                store = cls(path, db, content)
                 store._check()
-                db.execute("PRAGMA journal_mode = WAL")
+                store._db.execute("PRAGMA journal_mode = WAL")
                 store._bring_up_to_date()
             except BaseException:
-                db.close()
+                store._close()
                 raise
         return store
 
@@ -146,12 +157,16 @@ class SealedFile:
         """Close the file. Nothing depends on it being called: what was acknowledged is stored."""
         if self._open_db is None:
             return
-        # Only what was checked, and what SQLite has made of it since, may count as checked.
-        sound = self._content is not None and _sha256(self.path) == self._content
-        self._open_db.close()
+        with _HASHING:
+            # Only what was checked, and what SQLite makes of it as it closes, may count as checked.
+            sound = self._content is not None and _stat(self.path) == self._stat
+            self._close()
+            if sound and not _in_use(self._stat) and (content := _content(self.path, 0)) is not None:
+                _remember(self.path, content, *self._checked)
+
+    def _close(self) -> None:
+        self._db.close()
         self._open_db = None
-        if sound and (content := _content(self.path, 0)) is not None:
-            _remember(self.path, content, *self._checked)
 
     def __enter__(self) -> Self:
         return self
@@ -277,6 +292,9 @@ class SealedFile:
             raise
 
 
+_OPEN: WeakSet[SealedFile] = WeakSet()  # in this process, some of them closed by now
+_HASHING = threading.Lock()  # nobody opens a file while another thread reads its bytes
+
 _SEALED = "SELECT 1 FROM events WHERE event = ? AND seal = ?"
 _SINCE = "SELECT event, verb, at, seal FROM events WHERE event > ? ORDER BY event"
 _LAST = "SELECT event, seal FROM events ORDER BY event DESC LIMIT 1"
@@ -301,18 +319,27 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
+def _stat(path: Path) -> tuple[int, ...]:
+    """Which file this is, then what changes as it is written to; nothing where it cannot be told."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _in_use(stat: tuple[int, ...]) -> bool:
+    """Has this process a connection to this file, by whatever name?"""
+    return any(store._stat[:2] == stat[:2] for store in _OPEN if store._open_db is not None)
+
+
 def _content(path: Path, least: int) -> str | None:
     """SHA-256 of a file that is all there is: None where changes lie beside it, or it has fewer bytes than `least`."""
     try:
         wal = path.with_name(f"{path.name}-wal")
         whole = not (wal.exists() and wal.stat().st_size) and path.stat().st_size >= least
-    except OSError:
-        return None
-    return _sha256(path) if whole else None
-
-
-def _sha256(path: Path) -> str | None:
-    try:
+        if not whole:
+            return None
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:

@@ -287,7 +287,7 @@ def undo(folder: Path, /, *, who: str | None = None, said: Said = Said()) -> Non
     folder
         of the session
     who
-        the last tell of this person, not of anybody
+        the last tell of this person, not of anybody; refused where it holds answers of others, too
     """
     with opened(folder, said) as session:
         undone = session.undo(who)

@@ -65,7 +65,7 @@ def id_in(row: Mapping[str, Any], name: str, where: str) -> int | None:
     text = word(row.get(name))
     if not text:
         return None
-    if not text.isdecimal():
+    if not text.isdecimal() or int(text) >= 2**63:
         raise DataError(f"{where}: the {name} is {text!r}; it is a whole number, as it was written")
     return int(text)
 
@@ -76,10 +76,13 @@ def annotator(value: Any) -> str | None:
     return f"annotator {text}" if text.isdecimal() else text or None
 
 
-def time_of(value: Any) -> str | None:
+def time_of(value: Any, where: str) -> str | None:
     """ISO time of a text, or of seconds since 1970."""
     if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
-        return datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds")
+        try:
+            return datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds")
+        except (ValueError, OverflowError, OSError):
+            raise DataError(f"{where}: the time is {value!r}; give seconds since 1970, or a time in ISO form") from None
     return word(value) or None
 
 

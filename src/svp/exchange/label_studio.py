@@ -81,13 +81,13 @@ def _of_task(task: dict[str, Any], where: str) -> list[Told]:
         said = _choice(task.get("label", task.get("choice")), where)
         if not said:
             return []
-        return [Told(where, said, id_, key, who=_who(task.get("annotator")), at=time_of(task.get("updated_at")))]
+        return [Told(where, said, id_, key, who=_who(task.get("annotator")), at=time_of(task.get("updated_at"), where))]
     found = []
     for annotation in task.get("annotations", ()):
         results = [r["value"]["choices"] for r in annotation.get("result", ()) if "choices" in r.get("value", {})]
         said = "skip" if annotation.get("was_cancelled") else _choice(results[0] if results else None, where)
         if said:
-            who, at = _who(annotation.get("completed_by")), time_of(annotation.get("updated_at"))
+            who, at = _who(annotation.get("completed_by")), time_of(annotation.get("updated_at"), where)
             found.append(Told(where, said, id_, key, who=who, at=at))
     return found
 

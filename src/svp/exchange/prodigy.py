@@ -31,17 +31,19 @@ def read(path: Path) -> list[Told]:
         where = f"{path.name}, line {number}"
         try:
             task = json.loads(line)
-            meta, answer, accepted = task["meta"], task["answer"], task.get("accept", [])
+            meta, answer, accepted = task["meta"], task.get("answer"), task.get("accept", [])
             id_, key = id_in(meta, "svp_id", where), word(meta.get("svp_key")) or None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DataError(f"{where}: this is no answer of Prodigy to a task that svp wrote") from None
+        if answer is None:  # a task as svp wrote it
+            continue
         said = _ANSWERS.get(answer)
         if said is None:
             if len(accepted) != 1:
                 raise DataError(f"{where}: {len(accepted)} classes are chosen; choose one, or ignore the task")
             said = word(accepted[0])
         who = word(task.get("_annotator_id") or task.get("_session_id")) or None
-        found.append(Told(where, said, id_, key, who=who, at=time_of(task.get("_timestamp"))))
+        found.append(Told(where, said, id_, key, who=who, at=time_of(task.get("_timestamp"), where)))
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from svp.errors import DataError
 from svp.exchange.items import Asked, Told, annotator, id_in, opened, time_of, word
 from svp.files import write_bytes
-from svp.tables import write_table
+from svp.tables import WRITERS
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _COLUMNS = ("id", "key", "text", "file", "round", "score", "guess", "guess_probability", "label")
@@ -36,7 +36,7 @@ def write_jsonl(path: Path, asked: Sequence[Asked], classes: Sequence[str]) -> N
 def write_parquet(path: Path, asked: Sequence[Asked], classes: Sequence[str]) -> None:
     import pyarrow as pa
 
-    write_table(path.with_suffix(".parquet"), pa.Table.from_pylist(_rows(asked)))
+    write_bytes(path, WRITERS[".parquet"](pa.Table.from_pylist(_rows(asked))))
 
 
 def read_csv(path: Path) -> list[Told]:
@@ -132,7 +132,7 @@ def _told(path: Path, rows: Iterable[tuple[int, Mapping[str, Any]]], columns: Co
         where = f"{path.name}, row {number}"
         if said := _one(row[label], where):
             who = annotator(row.get("annotator")) if names is _OF_LABEL_STUDIO else word(row.get("who")) or None
-            at = time_of(row.get(names["at"]))
+            at = time_of(row.get(names["at"]), where)
             key, text = word(row.get(names["key"])) or None, row.get("text")
             text = text if isinstance(text, str) else None
             found.append(Told(where, said, id_in(row, names["id"], where), key, who=who, at=at, text=text))

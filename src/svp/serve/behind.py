@@ -74,7 +74,7 @@ def chooser(where: Where) -> Callable[[Wanted], Found]:
             waiting = [each for each in session.store.waiting() if each.id not in wanted.known]
             cards = cards_of(session, waiting[: max(wanted.n, _MOST)])
             if len(cards) >= wanted.n or not _asked(session, wanted.n - len(cards)):
-                exhausted = len(session.store.asked()) >= len(session.dataset)
+                exhausted = not len(session.unasked())
                 return Found(
                     tuple(cards), exhausted, right_before(session.folder, session.store) if wanted.hindsight else {}
                 )
@@ -106,7 +106,7 @@ def _train(session: Session, _: int) -> Learned:
 
 
 def _ask(session: Session, n: int) -> Learned:
-    left = len(session.dataset) - len(session.store.asked())
+    left = len(session.unasked())
     with suppress(BudgetError):  # nothing is left to ask
         session.ask(max(1, min(n, left)))
     return Learned(tuple(advice(session)["may_stop"]))

@@ -114,7 +114,7 @@ class Desk:
     def undo(self, who: str) -> int:
         """Take back this person's last answer; the example comes first in this person's hand. Returns its id.
 
-        Raises LabelError where there is none, or where the last were several at once: those came in a file.
+        Raises LabelError where there is none, or where the last came with others: in a file, by a pull.
         """
         self._catch_up()
         last = self._store.last_told(who)

@@ -113,10 +113,10 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[
 
 
 def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """As .csv that no spreadsheet runs, or as write_table does."""
-    if path.suffix.lower() == ".csv":
+    """As .csv or .tsv that no spreadsheet runs, or as write_table does."""
+    if delimiter := {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower()):
         rows = zip(*columns.values(), strict=True)
-        write_bytes(path, csv_of(list(columns), (dict(zip(columns, row, strict=True)) for row in rows)))
+        write_bytes(path, csv_of(list(columns), (dict(zip(columns, row, strict=True)) for row in rows), delimiter))
         return
     import pyarrow as pa
 
@@ -154,7 +154,7 @@ def write_history(session: "Session", path: Path) -> int:
 
 
 def restore(folder: Path, history: Path) -> None:
-    """The settings and the label store, from a history."""
+    """The label store and the settings, from a history; nothing is changed where that cannot be done."""
     lines = _lines(history)
     first = next(lines, None)
     if not isinstance(first, dict) or first.get("format") != _HISTORY:
@@ -169,9 +169,14 @@ def restore(folder: Path, history: Path) -> None:
     store = folder / STORE
     if store.exists():
         raise StorageError(f"{store} exists; move it away first (it may hold answers that the history does not)")
+    settings_file, content = folder / "config.toml", config.to_toml().encode()
+    if settings_file.exists() and settings_file.read_bytes() != content:
+        raise StorageError(
+            f"{settings_file} holds other settings than {history}; give another folder, or move it away first"
+        )
     make_folder(folder)
-    write_bytes(folder / "config.toml", config.to_toml().encode())
     LabelStore.restore(store, lines).close()
+    write_bytes(settings_file, content)
 
 
 def _lines(path: Path) -> Iterator[Any]:
@@ -241,9 +246,20 @@ def texts_of(session: "Session", ids: list[int]) -> dict[int, str]:
         if not data.is_text:
             return {}
         row_of = {key: row for row, key in enumerate(data.keys or map(str, data.ids))}
-        known = session.store.keys(ids)
-        rows = np.array([row_of[known[id_]] for id_ in ids], np.int64)
+        rows = np.array([row_of.get(key, -1) for key in session.store.keys(ids).values()], np.int64)
+        _refuse_what_changed(session, ids, rows, data.inputs)
     return dict(zip(ids, data.inputs[rows].tolist(), strict=True)) if data.is_text else {}
+
+
+def _refuse_what_changed(session: "Session", ids: list[int], rows: NDArray[np.int64], texts: Any) -> None:
+    """DataError where a text is not the one of which the store knows the fingerprint; row -1: there is none."""
+    prints = fingerprints_of_texts(texts[rows])
+    first_seen = [session.store.print_of(id_) for id_ in ids]
+    if lost := [i for i, row in enumerate(rows) if row < 0 or prints[i] != first_seen[i]]:
+        raise DataError(
+            f"{session.config.dataset}: {len(lost):,} examples of this question are gone or changed since they were first seen, "
+            f"such as {ids[lost[0]]}; ask once without --now (now=False): that reads the data, and leaves them out"
+        )
 
 
 # --- whom and what a row means -------------------------------------------------------------------------------------------

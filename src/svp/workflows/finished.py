@@ -16,8 +16,8 @@ SCORED = f"rounds/*/selection/{DONE}"  # done-marks of what a round's proxy scor
 def in_order(folder: Path, marks: str, labelled: Labelled | None = None) -> list[Path]:
     """The stages whose done-marks a pattern names, the one to go by last.
 
-    By the event of the label store that was the newest when a stage was begun; marks of earlier versions do not know it, and go
-    before all others by the times of their files.
+    By the event of the label store that was the newest when a stage was last taken up; marks of earlier versions do not know
+    it, and go before all others by the times of their files.
     labelled  what is known now: a stage made from exactly that goes behind all others. After an undo it is an older one
     """
     now = None if labelled is None else tuple(map(digest, labelled))

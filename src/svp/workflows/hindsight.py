@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from svp.config import PREVIOUS
 from svp.errors import BudgetError
 from svp.files import read_array
-from svp.labels import Batch, LabelStore, moment
+from svp.labels import Answer, Batch, LabelStore, moment
 from svp.runs import PARTS
 from svp.select import Selection, find_method
 from svp.workflows.features import Features
@@ -136,8 +136,8 @@ def first_guesses(folder: Path, ids: NDArray[np.int64]) -> dict[int, tuple[int, 
 def right_before(folder: Path, store: LabelStore) -> dict[int, bool]:
     """Was the proxy right about each example before it was asked, by what the first of its people said? In order of time."""
     said = [answer for answer in store.said() if answer.kind == "label"]
-    first = {
-        answer.id: answer for answer in sorted(said, key=lambda answer: moment(str(answer.at)) or 0.0, reverse=True)
-    }
+    first: dict[int, Answer] = {}
+    for answer in sorted(said, key=lambda answer: moment(str(answer.at)) or 0.0):
+        first.setdefault(answer.id, answer)
     guesses = first_guesses(folder, np.array(list(first), np.int64))
-    return {id_: guesses[id_][0] == answer.label for id_, answer in reversed(first.items()) if id_ in guesses}
+    return {id_: guesses[id_][0] == answer.label for id_, answer in first.items() if id_ in guesses}

@@ -158,7 +158,7 @@ def _answers(
 ) -> NDArray[np.int64]:
     """(m,) class numbers: of held-out data by the one model, of labelled examples by that without their fold."""
     if holdout is not None:
-        return np.asarray(models[0].predict(holdout, judged).probs.argmax(axis=1))
+        return np.asarray(_probs(models[0], holdout, judged).argmax(axis=1))
     return np.asarray(_unseen_probs(session, models, judged).argmax(axis=1))
 
 
@@ -169,7 +169,14 @@ def _unseen_probs(session: "Session", models: list[Fitted], ids: NDArray[np.int6
     for left_out, fitted in enumerate(models):
         mine = fold == left_out
         if mine.any():
-            probs[mine] = fitted.predict(session.dataset, ids[mine]).probs
+            probs[mine] = _probs(fitted, session.dataset, ids[mine])
+    return probs
+
+
+def _probs(fitted: Fitted, dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(m, c), leaving the device to the next model."""
+    probs = fitted.predict(dataset, ids).probs
+    fitted.release()
     return probs
 
 

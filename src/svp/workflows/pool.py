@@ -21,7 +21,7 @@ from svp.labels import LabelStore
 
 _MARK = ".pool.json"
 _ALIKE = 0.97  # cosine from which two examples of one question count as nearly the same
-_LEAST = 16  # candidates made ready at a time, at least
+_LEAST, _MOST = 16, 256  # candidates made ready at a time, at least and at most
 _SIDE = 16  # pixels to which images are brought before they are compared
 _WORDS = 1 << 12  # columns into which pieces of texts are hashed
 
@@ -112,14 +112,15 @@ def fingerprints_of_texts(texts: Any) -> list[str]:
 def distinct(vectors: Callable[[int, int], NDArray[np.float32]], m: int, n: int) -> NDArray[np.int64]:
     """Positions of `n` of m rows in their order, without those nearly the same as one before; these come last, if needed.
 
-    vectors  vectors(start, stop) gives these rows, of length 1 or 0; asked for `n` at a time, until there are enough
-    Time: m n d at most. Memory: n d floats, and twice that
+    vectors  vectors(start, stop) gives these rows, of length 1 or 0; `n` at a time (_LEAST to _MOST), until there are enough
+    Time: m n d at most. Memory: n d floats, and a block of inputs
     """
     kept: list[int] = []
     twins: list[int] = []
     of_kept = np.zeros((0, 0), np.float32)
-    for start in range(0, m, max(n, _LEAST)):
-        rows = vectors(start, min(start + max(n, _LEAST), m))
+    step = min(max(n, _LEAST), _MOST)
+    for start in range(0, m, step):
+        rows = vectors(start, min(start + step, m))
         if not start:
             of_kept = np.empty((n, rows.shape[1]), np.float32)
         for i, vector in enumerate(rows, start):

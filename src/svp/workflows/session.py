@@ -210,7 +210,7 @@ class Session:
         return self._store.tell(answers, replace=replace), len(answers)
 
     def undo(self, who: str | None = None) -> Undone:
-        """Take back the last tell (of `who`); the history keeps it. What somebody has changed since stays as it is."""
+        """Take back the last tell or pull (of `who`, which others had no part in); the history keeps it. Raises LabelError."""
         return self._store.undo(who)
 
     def add_classes(self, names: Sequence[str]) -> tuple[str, ...]:

@@ -214,9 +214,12 @@ class Work:
         own = {*row.modules, *how.method.split(":")[:-1]}
         stage = self.run.stage(name, made_from, (*CHOOSING_CODE, *sorted(own)))
         if not stage.done:
-            for f in fitted if row.asks_model else ():
-                f.ready()  # reading a finished model from disk is not part of scoring
-            found = [self._arrays(f, row.reads, ids, stage.folder, i) for i, f in enumerate(fitted)]
+            found = []
+            for i, f in enumerate(fitted):  # one net at a time on the device
+                if row.asks_model:
+                    f.ready()  # reading a finished model from disk is not part of scoring
+                found.append(self._arrays(f, row.reads, ids, stage.folder, i))
+                f.release()
             inference = sum(seconds for _, seconds in found)
             arrays = [given for given, _ in found] or [{}]
             if "labels" in row.reads:
@@ -230,8 +233,6 @@ class Work:
             write_array(stage.folder / "scores.npy", scores[of_candidates])
             write_array(stage.folder / "ids.npy", ids[of_candidates])
             stage.finish(inference_seconds=inference, ranking_seconds=ranking, n=len(ids))
-            for f in fitted:
-                f.release()
         return Ranked.read(stage.folder)
 
     def separation(
