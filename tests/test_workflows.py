@@ -960,7 +960,7 @@ def test_without_test_data_the_proxy_chooses_as_ever_and_nothing_is_judged(
     alone = replace(data, test=None)
     run = coreset(core(), alone, out=tmp_path / "alone")
     assert [t.n for t in trained] == [64]  # the proxy; no target
-    (said,) = run.verdict
+    said, *_ = run.verdict
     assert said.startswith("Chosen, not judged: there is no test data; ")
     assert (run.metrics["arms"], run.metrics["majority_rate"]) == ([], None)
     judged = coreset(core(), data, out=tmp_path / "judged")
