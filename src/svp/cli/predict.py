@@ -10,7 +10,8 @@ from svp.cli.flags import Common
 from svp.cli.progress import progress
 from svp.columns import check_out
 from svp.errors import SettingError
-from svp.workflows.model import Model, Predictions, load_model
+from svp.workflows.model import Model, load_model
+from svp.workflows.predictions import Predictions
 from svp.workflows.trained import Part
 
 Flag = Annotated[bool, Parameter(negative=())]

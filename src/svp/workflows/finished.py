@@ -24,8 +24,8 @@ def in_order(folder: Path, marks: str, labelled: Labelled | None = None) -> list
     order = []
     for mark in folder.glob(marks):
         time = mark.stat().st_mtime_ns
-        learned, *number = _read(mark.parent.resolve(), time)
-        order.append((now is not None and learned == now, *number, mark.parent))
+        learned, event, n, finished = _read(mark.parent.resolve(), time)
+        order.append((now is not None and learned == now, event, n, finished, mark.parent))
     return [stage for *_, stage in sorted(order)]
 
 

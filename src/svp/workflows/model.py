@@ -89,9 +89,10 @@ class Model:
         those were, texts encoded alike, frozen features made by the same source.
 
         Raises DataError for data of another kind, of another size where the net cannot take it, for classes that the model does
-        not know, and what reading the source does. Memory: a block of examples, and the probabilities; of tables of
-        numbers, and of arrays that are neither uint8 nor float32, all of them, as float32. The same examples on the same machine have the same probabilities as in the run, bit for bit; a classifier of scikit-learn may round otherwise
-        where there are more than a block of 256 MB.
+        not know, and what reading the source does. Memory: a block of examples, and the probabilities; of tables of numbers and
+        of arrays that are neither uint8 nor float32, all, as float32. The same examples on the same machine have the same
+        probabilities as in the run, bit for bit; a classifier of scikit-learn may round otherwise where there are more than a
+        block of 256 MB.
         """
         columns = (text_column,) if isinstance(text_column, str) else tuple(text_column)
         reading = Reading(
