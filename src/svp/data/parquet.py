@@ -116,9 +116,9 @@ def _is_labelled(shards: list[Path], label: str | None) -> bool:
 
 def _columns(shard: Path, image: str | None, label: str | None) -> tuple[str, str, tuple[str, ...]]:
     """The columns of images and of labels, and the names of the classes, if the file has any."""
-    schema = _schema(shard)
+    schema, image = _schema(shard), _images(shard, image)
     label = _column(shard, schema.names, label, LABELS, "labels")
-    return _images(shard, image), label, names_of_classes(schema, label)
+    return image, label, names_of_classes(schema, label)
 
 
 def _images(shard: Path, image: str | None) -> str:
