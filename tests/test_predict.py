@@ -155,6 +155,17 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(model.predict(x).probs, whole)
 
 
+def test_examples_are_scored_in_the_batches_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = images()
+    run = trained(data, NET, compute={**COMMON["compute"], "scoring_batch": 7})
+    model = load_model(run)
+    monkeypatch.setattr(model_module, "_BYTES", 1)
+    shown: list[int] = []
+    found = model.predict(held_out(data), show=lambda _, done, total: shown.append(done))
+    assert shown == [0, 7, 14]
+    np.testing.assert_array_equal(found.probs, stored(run / "target/proxy-epochs/seed-0"))
+
+
 # --- frozen features ------------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +233,7 @@ def test_features_of_the_round_before(tmp_path: Path) -> None:
 # --- which of them --------------------------------------------------------------------------------------------------------
 
 
-def test_arms_and_seeds_of_a_core_set() -> None:
+def test_arms_and_seeds_of_a_core_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = images()
     run = trained(data, LINEAR, control=["random", "full"], equal=["epochs", "steps"], seeds=2, method="margin")
     test = held_out(data)
@@ -239,6 +250,12 @@ def test_arms_and_seeds_of_a_core_set() -> None:
     assert proxy.folder == run / "proxy/seed-1/model-0"
     np.testing.assert_array_equal(proxy.predict(test).probs, stored(run / "proxy/seed-1"))
     own = load_model(run / "target/random-steps/seed-1/model")
+    monkeypatch.chdir(run / "target")
+    for near in ("random-steps/seed-1/model", "random-steps/seed-1/model/../model"):
+        assert load_model(near).part == own.part == "target"
+    monkeypatch.chdir(tmp_path / run / "proxy/seed-1/model-0")
+    assert load_model(".").part == "proxy"
+    monkeypatch.chdir(tmp_path)
     np.testing.assert_array_equal(own.predict(test).probs, stored(run / "target/random-steps/seed-1"))
     with refused(
         DataError, "no arm 'rondom'", "proxy-epochs (seed 0, 1)", "random-steps (seed 0, 1)", "full (seed 0, 1)"
@@ -312,12 +329,12 @@ def test_the_model_of_a_session(kind: str, capsys: pytest.CaptureFixture[str]) -
     with svp.Session.open("pets") as pets:
         pets.finish()
     with open("pets/predicted.csv", encoding="utf-8-sig", newline="") as file:
-        finished = {row["key"]: (row["label"], float(row["probability"])) for row in csv.DictReader(file)}
+        finished = {row["key"]: (row["predicted"], float(row["probability"])) for row in csv.DictReader(file)}
     facts = said(capsys, "pets", "photos", "--out", "out.parquet", "--probs")
     assert (facts["n"], facts["accuracy"]) == (30, None)
     table = pq.read_table("out.parquet").to_pylist()
     assert list(table[0]) == ["id", "key", "predicted", "probability", "p_cat", "p_dog"]
-    found = {row["key"]: (row["predicted"], round(row["probability"], 6)) for row in table}
+    found = {row["key"]: (row["predicted"], row["probability"]) for row in table}
     for key, (label, probability) in finished.items():
         assert found[key][0] == label
         assert found[key][1] == pytest.approx(probability, abs=1e-5)
@@ -367,6 +384,50 @@ def test_the_last_finish_is_told_by_the_labels_and_not_by_file_times() -> None:
     assert load_model("pets").n == 20
 
 
+def test_a_smaller_proxy_trained_for_a_curve_is_not_the_last() -> None:
+    session("--proxy.model", "logistic", "--target.model", "logistic")
+    with svp.Session.open("pets") as pets:
+
+        def label(n: int) -> None:
+            batch = pets.ask_more(n)  # trains nothing
+            assert batch is not None
+            pets.tell({i: int("dog" in key) for i, key in pets.store.keys(batch.ids.tolist()).items()})
+
+        label(8)
+        pets.train()
+        for i in range(30, 36):
+            photo(Path("held") / NAMES[i % 2] / f"{i}.png", 150 * (i % 2), i)
+        assert [point["n"] for point in pets.curve("held")["points"]] == [20, 28]
+        label(1)
+    assert load_model("pets", "proxy").n == 28
+
+
+def test_a_model_on_frozen_features_stays_what_it_was(tmp_path: Path) -> None:
+    """Whatever is added to the pool and the classes; and a class more embeds nothing anew."""
+    save_file(own_models.Headed(2, torch.zeros(1, 8, 8, 3)).state_dict(), tmp_path / "net.safetensors")
+    flags = []
+    for role in ("proxy", "target"):
+        flags += [f"--{role}.model", "logistic", f"--{role}.features.source", "tests.own_models:Headed"]
+        flags += [f"--{role}.features.weights", "net.safetensors"]
+    session(*flags)
+    with svp.Session.open("pets") as pets:
+        pets.finish()
+    shutil.copytree("photos", "asked")
+    before = load_model("pets").predict("asked").probs
+    made = set(Path("pets/features").iterdir())
+    with svp.Session.open("pets") as pets:
+        pets.add_classes(["owl"])
+        photo(Path("photos/a-new-one.png"), 150, 99)
+    np.testing.assert_array_equal(load_model("pets").predict("asked").probs, before)
+    Path("photos/a-new-one.png").unlink()
+    with svp.Session.open("pets") as pets:
+        pets.finish()
+    assert set(Path("pets/features").iterdir()) == made
+    assert load_model("pets").classes == ("cat", "dog", "owl")
+    shutil.rmtree("photos")
+    np.testing.assert_array_equal(load_model("pets").predict("asked").probs[:, :2], before)
+
+
 # --- data -----------------------------------------------------------------------------------------------------------------
 
 
@@ -405,7 +466,11 @@ def test_arrays_and_tables_of_numbers(capsys: pytest.CaptureFixture[str]) -> Non
     columns = {f"e{i:02d}": test.inputs[:, i] for i in range(64)}
     names = {"key": [f"n{i}" for i in range(len(test))], "label": [str(c) for c in np.asarray(test.labels)]}
     write_table(Path("x.parquet"), pa.table({**names, **columns}))
+    for suffix in (".csv", ".tsv", ".jsonl", ".feather"):  # the numbers of the classes as numbers
+        write_table(Path(f"whole{suffix}"), pa.table({**names, "label": np.asarray(test.labels), **columns}))
     model = load_model(run)
+    for suffix in (".csv", ".tsv", ".jsonl", ".feather"):
+        np.testing.assert_array_equal(model.predict(f"whole{suffix}").labels, test.labels)
     for source in ("x.npy", "x.npz", "y.npz", "x.parquet", "x.parquet:e*"):
         np.testing.assert_array_equal(model.predict(source).probs, probs)
     assert model.predict("x.npz").labels is None
@@ -413,6 +478,94 @@ def test_arrays_and_tables_of_numbers(capsys: pytest.CaptureFixture[str]) -> Non
     assert model.predict("x.parquet").keys == tuple(names["key"])
     said(capsys, str(run), "x.npy", "--out", "p.npy")
     np.testing.assert_array_equal(np.load("p.npy"), probs)
+
+
+@pytest.mark.parametrize("labels", [[0, 1], ["0", "1"]])
+def test_rows_without_a_label_are_named(labels: list[Any]) -> None:
+    model = load_model(trained(rows(), LINEAR))
+    columns = {f"e{i:02d}": np.zeros(4, np.float32) for i in range(64)}
+    write_table(Path("some.csv"), pa.table({"label": [*labels, None, labels[0]], **columns}))
+    write_table(Path("none.csv"), pa.table({"label": pa.nulls(4, pa.string()), **columns}))
+    with refused(DataError, "some.csv: 1 of 4 rows have no label, the first: [2]", "--no-labels"):
+        model.predict("some.csv")
+    assert model.predict("some.csv", labels=False).labels is None
+    assert model.predict("none.csv").labels is None
+
+
+def test_a_table_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = load_model(trained(rows(), LINEAR))
+    write_table(Path("x.csv"), pa.table({f"e{i:02d}": np.zeros(4, np.float32) for i in range(64)}))
+    assert len(model.predict("~/x.csv")) == len(model.predict("~/x.csv:e*")) == 4
+
+
+def test_without_labels_the_same_part_is_asked_about() -> None:
+    data = rows()
+    test = held_out(data)
+    model = load_model(trained(data, LINEAR))
+    np.savez("both.npz", x=data.inputs, y=np.asarray(data.labels), x_test=test.inputs, y_test=np.asarray(test.labels))
+    np.savez("x.npz", x=test.inputs)
+    np.savez("y.npz", x=test.inputs, y=np.asarray(test.labels))
+    probs = model.predict("both.npz").probs
+    for name in ("both.npz", "x.npz", "y.npz"):
+        found = model.predict(name, labels=False)
+        np.testing.assert_array_equal(found.probs, probs)
+        assert found.labels is None
+
+
+def test_the_test_part_of_a_folder_is_asked_about_without_its_labels() -> None:
+    for i in range(40):
+        photo(Path("photos") / ("test" if i > 29 else "train") / NAMES[i % 2] / f"{i}.png", 150 * (i % 2), i)
+    data = svp.load_dataset("photos", image_size=8)
+    model = load_model(trained(data, LINEAR, dataset="photos", image_size=8, budget=20))
+    found = model.predict("photos", labels=False)
+    assert (found.keys, found.labels) == (held_out(data).keys, None)
+    np.testing.assert_array_equal(found.probs, model.predict("photos").probs)
+    of_texts = load_model(trained(texts(), TINY["fasttext"], out="texts"))
+    Path("tables").mkdir()
+    for part, column in (("train", list(texts().inputs)), ("test", list(held_out(texts()).inputs))):
+        write_table(Path(f"tables/{part}.csv"), pa.table({"text": column}))
+    np.testing.assert_array_equal(of_texts.predict("tables").probs, of_texts.predict(held_out(texts())).probs)
+
+
+def test_parquet_of_images_is_read_as_in_training(capsys: pytest.CaptureFixture[str]) -> None:
+    """By the column that the run was told, also where there are texts beside it; with labels, without, and unknown ones."""
+    images, labels = [], [i % 2 for i in range(20)]
+    for i, label in enumerate(labels):
+        photo(Path("one.png"), 150 * label, i)
+        images.append(Path("one.png").read_bytes())
+    table = pa.table({"photo": images, "text": ["a caption"] * 20})
+    write_table(Path("labelled.parquet"), table.append_column("label", pa.array(labels)))
+    write_table(Path("plain.parquet"), table)
+    write_table(Path("unknown.parquet"), table.append_column("label", pa.array([-1] * 20)))
+    write_table(Path("other.parquet"), table.rename_columns(["picture", "text"]))
+    read = {"image_size": 8, "image_column": "photo"}
+    data = svp.load_dataset("labelled.parquet", **read)
+    run = trained(data, LINEAR, dataset="labelled.parquet", budget=10, **read)
+    model = load_model(run)
+    found = model.predict("labelled.parquet")
+    assert (len(found), found.labels is None) == (20, False)
+    for name in ("plain.parquet", "unknown.parquet"):
+        again = model.predict(name, labels=name != "unknown.parquet")
+        assert again.labels is None
+        np.testing.assert_array_equal(again.probs, found.probs)
+    assert said(capsys, str(run), "other.parquet", "--image-column", "picture")["n"] == 20
+
+
+def test_a_named_dataset_is_looked_for_where_the_run_had_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mine_by_root.py").write_text(
+        "import svp\nimport numpy as np\n\n"
+        "def load(root):\n    x, y = np.load(f'{root}/x.npy'), np.arange(60) % 2\n"
+        "    return svp.Dataset.from_arrays(x[:40], y[:40], test=(x[40:], y[40:]), classes=['cat', 'dog'])\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("there").mkdir()
+    np.save("there/x.npy", rows().inputs)
+    data = svp.load_dataset("mine_by_root:load", root="there")
+    settings = {"dataset": "mine_by_root:load", "data": "there", "budget": 20, "target": LINEAR, "proxy": LINEAR}
+    run = svp.coreset(CoresetConfig.make({**COMMON, **settings}), data, out="run").folder
+    probs = stored(run / "target/proxy-epochs/seed-0")
+    np.testing.assert_array_equal(load_model(run).predict("mine_by_root:load").probs, probs)
 
 
 def test_photos_are_scaled_as_in_training(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,14 @@ class Stage:
         accepted = {"code_accepted": list(self.code_accepted)} if self.code_accepted else {}
         with storage_errors(self.folder):
             files = {path.relative_to(self.folder).as_posix(): _file_facts(path) for path in _results(self.folder)}
-        mark = {"format": FORMAT, "made_from": self.made_from, **accepted, **self.also, "facts": facts, "files": files}
+        made = {
+            "format": FORMAT,
+            "made_from": self.made_from,
+            **accepted,
+            **self.also,
+            "finished": round(time.time(), 3),
+        }
+        mark = {**made, "facts": facts, "files": files}
         write_json(self.folder / DONE, mark)
 
 

@@ -10,7 +10,8 @@ from svp.cli.flags import Common
 from svp.cli.progress import progress
 from svp.columns import check_out
 from svp.errors import SettingError
-from svp.workflows.model import Model, Predictions, load_model
+from svp.workflows.model import Model, load_model
+from svp.workflows.predictions import Predictions
 from svp.workflows.trained import Part
 
 Flag = Annotated[bool, Parameter(negative=())]
@@ -29,6 +30,7 @@ def predict(
     seed: int | None = None,
     trained_on: str | None = None,
     labels: Annotated[bool, Parameter(negative="--no-labels")] = True,
+    image_column: str | None = None,
     text_column: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = (),
     label_column: str | None = None,
     encoding: str | None = None,
@@ -60,6 +62,8 @@ def predict(
         the training data, where a classifier needs them and they are not where they were
     labels
         whether class folders and a column of labels are classes of the model
+    image_column
+        column of images in Parquet; default: as in the training
     text_column
         columns of texts; default: as in the training
     label_column
@@ -84,6 +88,7 @@ def predict(
         found = model.predict(
             data,
             labels=labels,
+            image_column=image_column,
             text_column=text_column,
             label_column=label_column,
             encoding=encoding,

@@ -5,9 +5,10 @@ Adding a source is one function `load(...) -> Dataset` in one file, and a row in
 
 import inspect
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from svp.config import DataConfig
@@ -173,9 +174,21 @@ def load(config: DataConfig, progress: Progress | None = None) -> Dataset:
     )
 
 
-def takes(name_or_path: str, option: str) -> bool:
-    """Whether the source that is meant has a use for this option of `load_dataset`. Raises what that does for a name or path."""
-    return option in _find(name_or_path, {})[0].options
+def load_test(config: DataConfig, progress: Progress | None = None) -> Dataset:
+    """The test part, where a source brings one of its own; else all of it."""
+    try:
+        data = load(config.model_copy(update={"test_share": 0.0}), progress)
+    except SettingError:  # it brings one, or knows no labels, so that none can be held out; or something else is wrong
+        data = load(config.model_copy(update={"test_share": TEST_SHARE}), progress)
+    return data if data.test is None else data.test
+
+
+def takes(name_or_path: str, option: str, given: Mapping[str, Any] = MappingProxyType({})) -> bool:
+    """Whether the source that is meant has a use for this option of `load_dataset`. Raises what that does for a name or path.
+
+    given  other options, which may say what source is meant: a column of images
+    """
+    return option in _find(name_or_path, dict(given))[0].options
 
 
 def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[Source, tuple[Any, ...]]:

@@ -127,10 +127,18 @@ def listing(root: Path) -> tuple[str, ...]:
     return tuple(os.fsdecode(key) for key in found)
 
 
-def unsorted(root: Path) -> tuple[Files, dict[str, list[str]]]:
-    """All images in a folder and below it, as of one class, and the paths of files that are none, by the reason."""
+def test_folder(root: Path) -> Path | None:
+    """The folder of the test part beside train/; None where there is none."""
+    return None if _spelled(root, "train") is None else _parts(root)[1]
+
+
+def unsorted(root: Path, part: Path | None = None) -> tuple[Files, dict[str, list[str]]]:
+    """All images in a folder and below it, as of one class, and the paths of files that are none, by the reason.
+
+    part  a folder in it, of which alone they are wanted
+    """
     found, strangers = [], []
-    for entry in _visible(root):
+    for entry in _visible(part or root):
         key = _key(root, entry)
         if _is_image(entry.name):
             found.append((os.fsencode(key), *_state(key, entry)))

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,25 @@ def is_source(path: Path) -> bool:
     return path.suffix.lower() == ".parquet"
 
 
+def is_labelled(source: Path, label_column: str | None = None) -> bool:
+    """Whether its training part has a column of labels, and none below 0."""
+    train, _ = divided(source, (".parquet",))
+    named = label_column is not None or not set(LABELS).isdisjoint(_schema(train[0]).names)
+    return named and _is_labelled(train, label_column)
+
+
+def unsorted(
+    source: Path, image_column: str | None, *, tested: bool
+) -> tuple[Files, Callable[[list[int]], list[decode.Item]]]:
+    """The rows of the training part, or where they are to be `tested` of a test part, as of one class; and what reads them."""
+    train, tests = divided(source, (".parquet",))
+    shards = tests[0] if tested and tests else train
+    image = _images(shards[0], image_column)
+    files = _files(source, image, shards, [np.zeros(_n_rows(shard), np.int64) for shard in shards], ("images",))
+    rows = _Rows(image, shards)
+    return files, lambda positions: [rows[i] for i in positions]
+
+
 # --- shards and their columns
 
 
@@ -97,16 +116,22 @@ def _is_labelled(shards: list[Path], label: str | None) -> bool:
 
 def _columns(shard: Path, image: str | None, label: str | None) -> tuple[str, str, tuple[str, ...]]:
     """The columns of images and of labels, and the names of the classes, if the file has any."""
+    schema, image = _schema(shard), _images(shard, image)
+    label = _column(shard, schema.names, label, LABELS, "labels")
+    return image, label, names_of_classes(schema, label)
+
+
+def _images(shard: Path, image: str | None) -> str:
+    """The column of images."""
     schema = _schema(shard)
     image = _column(shard, schema.names, image, IMAGES, "images")
-    label = _column(shard, schema.names, label, LABELS, "labels")
     kind = schema.field(image).type
     fields = {kind.field(i).name for i in range(kind.num_fields)}
     if "binary" not in str(kind) or (fields and "bytes" not in fields):
         raise DataError(
             f"{shard}: column {image} holds {kind}, not the bytes of image files; name another (--image-column)"
         )
-    return image, label, names_of_classes(schema, label)
+    return image
 
 
 def names_of_classes(schema: Any, label: str) -> tuple[str, ...]:
@@ -128,6 +153,11 @@ def _column(shard: Path, names: Sequence[str], given: str | None, usual: Sequenc
             f"{shard} has no column of {what} called {', '.join(usual)}; name one of {', '.join(names)} with {flag}"
         )
     return found
+
+
+def _n_rows(shard: Path) -> int:
+    with _open(shard) as file:
+        return int(file.metadata.num_rows)
 
 
 def _schema(shard: Path) -> Any:

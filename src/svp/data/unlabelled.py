@@ -2,70 +2,103 @@
 
 import os
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from svp.config import DataConfig
-from svp.data import decode, parquet, takes, text_cache
+from svp.data import decode, load_test, parquet, takes, text_cache
 from svp.data import load as load_labelled
 from svp.data.base import Dataset, Progress, printable, silent
-from svp.data.images import unsorted
-from svp.data.photos import IMAGE_SIZE, dataset_of, some
+from svp.data.images import test_folder, unsorted
+from svp.data.photos import IMAGE_SIZE, Files, dataset_of, some
 from svp.data.shards import divided
 from svp.data.text import columns_of_texts, is_source, kind_of, row_keys
 from svp.data.texts import Texts
 from svp.errors import DataError, SettingError, SvpWarning
 
 
-def load(config: DataConfig, classes: tuple[str, ...], progress: Progress | None = None) -> Dataset:
+def load(
+    config: DataConfig, classes: tuple[str, ...], progress: Progress | None = None, *, tested: bool = False
+) -> Dataset:
     """The examples that a configuration names, without labels, which are to be some of `classes`.
 
     A folder of photos: all images in it and below it; keys are their paths. A table of texts, or a folder of such tables: all
-    rows; keys are row numbers, of several files FILE:ROW. Anything else as `svp.load_dataset` reads it, its labels hidden.
+    rows; keys are row numbers, of several files FILE:ROW. So Parquet of images, where it has no labels. Anything else as
+    `svp.load_dataset` reads it, its labels hidden.
+    tested  a model is to be asked about them: where there is a test part, that alone. No labels are read then
     Errors and costs are those of `svp.load_dataset`.
     """
     path = Path(config.dataset).expanduser()
-    if _are_texts(config):
-        return _texts(path, config, classes, progress or silent)
+    if are_texts(config):
+        return _texts(path, config, classes, progress or silent, tested=tested)
     if are_photos(config):
-        return _photos(path, config, classes, progress)
+        return _photos(path, config, classes, progress, tested=tested)
+    if parquet.is_source(path) and (tested or not parquet.is_labelled(path, config.label_column)):
+        return _rows(path, config, classes, progress, tested=tested)
     # A session skips unless told otherwise; here is nothing to be skipped.
     if not takes(config.dataset, "on_error"):
         config = config.model_copy(update={"on_error": "refuse"})
-    data = load_labelled(config, progress)
+    data = (load_test if tested else load_labelled)(config, progress)
     return replace(data.without_labels(), classes=classes or data.classes)
 
 
 def are_photos(config: DataConfig) -> bool:
     """Whether a configuration names a folder of photos, told without reading one."""
     path = Path(config.dataset).expanduser()
-    return path.is_dir() and not _are_texts(config) and not parquet.is_source(path)
+    return path.is_dir() and not are_texts(config) and not parquet.is_source(path)
 
 
-def _are_texts(config: DataConfig) -> bool:
+def are_texts(config: DataConfig) -> bool:
+    """Whether a configuration names a table of texts, or a folder of them, told by its columns."""
     path = Path(config.dataset).expanduser()
-    return path.exists() and is_source(path, {"text_column": config.text_column} if config.text_column else {})
+    columns = {"text_column": config.text_column, "image_column": config.image_column}
+    return path.exists() and is_source(path, {name: value for name, value in columns.items() if value})
 
 
-def _photos(root: Path, config: DataConfig, classes: tuple[str, ...], progress: Progress | None) -> Dataset:
+def _photos(
+    root: Path, config: DataConfig, classes: tuple[str, ...], progress: Progress | None, *, tested: bool
+) -> Dataset:
     if config.text_column or config.image_column or config.data:
         raise SettingError(f"{root} is a folder of photos; it has no columns, and no other folder of data")
-    files, strangers = unsorted(root)
+    files, strangers = unsorted(root, test_folder(root) if tested else None)
     if not len(files.ids):
         raise DataError(f"{root} has no photos in it; give the folder that holds them")
 
     def paths(positions: list[int]) -> list[decode.Item]:
         return [os.path.join(root, files.keys[i]) for i in positions]
 
+    return _images(root, files, paths, config, classes, progress, strangers)
+
+
+def _rows(
+    source: Path, config: DataConfig, classes: tuple[str, ...], progress: Progress | None, *, tested: bool
+) -> Dataset:
+    if config.text_column or config.data:
+        raise SettingError(f"{source} holds images; text_column and data mean nothing here")
+    files, items = parquet.unsorted(source, config.image_column, tested=tested)
+    return _images(source, files, items, config, classes, progress)
+
+
+def _images(
+    source: Path,
+    files: Files,
+    items: Callable[[list[int]], list[decode.Item]],
+    config: DataConfig,
+    classes: tuple[str, ...],
+    progress: Progress | None,
+    strangers: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Dataset:
     data = dataset_of(
-        root,
+        source,
         (files, files.where(np.zeros(len(files.ids), bool))),
         ("photos",),
-        paths,
+        items,
         image_size=config.image_size or IMAGE_SIZE,
         short_side=config.short_side,
         on_error=config.on_error,
@@ -76,10 +109,11 @@ def _photos(root: Path, config: DataConfig, classes: tuple[str, ...], progress: 
     return replace(data, labels=None, classes=classes)
 
 
-def _texts(source: Path, config: DataConfig, classes: tuple[str, ...], progress: Progress) -> Dataset:
+def _texts(source: Path, config: DataConfig, classes: tuple[str, ...], progress: Progress, *, tested: bool) -> Dataset:
     if config.image_size or config.image_column or config.data:
         raise SettingError(f"{source} holds texts; image_size, image_column and data mean nothing here")
-    files, _ = divided(source, (kind_of(source),))
+    train, tests = divided(source, (kind_of(source),))
+    files = tests[0] if tested and tests else train
     columns = columns_of_texts(files[0], config.text_column, config.encoding)
     found = text_cache.read(source, files, columns, cache=config.cache, progress=progress)
     texts = Texts([one.arrow for one in found])

@@ -115,7 +115,7 @@ def begin(
         here = surroundings(environment(dataset))
         siblings = [run for run in beside if run != out and _surroundings_of(run) == here]
     by_path = load_seconds is not None and config.dataset not in DATASETS
-    if by_path and Path(out).resolve().is_relative_to(Path(config.dataset).resolve()):
+    if by_path and Path(out).resolve().is_relative_to(Path(config.dataset).expanduser().resolve()):
         raise StorageError(
             f"{out} lies inside the data ({config.dataset}), where it would be read as a part of them; "
             "choose another folder (--out)"

@@ -21,7 +21,7 @@ from svp.columns import read_array as read_column
 from svp.config import PREVIOUS, FeaturesConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, MissingInput, SettingError
-from svp.files import Json, digest, fill_array, read_array, read_record
+from svp.files import Json, digest, fill_array, read_array, read_record, write_array
 from svp.learners import Learner, find, trial
 from svp.learners.encoders import TextEncoder, names_encoder, uses_device
 from svp.runs import BEGUN, DONE, Run
@@ -116,6 +116,7 @@ def embed(
         for part, of in parts.items():
             with _rows(source, part, dataset, of, show) as rows:
                 seconds[part] = fill_array(stage.folder / f"{part}.npy", len(of), rows, BLOCK)
+        write_array(stage.folder / "ids.npy", dataset.ids)
         # Testing counts for itself.
         stage.finish(embed_seconds=seconds["embeddings"], test_seconds=seconds.get("test", 0.0), n=len(dataset))
     arrays = {part: read_array(stage.folder / f"{part}.npy") for part in parts}
@@ -436,8 +437,9 @@ def check_learned(name: str, learner: Learner) -> None:
 
 
 def inputs_of(dataset: Dataset) -> str:
-    """Fingerprint of what can be embedded: the same for a dataset with labels and without. Time: one pass over the data."""
-    return dataset.without_labels().fingerprint
+    """Fingerprint of what can be embedded: the same whatever labels and classes there are. Time: one pass over the data."""
+    test = None if dataset.test is None else replace(dataset.test, labels=None, classes=())
+    return replace(dataset, labels=None, classes=(), test=test).fingerprint
 
 
 def stand_in(config: TrainConfig, dataset: Dataset, target: TrainConfig, *, tested: bool) -> Dataset:

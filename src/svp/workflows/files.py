@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from svp.config import SessionConfig
 from svp.data.unlabelled import are_photos
@@ -19,7 +18,6 @@ from svp.files import make_folder, write_bytes
 from svp.labels import WORDS, Answer, Batch, LabelStore
 from svp.runs import STORE
 from svp.tables import write_table
-from svp.workflows.outcomes import Fitted
 from svp.workflows.people import data_of
 from svp.workflows.pool import fingerprints_of_texts
 
@@ -86,7 +84,7 @@ def answers_of(session: "Session", told: Sequence[Told], who: str) -> list[Answe
 
 def write_labelled(session: "Session", path: Path, rows: list[dict[str, Any]]) -> int:
     _outside_the_data(session, path)
-    write_rows(path, rows, ("id", "key", "label", "people", "agree"))
+    write_columns(path, {name: [row[name] for row in rows] for name in ("id", "key", "label", "people", "agree")})
     return len(rows)
 
 
@@ -94,8 +92,8 @@ def labelled_rows(session: "Session") -> list[dict[str, Any]]:
     """A row for each labelled example: its id, key and class, how many people said what it is, and how many agree."""
     ids, labels = session.labelled()
     known = _keys(session, ids.tolist())
-    votes = Counter((a.id, a.label) for a in session.store.said() if a.kind in ("label", "none"))
-    people = Counter(a.id for a in session.store.said() if a.kind in ("label", "none"))
+    said = [(a.id, a.label) for a in session.store.said() if a.kind in ("label", "none")]
+    votes, people = Counter(said), Counter(id_ for id_, _ in said)
     return [
         {
             "id": i,
@@ -108,10 +106,6 @@ def labelled_rows(session: "Session") -> list[dict[str, Any]]:
     ]
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    write_columns(path, {name: [row[name] for row in rows] for name in columns})
-
-
 def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """As .csv or .tsv that no spreadsheet runs, or as write_table does."""
     if delimiter := {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower()):
@@ -121,22 +115,6 @@ def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     import pyarrow as pa
 
     write_table(path, pa.table(dict(columns)))
-
-
-def write_predicted(session: "Session", path: Path, fitted: Fitted, ids: NDArray[np.int64]) -> None:
-    """What a model takes these examples for, and how sure it is."""
-    probs = fitted.predict(session.dataset, ids).probs if len(ids) else np.zeros((0, 1), np.float32)
-    known = _keys(session, ids.tolist())
-    rows = [
-        {
-            "id": i,
-            "key": known[i],
-            "label": session.classes[int(row.argmax())],
-            "probability": round(float(row.max()), 6),
-        }
-        for i, row in zip(ids.tolist(), probs, strict=True)
-    ]
-    write_rows(path, rows, ("id", "key", "label", "probability"))
 
 
 def write_history(session: "Session", path: Path) -> int:

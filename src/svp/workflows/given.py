@@ -12,21 +12,22 @@ from numpy.typing import NDArray
 from svp.columns import NAMES, Source, read_labels, read_names
 from svp.columns import read_array as read_column
 from svp.config import DataConfig
-from svp.data import load, parquet, takes, unlabelled
-from svp.data.base import TEST_SHARE, Dataset, as_inputs
+from svp.data import load_test, parquet, takes, unlabelled
+from svp.data.base import Dataset, as_inputs, check_memory
 from svp.data.images import SHORT_SIDES
 from svp.data.images import SUFFIXES as IMAGES
 from svp.data.shards import known_by
 from svp.data.text import LABELS
-from svp.data.text import is_source as holds_texts
 from svp.data.text_files import SUFFIXES, names_of
-from svp.errors import DataError, SettingError
+from svp.errors import DataError
+from svp.exchange.items import word
 from svp.files import Json, read_array
 from svp.tables import TABLES
+from svp.workflows.features import MEMORY
 from svp.workflows.outcomes import Show
 
-MEMORY = 1 << 30  # bytes of a table of numbers that are held; more is put on disk
 _LOOKED_AT = 1 << 14  # rows of an array that are checked at a time
+_HELD = 5  # bytes of a number that is made float32, and looked at whether it is finite
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Reading:
     """
 
     labels: bool = True
+    image_column: str | None = None
     text_column: tuple[str, ...] = ()
     label_column: str | None = None
     encoding: str | None = None
@@ -123,8 +125,8 @@ def labels_in(dataset: Dataset, classes: Sequence[str]) -> NDArray[np.int64] | N
     if strange := [dataset.classes[c] for c in used if dataset.classes[c] not in classes]:
         known = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
         raise DataError(
-            f"{dataset.name} has the class {strange[0]!r}, which the model does not know ({known}); rename it, or leave the "
-            "labels out of account (--no-labels, labels=False)"
+            f"{dataset.name} has the class {strange[0]!r}, which the model does not know ({known}); rename or remove it, or "
+            "ask without labels (svp predict --no-labels, labels=False)"
         )
     number = {name: c for c, name in enumerate(classes)}
     return np.array([number.get(name, -1) for name in dataset.classes], np.int64)[dataset.labels]
@@ -136,6 +138,8 @@ def labels_in(dataset: Dataset, classes: Sequence[str]) -> NDArray[np.int64] | N
 def _of_array(array: Any, name: str) -> Dataset:
     """Examples by the number of their row. What is mapped from a file stays there."""
     if not (isinstance(array, np.memmap) and array.dtype in (np.uint8, np.float32) and array.ndim > 1):
+        if isinstance(array, np.memmap):
+            check_memory(_HELD * array.size, name)
         return Dataset.from_arrays(array, name=name)
     for start in range(0, len(array), _LOOKED_AT):
         as_inputs(array[start : start + _LOOKED_AT], f"{name}, from row {start:,} on")
@@ -143,43 +147,53 @@ def _of_array(array: Any, name: str) -> Dataset:
     return Dataset(name, inputs, None, (), np.arange(len(array)))
 
 
-def _of_table(word: str) -> Dataset:
-    """Rows of numbers, with their keys and labels where the table has such columns."""
-    source = Source.of(word)
-    x = np.asarray(read_column(source, "embeddings", MEMORY), np.float32)
+def _of_table(name: str, *, labels: bool) -> Dataset:
+    """Rows of numbers, with their keys and, if wanted, labels where the table has such columns."""
+    source = Source.of(name)
+    numbers = read_column(source, "embeddings", MEMORY)
+    check_memory(_HELD * numbers.size, str(source.path))
     columns = {name.lower(): name for name in source.column_names()}
     named = {role: [columns[name] for name in NAMES[role] if name in columns][:1] for role in ("ids", "labels")}
     keys = [read_names(replace(source, columns=name), MEMORY, "keys").to_pylist() for name in named["ids"]]
-    labels: NDArray[np.int64] | None = None
-    classes: list[str] | None = None
-    for name in named["labels"]:
-        words = [str(value) for value in read_labels(replace(source, columns=name), MEMORY).tolist()]
-        classes = sorted(set(words))
-        labels = np.searchsorted(classes, words)
-    return Dataset.from_arrays(x, labels, classes=classes, keys=keys[0] if keys else None, name=source.path.stem)
+    words = [_words(replace(source, columns=name)) for name in named["labels"] if labels]
+    classes = sorted(set(words[0])) if words and words[0] else None
+    return Dataset.from_arrays(
+        np.asarray(numbers, np.float32),
+        None if classes is None else np.searchsorted(classes, words[0]),
+        classes=classes,
+        keys=keys[0] if keys else None,
+        name=source.path.stem,
+    )
+
+
+def _words(source: Source) -> list[str]:
+    """The labels in words; none where no row has one. DataError where some have, and others not."""
+    words = ["" if value == -1 else word(value) for value in read_labels(source, MEMORY).tolist()]
+    lacking = [row for row, said in enumerate(words) if not said]
+    if 0 < len(lacking) < len(words):
+        raise DataError(
+            f"{source.path}: {len(lacking):,} of {len(words):,} rows have no {source.columns}, the first: {lacking[:3]}; fill "
+            "them in, or ask without labels (svp predict --no-labels, labels=False)"
+        )
+    return [] if lacking else words
 
 
 # --- files ----------------------------------------------------------------------------------------------------------------
 
 
 def _read(name: str, kind: Kind, config: DataConfig, reading: Reading, show: Show) -> Dataset:
-    path = Path(name).expanduser()
+    name = os.path.expanduser(name)
+    path = Path(name)
     if path.suffix.lower() == ".npy" and path.is_file():
         return _of_array(read_array(path), path.name)
     left = Path(name.rpartition(":")[0])
     table = path if path.is_file() else left if left.is_file() else None
     if table is not None and len(kind.shape) == 1 and table.suffix.lower() in TABLES:
-        data = _of_table(name)
-        return data if reading.labels else data.without_labels()
+        return _of_table(name, labels=reading.labels)
     config = _settings(name, kind, config, reading)
-    labelled = _labelled(path, config, said=reading.label_column is not None) if reading.labels else None
-    if labelled is None:
-        return unlabelled.load(config.model_copy(update={"label_column": None}), (), show)
-    try:
-        data = load(labelled, show)
-    except SettingError:  # it brings a test part of its own, so that none can be held out; or something else is wrong
-        data = load(labelled.model_copy(update={"test_share": TEST_SHARE}), show)
-    return data if data.test is None else data.test
+    if reading.labels and (labelled := _labelled(path, config, said=reading.label_column is not None)) is not None:
+        return load_test(labelled, show)
+    return unlabelled.load(config.model_copy(update={"label_column": None}), (), show, tested=True)
 
 
 def _settings(name: str, kind: Kind, config: DataConfig, reading: Reading) -> DataConfig:
@@ -187,16 +201,20 @@ def _settings(name: str, kind: Kind, config: DataConfig, reading: Reading) -> Da
     own: Json = {
         "image_size": kind.size,
         "short_side": config.short_side or SHORT_SIDES.get((config.dataset, kind.size or 0)),
+        "image_column": reading.image_column or config.image_column,
         "text_column": config.text_column,
         "encoding": config.encoding,
         "label_column": config.label_column,
         "on_error": config.on_error,
         "cache": config.cache,
-        "test_share": 0.0,
     }
     if kind.is_text:
-        own |= {"image_size": None, "short_side": None}
-    meant = {option: value for option, value in own.items() if value not in (None, ()) and takes(name, option)}
+        own |= {"image_size": None, "short_side": None, "image_column": None}
+    # A column of images makes images of a table that holds texts, too.
+    given = {"image_column": own["image_column"]} if own["image_column"] else {}
+    meant = {option: value for option, value in own.items() if value not in (None, ()) and takes(name, option, given)}
+    if config.data is not None and takes(name, "root"):
+        meant["data"] = config.data
     said = {
         option: value for option, value in asdict(reading).items() if option != "labels" and value not in (None, ())
     }
@@ -210,15 +228,16 @@ def _labelled(path: Path, config: DataConfig, *, said: bool) -> DataConfig | Non
     """
     if not path.exists():
         return config  # a name, or what is refused where it is read
-    if holds_texts(path, {"text_column": config.text_column} if config.text_column else {}):
+    texts = unlabelled.are_texts(config)
+    if texts or parquet.is_source(path):
         file = path if path.is_file() else known_by(path, SUFFIXES)[0]
         names = names_of(file, config.encoding)
         column = config.label_column
         if said or column in names or (column is not None and column.isdecimal()):
             return config
-        usual = any(name.strip().lower() in LABELS for name in names)
+        usual = any(name.strip().lower() in (LABELS if texts else parquet.LABELS) for name in names)
         return config.model_copy(update={"label_column": None}) if usual else None
-    if path.is_dir() and not parquet.is_source(path):
+    if path.is_dir():
         seen = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
         loose = any(entry.suffix.lower() in IMAGES and entry.is_file() for entry in seen)
         return config if any(entry.is_dir() for entry in seen) and not loose else None

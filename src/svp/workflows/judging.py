@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from svp.chance import hash_ids
 from svp.config import PREVIOUS
-from svp.data import load, takes
 from svp.data.base import Dataset
 from svp.errors import DataError, LabelError, SettingError
 from svp.files import Json, digest, read_array, read_record, write_array
@@ -20,6 +19,7 @@ from svp.select import score
 from svp.workflows import hindsight
 from svp.workflows.check import labels_of
 from svp.workflows.finished import SCORED, Labelled, in_order
+from svp.workflows.given import Kind, Reading, as_dataset, labels_in
 from svp.workflows.outcomes import Fitted
 from svp.workflows.people import known
 from svp.workflows.stopping import (
@@ -111,22 +111,12 @@ def holdout_of(session: "Session", given: str | Path | Dataset) -> Dataset:
         raise SettingError(
             "the proxy sees frozen features, and there are none of other data; leave holdout out: labels are cross-validated then"
         )
-    if not isinstance(given, Dataset):
-        if not Path(given).exists():
-            raise DataError(f"{given} does not exist; give a folder of class folders, or a table with labels")
-        changed = {"dataset": str(given), "data": None, "test_share": 0.0}
-        if not takes(str(given), "on_error"):
-            changed["on_error"] = "refuse"  # there is nothing to be skipped
-        given = load(session.config.model_copy(update=changed), session.rounds.work.show)
-    labels, shape = labels_of(given), given.inputs.shape[1:]
-    if shape != session.dataset.inputs.shape[1:] or given.is_text != session.dataset.is_text:
-        raise DataError(f"{given.name} holds inputs of shape {shape}, the pool of {session.dataset.inputs.shape[1:]}")
-    if strange := [name for name in given.classes if name not in session.classes]:
-        raise DataError(
-            f"{given.name} has the class {strange[0]!r}; this session's are {', '.join(session.classes)}. Rename or remove it"
-        )
-    number = np.array([session.classes.index(name) for name in given.classes], np.int64)
-    return replace(given, labels=number[labels], classes=session.classes, test=None)
+    kind = Kind.of(session.dataset)
+    data = as_dataset(given, kind, session.config, Reading(), session.rounds.work.show)
+    if (of := Kind.of(data)) != kind:
+        raise DataError(f"{data.name} holds {of}, the pool {kind}; give data of that kind")
+    labels_of(data)  # refuses what has none
+    return replace(data, labels=labels_in(data, session.classes), classes=session.classes, test=None)
 
 
 def last_curve(folder: Path, n: int) -> Json | None:

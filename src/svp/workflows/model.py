@@ -4,7 +4,7 @@ import json
 import warnings
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
@@ -17,91 +17,28 @@ from svp.config import PREVIOUS, ComputeConfig, TrainConfig
 from svp.data import load
 from svp.data.base import Dataset, check_memory, silent
 from svp.errors import DataError, SettingError, SvpError, SvpWarning, one_line, require
-from svp.evaluate import macro_f1
-from svp.files import read_array, read_record, write_array
+from svp.files import read_array, read_record
 from svp.labels import LabelStore
 from svp.learners import Learner, find, make_learner, settle
 from svp.learners.encoders import TextEncoder, names_encoder
 from svp.provenance import code_digest, installed
 from svp.runs import DONE, STORE, Stage, check_files
-from svp.workflows.features import BLOCK, as_seen, encoder, inputs_of
-from svp.workflows.files import write_columns
+from svp.workflows.features import BLOCK, encoder
 from svp.workflows.given import Kind, Reading, as_dataset, labels_in
 from svp.workflows.outcomes import Fitted, Show
 from svp.workflows.people import data_of
 from svp.workflows.pool import as_first_seen
+from svp.workflows.predictions import Predictions
 from svp.workflows.trained import Part, Trained, find_model, stage_of
 
 if TYPE_CHECKING:
     from svp.learners.compute import Compute
 
 _BYTES = 256 << 20  # of the inputs of a block, as floats
-# Nets score so many at a time: blocks are multiples of it. Texts take a block of another size.
-_BATCH, _TEXTS = 512, 1 << 16
+# A block is whole batches of scoring, of texts so many: a multiple of those among which texts of like width are brought together
+# (learners/inference.py). So examples round as in one pass.
+_TEXTS = 128
 Embed = Callable[[Dataset, NDArray[np.int64]], NDArray[np.float32]]
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """What a model says of n examples.
-
-    ids, keys  (n,) as the data have them; keys None: the ids in words
-    probs      (n, c) float32
-    classes    (c,) names
-    labels     (n,) the class numbers that the data bring; None where they bring none
-    """
-
-    ids: NDArray[np.int64]
-    keys: tuple[str, ...] | None
-    probs: NDArray[np.float32]
-    classes: tuple[str, ...]
-    labels: NDArray[np.int64] | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @cached_property
-    def predicted(self) -> NDArray[np.int64]:
-        """(n,) the number of the likeliest class."""
-        return np.asarray(self.probs.argmax(axis=1), np.int64)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many are taken for each class."""
-        return dict(zip(self.classes, np.bincount(self.predicted, minlength=len(self.classes)).tolist(), strict=True))
-
-    @property
-    def accuracy(self) -> float | None:
-        """The share that is right; None without labels."""
-        return None if self.labels is None or not len(self) else float((self.predicted == self.labels).mean())
-
-    @property
-    def macro_f1(self) -> float | None:
-        """F1 of each class, averaged; None without labels."""
-        return None if self.labels is None or not len(self) else macro_f1(self.predicted, self.labels)
-
-    def save(self, path: str | Path, *, probs: bool = False) -> None:
-        """Write a row an example: id, key, predicted, probability, and label where the data bring one.
-
-        path   .csv, .jsonl, .parquet, .tsv, .arrow or .feather; or .npy for the (n, c) probabilities alone
-        probs  and a column p_CLASS for the probability of each class
-        """
-        path = Path(path)
-        if path.suffix.lower() == ".npy":
-            write_array(path, self.probs)
-            return
-        names = np.array(self.classes, object)
-        columns: dict[str, Any] = {
-            "id": self.ids,
-            "key": list(map(str, self.ids.tolist()) if self.keys is None else self.keys),
-            "predicted": names[self.predicted],
-            "probability": self.probs.max(axis=1),
-        }
-        if self.labels is not None:
-            columns["label"] = names[self.labels]
-        if probs:
-            columns |= {f"p_{name}": of for name, of in zip(self.classes, self.probs.T, strict=True)}
-        write_columns(path, columns)
 
 
 class Model:
@@ -134,6 +71,7 @@ class Model:
         data: Any,
         *,
         labels: bool = True,
+        image_column: str | None = None,
         text_column: str | tuple[str, ...] = (),
         label_column: str | None = None,
         encoding: str | None = None,
@@ -151,20 +89,24 @@ class Model:
         those were, texts encoded alike, frozen features made by the same source.
 
         Raises DataError for data of another kind, of another size where the net cannot take it, for classes that the model does
-        not know, and what reading the source does. Memory: a block of examples, and the probabilities. The same examples on the
-        same machine have the same probabilities as in the run, bit for bit; a classifier of scikit-learn may round otherwise
-        where there are more than a block of 256 MB.
+        not know, and what reading the source does. Memory: a block of examples, and the probabilities; of tables of numbers and
+        of arrays that are neither uint8 nor float32, all, as float32. The same examples on the same machine have the same
+        probabilities as in the run, bit for bit; a classifier of scikit-learn may round otherwise where there are more than a
+        block of 256 MB.
         """
         columns = (text_column,) if isinstance(text_column, str) else tuple(text_column)
-        reading = Reading(labels, columns, label_column, encoding, on_error, None if cache is None else Path(cache))
+        reading = Reading(
+            labels, image_column, columns, label_column, encoding, on_error, None if cache is None else Path(cache)
+        )
         dataset = as_dataset(data, self.takes, self._trained.settings, reading, show)
         known = labels_in(dataset, self.classes)
         fitted, n = self._for(dataset), len(dataset)
         check_memory(4 * n * len(self.classes), f"probabilities of {n:,} examples for {len(self.classes):,} classes")
         probs = np.empty((n, len(self.classes)), np.float32)
         asked = replace(dataset, labels=None, classes=self.classes, test=None)
-        size = (
-            _TEXTS if self.takes.is_text else max(1, _BYTES // (4 * _BATCH * prod(dataset.inputs.shape[1:]))) * _BATCH
+        batch = self._trained.settings.compute.scoring_batch
+        size = batch * (
+            _TEXTS if self.takes.is_text else max(1, _BYTES // (4 * batch * prod(dataset.inputs.shape[1:])))
         )
         for start in range(0, n, size):
             show(f"predicting {n:,} examples by {self.config.model}", start, n)
@@ -246,7 +188,8 @@ class _Maker:
         facts = self._stage.facts
         self._data: Dataset | None = None
         # Trainings of earlier versions do not say what they were shown.
-        if self._found.makes == "classifier" or "takes" not in facts:
+        shown = self._found.makes == "classifier" and self.config.features.source is None
+        if shown or "takes" not in facts:
             self._data = _training_data(trained, self.config, trained_on)
             facts = {"classes": self._data.classes, "takes": Kind.of(self._data).facts(), **facts}
         self.classes = tuple(facts["classes"])
@@ -264,14 +207,16 @@ class _Maker:
         from svp.learners.compute import Compute, decide, require_device
         from svp.machine import n_cores
 
+        batch = self._trained.settings.compute.scoring_batch
         known = read_record(self._trained.home / "environment.json").get("compute")
         if known is None:
-            return decide(ComputeConfig())
-        made = Compute(**{field.name: known[field.name] for field in fields(Compute) if field.name in known})
+            return decide(ComputeConfig(scoring_batch=batch))
+        facts = {field.name: known[field.name] for field in fields(Compute) if field.name in known}
+        made = Compute(**facts, scoring_batch=batch)
         try:
             require_device(made.device)
         except SettingError:
-            return decide(ComputeConfig())
+            return decide(ComputeConfig(scoring_batch=batch))
         return replace(made, threads=min(made.threads, n_cores()))
 
     def fitted(self, sees: Kind) -> Fitted:
@@ -291,9 +236,10 @@ class _Maker:
     def _learner(self, sees: Kind) -> Learner:
         seed = int(self._stage.made_from["seed"])
         if self._found.makes == "classifier":
-            assert self._data is not None
             _same_library(self._trained)
-            return make_learner(self.config, self._data if self._features is None else self._embedded(), seed=seed)
+            examples = self._data if self._features is None else self._embedded(self._features.folder)
+            assert examples is not None
+            return make_learner(self.config, examples, seed=seed)
         if not self._found.is_net:
             return make_learner(self.config, sees.like(self.classes), seed=seed)
         # Everything that it learned is in its own file: what it began with need not be there any more.
@@ -301,17 +247,15 @@ class _Maker:
         like = sees.like(self.classes, None if sees.is_text else _statistics(self._stage.folder, sees))
         return make_learner(config, like, seed=seed, compute=self._compute)
 
-    def _embedded(self) -> Dataset:
-        """The training data as a classifier on frozen features saw them."""
-        assert self._data is not None
-        assert self._features is not None
-        embeddings = read_array(self._features.folder / "embeddings.npy")
-        if self._features.made_from["inputs"] != inputs_of(self._data) or len(embeddings) != len(self._data):
+    def _embedded(self, features: Path) -> Dataset:
+        """The training data as a classifier on frozen features saw them, whatever has become of the pool since."""
+        if not (features / "ids.npy").exists():
             raise DataError(
-                f"{self._data.name} has changed since {self._stage.folder} was trained on features of it; "
-                "train it again (svp session finish, or the command of the run)"
+                f"{features} is of an earlier version, which did not say whose features they are; remove it and "
+                f"{self._stage.folder}, and repeat the command that made them"
             )
-        return as_seen(replace(self._data, test=None), {"embeddings": embeddings})
+        embeddings, ids = read_array(features / "embeddings.npy"), np.asarray(read_array(features / "ids.npy"))
+        return Dataset("its training data", embeddings, None, self.classes, ids)
 
     def _take_features(self) -> None:
         """Find out what the model sees in place of the inputs, and what makes it."""
@@ -333,8 +277,8 @@ class _Maker:
             self.embed = lambda dataset, ids: texts.encode(list(dataset.inputs[dataset.positions(ids)]))
         else:
             statistics = self._statistics
-            if self._data is not None:
-                statistics = None if self._raw.is_text else self._data.statistics
+            if statistics is None and self._data is not None and not self._raw.is_text:
+                statistics = self._data.statistics
             like = self._raw.like(self.classes, statistics)
             config, _ = encoder(features, like)
             learner = make_learner(config, like, seed=0, compute=self._compute)
@@ -360,7 +304,10 @@ def _same_weights(source: str, features: Stage, weights: str | None) -> None:
 
 
 def _same_library(trained: Trained) -> None:
-    before = read_record(trained.home / "environment.json", "packages")["packages"].get("scikit-learn")
+    # The record of the run has those of the last change that was accepted.
+    mark = read_record(trained.stage.folder / DONE)
+    record = mark if "packages" in mark else read_record(trained.home / "environment.json", "packages")
+    before = record["packages"].get("scikit-learn")
     if before != (now := installed("scikit-learn")):
         _warn(
             f"{trained.stage.folder} was trained by scikit-learn {before} and is fitted again by {now}; what it says may differ"

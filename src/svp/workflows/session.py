@@ -34,6 +34,7 @@ from svp.workflows.people import (
     ways_of,
 )
 from svp.workflows.pool import join
+from svp.workflows.predictions import Predictions
 from svp.workflows.rounds import Rounds
 from svp.workflows.work import Work
 
@@ -285,7 +286,7 @@ class Session:
             fitted = self.rounds.final(ids, labels)
             files.write_labelled(self, self.folder / "labelled.csv", rows)
             rest = np.setdiff1d(self.dataset.ids, ids, assume_unique=True)
-            files.write_predicted(self, self.folder / "predicted.csv", fitted, rest)
+            Predictions.of(fitted, self.dataset, rest).save(self.folder / "predicted.csv")
         return Finished(fitted, self.folder / "labelled.csv", self.folder / "predicted.csv", len(ids), len(rest))
 
     def _asked(self, left: Callable[[], Batch | None], choose: Callable[[], Choice]) -> Batch:

@@ -51,14 +51,14 @@ class Trained:
     def at(cls, folder: Path) -> "Trained":
         """The training in a folder of its own. Raises DataError where it is none, is not finished, or damaged."""
         stage = stage_at(folder)
-        home = next((up for up in folder.parents if (up / "config.toml").exists()), None)
+        home = next((up for up in folder.resolve().parents if (up / "config.toml").exists()), None)
         if "train.model" not in stage.made_from or home is None:
             raise DataError(
                 f"{folder} holds no trained model of a run; give the run folder or session, or a folder such as "
                 "target/proxy-epochs/seed-0/model in it"
             )
         check_files(folder)
-        within = folder.relative_to(home).parts
+        within = folder.resolve().relative_to(home).parts
         asks = within[0] in ("proxy", "folds") or within[-1].startswith("model-")
         return cls(stage, home, "proxy" if asks else "target")
 
