@@ -125,16 +125,15 @@ class Rounds:
 
     def fit(self, round_: int, ids: NDArray[np.int64], labels: NDArray[np.int64], n_models: int) -> list[Fitted]:
         """Stages: the proxies of a round."""
-        features = self._previous(round_) if self._config.proxy.features.source == PREVIOUS else None
+        return self._fit(self.name(round_, ids, labels), round_, ids, labels, n_models)
+
+    def _fit(
+        self, folder: str, round_: int, ids: NDArray[np.int64], labels: NDArray[np.int64], n_models: int
+    ) -> list[Fitted]:
+        proxy, seed = self._config.proxy, self._config.seed
+        features = self._previous(round_) if proxy.features.source == PREVIOUS else None
         return [
-            self.work.train(
-                f"{self.name(round_, ids, labels)}/model-{i}",
-                self._config.proxy,
-                ids,
-                labels,
-                model_seed(self._config.seed, i),
-                features,
-            )
+            self.work.train(f"{folder}/model-{i}", proxy, ids, labels, model_seed(seed, i), features)
             for i in range(n_models)
         ]
 
@@ -145,10 +144,8 @@ class Rounds:
         trained = [r for r, name in zip(after, names, strict=True) if (self.folder / name / "model-0" / DONE).exists()]
         if trained or digest(ids, labels) == digest(*self.labels()):
             return self.fit((trained or after)[-1], ids, labels, 1)[0]
-        name = (
-            f"points/{self.digest(ids, labels)[:8]}/model-0"  # of no round: whoever looks for the last finds none here
-        )
-        return self.work.train(name, self._config.proxy, ids, labels, model_seed(self._config.seed, 0))
+        # Not among the rounds, where it would be the newest.
+        return self._fit(f"points/{self.digest(ids, labels)[:8]}", after[-1], ids, labels, 1)[0]
 
     def without_fold(self, fold: int, n_folds: int, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> Fitted:
         """Stage: the proxy on these labels but for those of one fold."""
