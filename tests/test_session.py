@@ -27,7 +27,7 @@ import svp
 from svp import cli
 from svp.data.base import Dataset
 from svp.labels import Answer, Batch, LabelStore
-from svp.workflows.files import write_rows
+from svp.workflows.files import write_columns
 from svp.workflows.pool import distinct, join, vectors_of
 from svp.workflows.session import Session
 
@@ -217,6 +217,15 @@ def test_texts_are_printed_with_their_question_each_on_a_line(capsys: pytest.Cap
         assert max(map(len, lines.values())) <= 100
     asked = run(capsys, "ask", "s")
     assert asked["texts"] == [texts[i] for i in asked["ids"]]
+
+
+@pytest.mark.parametrize("column", ["label", "note"])
+def test_labels_that_a_table_has_and_that_are_not_read_are_said(
+    column: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("t.csv").write_text(f"text,{column}\n" + "".join(f"text {i},good\n" for i in range(9)))
+    cli.main(["session", "new", "s", "--data", "t.csv", "--classes", "good,bad", "--quiet"])
+    assert ("The column label is not read" in capsys.readouterr().out) is (column == "label")
 
 
 def test_a_text_in_the_row_of_another_example_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -941,7 +950,7 @@ def test_a_history_is_not_restored_over_other_settings(photos: Path, capsys: pyt
 
 def test_a_tsv_is_harmless_in_a_spreadsheet_too(tmp_path: Path) -> None:
     for suffix in ("csv", "tsv"):
-        write_rows(path := tmp_path / f"labels.{suffix}", [{"id": 1, "key": "=1+1"}], ("id", "key"))
+        write_columns(path := tmp_path / f"labels.{suffix}", {"id": [1], "key": ["=1+1"]})
         assert "'=1+1" in path.read_text(encoding="utf-8-sig")
 
 

@@ -91,6 +91,8 @@ def select(
     notes = [] if len(chosen) or costs is None else [_why_nothing(budget, arguments)]
     for note in notes:
         print(f"svp: {note}", file=sys.stderr)
+    if how.out is not None and not how.quiet:
+        print(f"chosen:   {len(chosen):,} examples, in {how.out}", file=sys.stderr)
     report(expected, took, how, {"method": chosen.method, "n": len(chosen), "notes": notes}, chosen.ids)
 
 

@@ -10,6 +10,7 @@ from svp.cli.flags import Common, configure
 from svp.cli.opened import Flag, Said, SessionFlags, Trains, held_out, opened, say
 from svp.cli.progress import progress
 from svp.config import SessionConfig
+from svp.data.unlabelled import unread_labels
 from svp.errors import MissingExtra, SettingError
 from svp.labels import WORDS, Batch
 from svp.words import learning
@@ -47,12 +48,13 @@ def new(
     with session:
         n, classes = len(session.dataset), list(session.classes)
         models = {"proxy": session.config.proxy.model, "target": session.config.target.model}
-        n_held_out = session.n_held_out
+        n_held_out, column = session.n_held_out, unread_labels(session.config)
     say(
         said,
         {"folder": str(folder), "n": n, "classes": classes, "held_out": n_held_out, **models},
         f"{folder}: {n:,} examples, to be told apart as {', '.join(classes)}",
         *held_out(n_held_out),
+        *([] if column is None else [f"The column {column} is not read: everything will be asked about"]),
         f"{models['proxy']} asks (--proxy.model), {models['target']} is trained in the end (--target.model)",
         f"Next: svp session ask {folder} -n {min(200, n)} --out batch.csv",
     )

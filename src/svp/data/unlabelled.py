@@ -18,7 +18,8 @@ from svp.data.base import Dataset, Progress, printable, silent
 from svp.data.images import test_folder, unsorted
 from svp.data.photos import IMAGE_SIZE, Files, dataset_of, some
 from svp.data.shards import divided
-from svp.data.text import columns_of_texts, is_source, kind_of, row_keys
+from svp.data.text import LABELS, columns_of_texts, is_source, kind_of, row_keys
+from svp.data.text_files import names_of
 from svp.data.texts import Texts
 from svp.errors import DataError, SettingError, SvpWarning
 
@@ -46,6 +47,16 @@ def load(
         config = config.model_copy(update={"on_error": "refuse"})
     data = (load_test if tested else load_labelled)(config, progress)
     return replace(data.without_labels(), classes=classes or data.classes)
+
+
+def unread_labels(config: DataConfig) -> str | None:
+    """The column of labels that a table of texts has, if one is called so: of it nothing is read."""
+    if not are_texts(config):
+        return None
+    path = Path(config.dataset).expanduser()
+    train, _ = divided(path, (kind_of(path),))
+    names = names_of(train[0], config.encoding)
+    return next((name for name in names if name.strip().lower() in LABELS and name not in config.text_column), None)
 
 
 def are_photos(config: DataConfig) -> bool:
