@@ -135,10 +135,10 @@ def test_held_out_data_judge_the_proxies_that_the_rounds_made(session: Session) 
     assert curve["points"][-1]["accuracy"] == pytest.approx(float((expected == y).mean()))
     with pytest.raises(DataError, match="'dog'"):
         session.curve(svp.Dataset.from_arrays(x, y, classes=("ant", "bee", "dog")))
-    with pytest.raises(DataError, match="shape"):
+    with pytest.raises(DataError, match="rows of 1 numbers"):
         session.curve(svp.Dataset.from_arrays(x[:, :1], y, classes=CLASSES))
     with pytest.raises(DataError, match="does not exist"):
-        session.curve("nowhere")
+        session.curve("no/where")
 
 
 def test_too_few_labels_are_named(session: Session) -> None:
