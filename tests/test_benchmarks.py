@@ -176,7 +176,7 @@ def test_summaries_are_in_words(
     facts = {"n": 25_000, "epochs": 40, "steps": 7840}
     for experiment, shares in (
         ("cifar10_coreset", {"proxy-epochs": 8, "random-epochs": 6, "full-epochs": 8}),
-        ("precision", {"bf16": 8, "fp32": 8}),
+        ("precision", {"digits-bf16": 8, "digits-fp32": 8}),
     ):
         (tmp_path / experiment).mkdir()
         for arm, share in shares.items():
@@ -191,7 +191,7 @@ def test_summaries_are_in_words(
     lines = printed.splitlines()
     (chance,) = [line for line in lines if line.startswith("proxy-epochs minus random-epochs, points: +20.00 (")]
     (whole,) = [line for line in lines if line.startswith("proxy-epochs minus full-epochs, points: +0.00 (")]
-    (bf16,) = [line for line in lines if line.startswith("bf16 minus fp32, points: +0.00 (")]
+    (bf16,) = [line for line in lines if line.startswith("digits, bf16 minus fp32, points: +0.00 (")]
     assert said in chance
     for line in (whole, bf16):
         assert ("no worse: shown" if n_seeds > 1 else "one seed") in line

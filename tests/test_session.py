@@ -173,7 +173,7 @@ def test_a_column_is_filled_in_and_a_model_comes_out(photos: Path, capsys: pytes
     done = run(capsys, "finish", "s")
     assert (done["n_labelled"], done["n_predicted"]) == (16, 20)
     assert {row["label"] == shade(row) for row in table(done["labelled"])} == {True}
-    assert sum(row["label"] == shade(row) for row in table(done["predicted"])) >= 18
+    assert sum(row["predicted"] == shade(row) for row in table(done["predicted"])) >= 18
     assert {row["key"] for name in ("labelled", "predicted") for row in table(done[name])} == {
         path.relative_to(photos).as_posix() for path in photos.rglob("*.png")
     }
