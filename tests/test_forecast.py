@@ -143,6 +143,39 @@ def test_memory_of_covering_is_foreseen_whether_all_entries_are_held_or_not(n: i
     assert peak / 3 < expected < peak * 10
 
 
+def entries_at(n: int, in_row: int) -> scipy.sparse.csr_array:
+    """(n, n) so many of each row, the last twice as often: not symmetric."""
+    columns = np.sort(np.argsort(RNG.random((n, 4 * in_row)), axis=1)[:, :in_row] * (n // (4 * in_row)), axis=1)
+    return scipy.sparse.csr_array((RNG.random(n * in_row), columns.ravel(), np.arange(n + 1) * in_row), shape=(n, n))
+
+
+@pytest.mark.parametrize("method", ["facility_location", "graph_cut"])
+@pytest.mark.parametrize("kind", ["neighbors", "csr", "coo", "csr with neighbors"])
+def test_memory_of_similarities_that_are_stored_is_foreseen(method: str, kind: str) -> None:
+    import tracemalloc
+
+    n = 3_000
+    arguments: dict[str, Any] = {"already": np.arange(40), "memory": "8MiB"}
+    if kind == "neighbors":
+        arguments |= {"embeddings": RNG.normal(size=(n, 4)), "neighbors": 150}
+    else:
+        form, *few = kind.split(" ")
+        arguments |= {"similarity": entries_at(n, 200).asformat(form), "neighbors": 30 if few else None}
+    few_rows = {"embeddings": RNG.normal(size=(50, 4)), "neighbors": 5} | {
+        "already": [3],
+        "similarity": entries_at(50, 9),
+    }
+    svp.select(method, 5, **few_rows)  # imports are not what is measured
+    expected = svp.forecast(method, 50, **arguments).bytes
+    tracemalloc.start()
+    svp.select(method, 50, **arguments)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert expected is not None
+    assert peak < 1.1 * expected, peak / expected
+    assert expected < 2 * peak, peak / expected
+
+
 def test_a_method_that_takes_what_it_may_is_foreseen_to_take_no_more() -> None:
     for method in ("facility_location", "typiclust", "d2", "ssl_prototypes"):
         expected = svp.forecast(method, 5, **{k: v for k, v in ARRAYS.items() if k != "labels"}, memory="64MB").bytes

@@ -391,7 +391,7 @@ def test_bounds_hold_and_what_is_above_is_found(kernel: str) -> None:
     ground, s = rng.permutation(50), rng.permutation(50)[:30]
     for embeddings in (rng.normal(size=(50, 3)), rng.random((50, 400))):
         embeddings[7] = 0
-        columns = Similarity.made(embeddings, None, 1 << 20).among(ground, kernel).columns(s)
+        columns = Similarity.made(embeddings, None).among(ground, kernel, 1 << 20).columns(s)
         assert isinstance(columns, compared.DenseColumns)
         assert columns.rough is not None
         whole = columns.block(np.arange(50), np.arange(30)).astype(np.int64)

@@ -88,7 +88,8 @@ def select(
     sampler     how scored examples are chosen: "top" (the default), a name of SAMPLERS, "package.module:function", or a function
                 (see `table.sampler_of`)
     neighbors   keep only so many of the most similar of each example (similarity only)
-    memory      bytes a method may take beside its arrays where it can choose, such as "2GB"; default 1 GiB
+    memory      bytes that may be taken beside the arrays where there is a choice, such as "2GB"; default 1 GiB. What a method has
+                to hold in any case (its `cost`, stored similarities too) it takes all the same: see `svp.forecast`
     seed        decides chance and ties; the same seed, the same ids: a whole number from 0 to 2^64 - 1
     tie_break   equals go by a seeded hash of their id ("hash"), or the lower id first ("id")
     options     of the method and of the sampler

@@ -15,7 +15,7 @@ from svp.select.budget import Budget, resolve_budget
 from svp.select.classes import numbered
 from svp.select.inputs import NO_SIGNAL, Inputs
 from svp.select.limits import Choose, Limits, PerClass, as_costs, limits_of, resolve_spend
-from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank
+from svp.select.table import Cover, Floats, Ints, Method, Picks, Rank, room_for
 
 # Values looked at to guess which are among the highest; the guess decides the speed, never the answer.
 _SAMPLE = 1 << 16
@@ -26,7 +26,7 @@ class Chooser:
     """A method with everything it reads.
 
     choose       turns (already, candidates, size) into picks
-    fixed_order  what it takes does not depend on what was taken before (see `Method`)
+    fixed_order  what it takes does not depend on what was taken before (see `Sampler`)
     never        positions that it would never take
     """
 
@@ -51,8 +51,11 @@ def choose_by(
 
     def given_to(function: Method) -> dict[str, Any]:
         """What it names of GIVEN; the ground set is sorted only for those that do."""
-        values = function.given(ids=inputs.ids, seed=seed, memory=inputs.memory, ground=barred)
+        values = function.given(ids=inputs.ids, seed=seed, ground=barred)
         return {**values, "ground": by_order(np.flatnonzero(~barred))} if "ground" in values else values
+
+    def room(function: Method, already: Ints, size: int) -> dict[str, Any]:
+        return function.given(memory=_room(row, inputs, options, size, len(already)))
 
     if not isinstance(row, Rank):
         arrays = [
@@ -63,9 +66,8 @@ def choose_by(
 
         def cover(already: Ints, candidates: Ints, size: int) -> Picks:
             candidates = by_order(candidates)
-            if "memory" in theirs and row.cost is not None:
-                theirs["memory"] = row.cost.left(replace(inputs.shape(size, len(already)), options=options))
-            picks = row.function(*arrays, already, candidates, size, **theirs, **options)
+            memory = room(row, already, size)
+            picks = row.function(*arrays, already, candidates, size, **memory, **theirs, **options)
             return _as_picks(name, picks, candidates, size)
 
         return Chooser(cover, row.fixed_order)
@@ -87,7 +89,8 @@ def choose_by(
 
     def sample(already: Ints, candidates: Ints, size: int) -> Picks:
         candidates = by_order(candidates)
-        pos = sampler.function(values, *arrays, already, candidates, size, **theirs)
+        memory = room(sampler, already, size)
+        pos = sampler.function(values, *arrays, already, candidates, size, **memory, **theirs)
         return replace(_as_picks(name, pos, candidates, size), gains=values[pos])
 
     if sampler.never is None:
@@ -106,7 +109,7 @@ def scores_of(
     """(n,) scores, in chunks of examples where the method allows. What is barred takes no part, and has 0."""
     values = np.zeros(len(inputs))
     ground = None if barred is None or not barred.any() else np.flatnonzero(~barred)
-    given: dict[str, Any] = {"ids": inputs.ids, "seed": seed, "memory": inputs.memory}
+    given: dict[str, Any] = {"ids": inputs.ids, "seed": seed, "memory": _room(row, inputs, options)}
 
     def put(rows: slice | Ints, arrays: list[Any], **more: Any) -> None:
         ids = inputs.ids[rows]
@@ -150,6 +153,10 @@ def scores_of(
             f"Method {name!r} gave {len(bad)} scores that are not finite, the first ids: {bad[:3].tolist()}{hint}"
         )
     return values
+
+
+def _room(row: Method, inputs: Inputs, options: Mapping[str, Any], size: int = 0, n_already: int = 0) -> int:
+    return room_for(row, replace(inputs.shape(size, n_already), options=options))
 
 
 def _scores_for(name: str, row: Method, inputs: Inputs, seed: int, barred: NDArray[np.bool_]) -> Floats:

@@ -6,6 +6,7 @@ Sums of whole numbers are exact: no order of rows, size of blocks or number of t
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -27,6 +28,9 @@ BITS = 22
 # Sizes of one block. They decide the speed, never the answer.
 _ROWS = 256
 _COLUMNS = 512
+_ENTRIES = 1 << 16
+# Where the nearest are looked for: entries of a block at most, and bytes for each of them.
+_WIDEST, _BYTES_COMPARED = 1 << 23, 14
 
 
 class Compared(Protocol):
@@ -43,8 +47,11 @@ class Compared(Protocol):
     def own(self) -> Units:
         """(m,) the entries (v, v)."""
 
-    def nearest(self, k: int) -> "Compared":
-        """The k highest entries of each row, the example itself always among them; of equals the earlier place."""
+    def nearest(self, k: int, memory: int) -> "Sparse":
+        """The k highest entries of each row, the example itself always among them; of equals the earlier place.
+
+        Takes 8 bytes for each entry, and about `memory`.
+        """
 
 
 class Rough(Protocol):
@@ -99,19 +106,17 @@ class Dense:
         parts = [self.columns(v).block(v, slice(None)).diagonal() for v in split(np.arange(self.size), _ROWS)]
         return np.concatenate(parts or [np.zeros(0, np.int32)])
 
-    def nearest(self, k: int) -> "Sparse":
+    def nearest(self, k: int, memory: int) -> "Sparse":
         columns = self.columns(np.arange(self.size))
-        width = max(1, min(_ROWS, (1 << 23) // max(1, self.size)))
-        found, values = [], []
-        for v in split(np.arange(self.size), width):
-            row = columns.block(v, slice(None))
-            kept = _highest(row, v, k)
-            found.append((np.flatnonzero(kept) % self.size).astype(np.int32))
-            values.append(row[kept])
-        shape = (self.size, self.size)
-        indices = np.concatenate(found or [np.zeros(0, np.int32)])
-        data = np.concatenate(values or [np.zeros(0, np.int32)])
-        return Sparse(csr((data, indices, np.arange(self.size + 1) * k), shape=shape), self.unit)
+        places, values = np.empty((self.size, k), np.int32), np.empty((self.size, k), np.int32)
+        width = min(memory, compared_bytes(self.size)) // (_BYTES_COMPARED * max(1, self.size))
+        for v in split(np.arange(self.size), max(1, width)):
+            block = columns.block(v, slice(None))
+            kept = _highest(block, v, k)
+            places[v] = (np.flatnonzero(kept) % self.size).reshape(-1, k)
+            values[v] = block[kept].reshape(-1, k)
+        starts = np.arange(self.size + 1) * k
+        return Sparse(by_rows(values.ravel(), places.ravel(), starts, (self.size, self.size)), self.unit)
 
 
 class DenseColumns:
@@ -229,6 +234,11 @@ class DenseColumns:
             yield from pool.map(work, parts)
 
 
+def compared_bytes(size: int) -> int:
+    """What the blocks take in which the nearest of so many examples are looked for, where memory allows."""
+    return _BYTES_COMPARED * min(_ROWS * size, _WIDEST)
+
+
 def pieces(size: int, length: int) -> Iterator[slice]:
     return (slice(start, min(start + length, size)) for start in range(0, size, length))
 
@@ -253,27 +263,28 @@ class Sparse:
         self.unit = unit
 
     def columns(self, s: Ints) -> "SparseColumns":
-        return SparseColumns(self.matrix[:, s])
+        whole = np.array_equal(s, np.arange(self.matrix.shape[1]))
+        return SparseColumns(self.matrix if whole else self.matrix[:, s])
 
     def cross(self, s: Ints, c: Ints) -> Units:
-        return np.asarray(self._both[s][:, c].toarray())
+        return np.asarray(self.matrix[s][:, c].toarray() + self._turned[s][:, c].toarray())
 
     @cached_property
-    def _both(self) -> Csr:
-        return (self.matrix + self.matrix.T).tocsr()
+    def _turned(self) -> Csr:
+        return self.matrix.T.tocsr()
 
     def own(self) -> Units:
         return np.asarray(self.matrix.diagonal())
 
-    def nearest(self, k: int) -> "Sparse":
-        entries = self.matrix.tocoo()
-        keys = entries.data.astype(np.int64)
-        keys[entries.row == entries.col] = np.iinfo(np.int64).max
-        order = np.lexsort((entries.col, -keys, entries.row))
-        place = np.arange(len(order)) - self.matrix.indptr[entries.row[order]]
-        order = order[place < k]
-        coordinates = (entries.row[order], entries.col[order])
-        return Sparse(csr((entries.data[order], coordinates), shape=entries.shape), self.unit)
+    def nearest(self, k: int, memory: int) -> "Sparse":
+        kept = np.zeros(self.matrix.nnz, bool)
+        for part, row in stretches(self.matrix, min(_ENTRIES, memory // 64)):
+            column, keys = self.matrix.indices[part], self.matrix.data[part].astype(np.int64)
+            keys[row == column] = np.iinfo(np.int64).max
+            order = np.lexsort((column, -keys, row))
+            place = np.arange(part.start, part.stop) - self.matrix.indptr[row[order]]
+            kept[part][order[place < k]] = True
+        return Sparse(_only(self.matrix, kept), self.unit)
 
 
 class SparseColumns:
@@ -282,29 +293,47 @@ class SparseColumns:
     def __init__(self, matrix: Csr) -> None:
         self.matrix = matrix
 
-    def sums(self, low: Units | None = None) -> Ints:
-        """(k,) for each column the sum of max(x, low) - low, or of x; low is (m,), 0 or more."""
-        matrix = self.matrix if low is None else self.above(low)
-        values = matrix.data.astype(np.int64)
-        if low is not None:
-            values -= np.repeat(low, np.diff(matrix.indptr))
-        total = np.zeros(matrix.shape[1], np.int64)
-        np.add.at(total, matrix.indices, values)
+    def sums(self) -> Ints:
+        """(k,) the sum of each column."""
+        total = np.zeros(self.matrix.shape[1], np.int64)
+        for part in pieces(self.matrix.nnz, _ENTRIES):
+            np.add.at(total, self.matrix.indices[part], self.matrix.data[part].astype(np.int64))
         return total
 
     def highest(self) -> Units:
         """(m,) the highest entry of each row, at least 0."""
         best = np.zeros(self.matrix.shape[0], np.int32)
-        entries = self.matrix.tocoo()
-        np.maximum.at(best, entries.row, entries.data)
+        for part, row in stretches(self.matrix):
+            np.maximum.at(best, row, self.matrix.data[part])
         return best
 
     def above(self, low: Units) -> Csr:
         """The entries above low (m,), (m, k) int32."""
-        entries = self.matrix.tocoo()
-        keep = entries.data > low[entries.row]
-        coordinates = (entries.row[keep], entries.col[keep])
-        return csr((entries.data[keep], coordinates), shape=entries.shape)
+        kept = np.empty(self.matrix.nnz, bool)
+        for part, row in stretches(self.matrix):
+            kept[part] = self.matrix.data[part] > low[row]
+        return _only(self.matrix, kept)
+
+
+def stretches(matrix: Csr, size: int = _ENTRIES) -> Iterator[tuple[slice, Ints]]:
+    """The entries of whole rows, about so many together, and (k,) the row of each."""
+    edges = np.searchsorted(matrix.indptr, np.arange(0, matrix.nnz + size, size).clip(max=matrix.nnz), side="left")
+    edges[-1:] = matrix.shape[0]
+    for first, last in pairwise(np.unique(edges).tolist()):
+        starts = matrix.indptr[first : last + 1]
+        yield slice(int(starts[0]), int(starts[-1])), np.repeat(np.arange(first, last), np.diff(starts))
+
+
+def _only(matrix: Csr, kept: NDArray[np.bool_]) -> Csr:
+    """The entries to keep, in their order."""
+    starts = np.searchsorted(np.flatnonzero(kept), matrix.indptr)
+    return by_rows(matrix.data[kept], matrix.indices[kept], starts, matrix.shape)
+
+
+def by_rows(values: Units, columns: NDArray[np.integer], starts: NDArray[np.integer], shape: tuple[int, int]) -> Csr:
+    """A sparse matrix of the entries of each row; 4 bytes for each place, which scipy allows for less than 2^31 entries."""
+    places = np.int32 if len(values) <= np.iinfo(np.int32).max else np.int64
+    return csr((values, columns.astype(places, copy=False), starts.astype(places, copy=False)), shape=shape)
 
 
 def csr(*given: Any, **how: Any) -> Csr:

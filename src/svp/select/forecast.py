@@ -12,14 +12,11 @@ from numpy.typing import NDArray
 from svp.errors import SvpError
 from svp.select.budget import Budget, resolve_budget, resolve_memory
 from svp.select.classes import as_numbers
-from svp.select.inputs import CHUNK_NUMBERS, SHAPES, as_ids
+from svp.select.inputs import SHAPES, as_ids
 from svp.select.limits import resolve_spend
-from svp.select.similarity import as_indexable
-from svp.select.table import Cover, Shape
+from svp.select.similarity import as_indexable, is_sparse, stored
+from svp.select.table import Shape, sized
 
-# Bytes an example that `select` itself takes at the highest, measured: ids, masks, candidates, their order.
-_BYTES_RANK, _BYTES_COVER = 52, 44
-_BYTES_NUMBER = 24  # a number of a chunk of examples, in float64, with what a score makes of it
 _FIRST = 256  # examples in the first trial; each further one has four times as many
 _PIECES = 8  # from so many places: files are often sorted by class
 _SECONDS = 0.3
@@ -65,15 +62,11 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
         )
     except SvpError:  # select itself will say
         return Forecast(None, None)
-    shape = replace(shape, options=options)
-    own = _BYTES_COVER if isinstance(row, Cover) else _BYTES_RANK
-    in_chunk = min(CHUNK_NUMBERS, shape.memory // 64, _numbers(arguments))
-    held = own * shape.n + _BYTES_NUMBER * in_chunk
+    shape = first = sized(row, replace(shape, options=options))
     restarts = 0 if row.fixed_order else _restarts(arguments)
     # What a restart begins with lies between the two: nothing of the budget chosen yet, and all of it.
-    first = replace(shape, memory=max(0, shape.memory - int(held)))
     last = replace(first, already=shape.already + shape.budget, budget=0) if restarts else first
-    n_bytes = int(held + max(row.cost.peak(first), row.cost.peak(last)))
+    n_bytes = int(max(row.cost.peak(first), row.cost.peak(last)))
     operations = row.cost.operations(first) + restarts * (row.cost.operations(first) + row.cost.operations(last))
     trials: list[tuple[float, float]] = []  # operations, seconds
     begin = time.perf_counter()
@@ -141,21 +134,17 @@ def _shape(budget: Budget, arguments: Mapping[str, Any]) -> Shape:
     else:
         costs = np.asarray(arguments["costs"], np.float64)
         size = int(min(there, resolve_spend(budget, costs) / max(float(costs.mean()) if len(costs) else 1.0, 1e-300)))
+    similarity, neighbors = arguments.get("similarity"), arguments.get("neighbors")
     return Shape(
         n,
         c=shapes.get("probs", (n, 1))[-1],
-        d=shapes.get("embeddings", (n, 1))[-1],
+        d=shapes.get("embeddings", (n, 1))[-1] if similarity is None else 1 - is_sparse(similarity),
         n_epochs=signals[0][0] if signals else 1,
         budget=size,
         already=already,
+        entries=stored(similarity, neighbors, n),
         memory=resolve_memory(arguments.get("memory")),
     )
-
-
-def _numbers(arguments: Mapping[str, Any]) -> int:
-    """How many numbers the arrays hold."""
-    arrays = [arguments.get(name) for name in SHAPES] + list((arguments.get("signals") or {}).values())
-    return sum(int(np.prod(np.shape(array))) for array in arrays if array is not None)
 
 
 def _part(arguments: Mapping[str, Any], shape: Shape, n: int) -> tuple[dict[str, Any], Shape]:
@@ -172,9 +161,11 @@ def _part(arguments: Mapping[str, Any], shape: Shape, n: int) -> tuple[dict[str,
     if arguments.get("signals"):
         part["signals"] = {kind: np.asarray(values)[:, rows] for kind, values in arguments["signals"].items()}
     if (similarity := arguments.get("similarity")) is not None:
-        part["similarity"] = similarity[rows][:, rows]
+        part["similarity"] = similarity[rows][:, rows] if is_sparse(similarity) else similarity[np.ix_(rows, rows)]
     already = min(n, shape.already * n // max(shape.n, 1))
-    size = replace(shape, n=n, budget=min(n - already, -(-shape.budget * n // max(shape.n, 1))), already=already)
+    budget = min(n - already, -(-shape.budget * n // max(shape.n, 1)))
+    entries = stored(part.get("similarity"), part.get("neighbors"), n)
+    size = replace(shape, n=n, budget=budget, already=already, entries=entries)
     return {**part, "ids": np.arange(n), "already": np.arange(already)}, size
 
 

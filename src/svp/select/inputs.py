@@ -13,13 +13,11 @@ from svp.select.classes import Names, as_numbers
 from svp.select.options import unmasked
 from svp.select.scores import UNSEEN
 from svp.select.selection import Selection
-from svp.select.similarity import Similarity, as_matrix
-from svp.select.table import Ints, Shape
+from svp.select.similarity import Similarity, as_matrix, is_sparse, stored
+from svp.select.table import CHUNK_NUMBERS, Ints, Shape
 
 # Producers in half precision give rows that sum to 1 within a few thousandths.
 SUM_TOLERANCE = 1e-2
-# Numbers per chunk: what a method makes of them stays in a processor's cache, and memory is not asked for anew each time.
-CHUNK_NUMBERS = 1 << 17
 _FEW_COLUMNS = 32
 
 # How to hand over each array that is no signal.
@@ -139,8 +137,8 @@ class Inputs:
         """All examples of one array, checked; of "similarity" a `Similarity`."""
         if need == "similarity":
             if self.similarity is not None:
-                return Similarity.given(self.similarity, self.ids, self.neighbors, self.memory)
-            return Similarity.made(self.whole("embeddings"), self.neighbors, self.memory)
+                return Similarity.given(self.similarity, self.ids, self.neighbors)
+            return Similarity.made(self.whole("embeddings"), self.neighbors)
         self.check(need)
         return self.arrays[need]
 
@@ -175,7 +173,10 @@ class Inputs:
         """The sizes that the cost of a choice depends on."""
         signals = [array.shape[0] for need, array in self.arrays.items() if _axis(need)]
         c, d = (self.arrays[need].shape[1] if need in self.arrays else 1 for need in ("probs", "embeddings"))
-        return Shape(len(self), c, d, max(signals, default=1), budget, already, self.memory)
+        if self.similarity is not None:
+            d = 0 if is_sparse(self.similarity) else 1
+        entries = stored(self.similarity, self.neighbors, len(self))
+        return Shape(len(self), c, d, max(signals, default=1), budget, already, entries, self.memory)
 
     def mask(self, ids: ArrayLike | Selection, name: str) -> NDArray[np.bool_]:
         """(n,) True where an example is among `ids`, all of which must be there."""

@@ -47,7 +47,9 @@ SAMPLERS: dict[str, Sampler] = {
     "round_robin": Sampler(
         samplers.round_robin,
         needs=("embeddings",),
-        cost=Cost(lambda s: s.n + _clustered(s) ** 2 * s.d, lambda s: 40 * s.n + 8 * _clustered(s) ** 2),
+        cost=Cost(
+            lambda s: s.n + _clustered(s) ** 2 * s.d, lambda s: 40 * s.n + 8 * _clustered(s) * (_clustered(s) + s.d)
+        ),
         check=samplers.check_round_robin,
     ),
 }
@@ -90,6 +92,11 @@ _PER_EPOCH = Cost(lambda s: s.n * s.n_epochs)
 def _pairs(s: Shape) -> float:
     """Products of every example with every other."""
     return float(s.n) * s.n * s.d
+
+
+def _stored(s: Shape) -> float:
+    """A look at every similarity that is stored, and what each example takes in any case."""
+    return s.entries + 100.0 * s.n
 
 
 def _rows(s: Shape) -> float:
@@ -198,16 +205,20 @@ METHODS: dict[str, Method] = {
     "facility_location": Cover(
         submodular.facility_location,
         needs=("similarity",),
-        cost=Cost(lambda s: 6 * _pairs(s), lambda s: 28 * s.n * s.d + 200 * s.n, submodular.room),
+        cost=Cost(
+            lambda s: _stored(s) + (1 if s.entries else 6) * _pairs(s),
+            lambda s: 28 * s.n * s.d + 200 * s.n + submodular.stored_bytes(s),
+            submodular.room,
+        ),
         check=_kernels,
     ),
     "graph_cut": Cover(
         submodular.graph_cut,
         needs=("similarity",),
         cost=Cost(
-            lambda s: _pairs(s) + (s.already + s.budget) * s.n * s.d,
-            lambda s: 16 * s.n * s.d + 30 * s.n,
-            lambda s: 4.0 * s.n * s.n + (64 << 20),
+            lambda s: _stored(s) + _pairs(s) + (s.already + s.budget) * s.n * s.d,
+            lambda s: 16 * s.n * s.d + 30 * s.n + submodular.stored_bytes(s),
+            lambda s: submodular.finding(s) if s.entries else 4.0 * s.n * s.n + (64 << 20),
         ),
         check=_graph_cut,
     ),

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from svp.errors import DataError, SettingError, UnknownName
 from svp.select.bounded import Single
-from svp.select.compared import BITS, Blocks, Compared, Dense, Places, Rough, Sparse, csr
+from svp.select.compared import BITS, Blocks, Compared, Csr, Dense, Places, Rough, Sparse, by_rows, csr, pieces
+from svp.select.options import is_whole
 from svp.select.table import Floats, Ints
 
 # A coordinate has 2^25 steps from 0 to 1, so that |x|^2 + |y|^2 + 2 |x y| stays below 2^53 squared steps, whatever is
 # added first. Rounding to steps moves a cosine by about 2e-8, and by sqrt(d) 3e-8 at most.
 _STEP_BITS = 25
 _CHECKED = 1 << 20  # numbers of a matrix checked at a time
+_ROUNDED = 1 << 16  # numbers of a sparse one rounded at a time
 
 
 class Similarity:
@@ -35,19 +37,13 @@ class Similarity:
     sum_v max(0, t(v) - covered(v)) for neighbors of 2 or more: nothing is lost of an example that is covered by t(v) already.
     """
 
-    def __init__(self, source: "_Source", neighbors: int | None, memory: int) -> None:
-        whole = isinstance(neighbors, (int, np.integer)) and not isinstance(neighbors, bool)
-        if neighbors is not None and (not whole or neighbors < 1):
-            raise SettingError(
-                f"neighbors={neighbors!r}; give a whole number of similar examples to keep, 1 or more (itself is one)"
-            )
+    def __init__(self, source: "_Source", neighbors: int | None) -> None:
         self.source = source
         self.neighbors = neighbors
-        self.memory = memory
         self._last: tuple[str, Ints, Compared] | None = None
 
     @classmethod
-    def given(cls, matrix: Any, ids: Ints, neighbors: int | None, memory: int) -> Self:
+    def given(cls, matrix: Any, ids: Ints, neighbors: int | None) -> Self:
         """Of an (n, n) matrix, dense (on disk too) or scipy-sparse, whose entry (i, j) says how well j stands for i.
 
         Any finite numbers, higher = more alike; they are rounded to 2^-22 of the power of two at or above the largest,
@@ -55,28 +51,28 @@ class Similarity:
         sparse matrix does not hold is 0. Raises DataError for another shape or type, and with the number of examples
         and the first ids for values that are not finite.
         """
-        return cls(_Given(as_matrix(matrix), ids), neighbors, memory)
+        return cls(_Given(as_matrix(matrix), ids), neighbors)
 
     @classmethod
-    def made(cls, embeddings: NDArray[Any], neighbors: int | None, memory: int) -> Self:
+    def made(cls, embeddings: NDArray[Any], neighbors: int | None) -> Self:
         """Of (n, d) finite embeddings, compared by a kernel of KERNELS."""
-        return cls(_Made(embeddings), neighbors, memory)
+        return cls(_Made(embeddings), neighbors)
 
     @property
     def negative(self) -> bool:
         """Whether no value is above 0, and not all are 0: of distances with a minus sign, say."""
         return self.source.negative
 
-    def among(self, ground: Ints, kernel: str) -> Compared:
+    def among(self, ground: Ints, kernel: str, memory: int) -> Compared:
         """The examples at these m positions compared with each other, by their places in `ground`.
 
         Of equally similar neighbours the earlier in `ground` is kept. The last answer is remembered. Cost of `neighbors`:
-        m^2 d operations (the nearest are found exactly) and about 40 k m bytes.
+        m^2 d operations (the nearest are found exactly), 8 k m bytes that are kept, and up to `memory` while they are found.
         """
         if self._last is None or self._last[0] != kernel or not np.array_equal(self._last[1], ground):
             compared = self.source.among(ground, kernel)
             if self.neighbors is not None:
-                compared = compared.nearest(min(self.neighbors, len(ground)))
+                compared = compared.nearest(min(self.neighbors, len(ground)), memory)
             self._last = (kernel, ground, compared)
         return self._last[2]
 
@@ -89,7 +85,7 @@ class _Source(Protocol):
 
 def as_matrix(matrix: Any) -> Any:
     """A matrix of numbers as it came, scipy's or numpy's; DataError for what is no square of numbers."""
-    if not _is_sparse(matrix):
+    if not is_sparse(matrix):
         matrix = np.asarray(matrix)
     if len(matrix.shape) != 2 or matrix.shape[0] != matrix.shape[1]:
         raise DataError(f"similarity: shape {matrix.shape}; give (n, n), every example against every example")
@@ -101,30 +97,41 @@ def as_matrix(matrix: Any) -> Any:
 def as_indexable(matrix: Any) -> Any:
     """The same, where rows can be taken from: not every kind of scipy's can."""
     matrix = as_matrix(matrix)
-    return matrix.tocsr() if _is_sparse(matrix) else matrix
+    return matrix.tocsr() if is_sparse(matrix) else matrix
 
 
-def _is_sparse(matrix: Any) -> bool:
+def is_sparse(matrix: Any) -> bool:
     return hasattr(matrix, "tocsr")
 
 
+def stored(matrix: Any, neighbors: int | None, n: int) -> int:
+    """How many similarities of n examples are held; 0 where all are computed or read when they are asked for."""
+    if neighbors is not None and (not is_whole(neighbors) or neighbors < 1):
+        raise SettingError(
+            f"neighbors={neighbors!r}; give a whole number of similar examples to keep, 1 or more (itself is one)"
+        )
+    if is_sparse(matrix):
+        return int(matrix.nnz)
+    return 0 if neighbors is None else n * min(neighbors, n)
+
+
 class _Given:
-    """A matrix of the caller's, left where it is."""
+    """A matrix of the caller's, left where it is; of a sparse one the entries in units, 4 bytes each and at most 4 for its place."""
 
     def __init__(self, matrix: Any, ids: Ints) -> None:
-        self.matrix = csr(matrix, copy=True) if _is_sparse(matrix) else matrix
-        if _is_sparse(matrix):
-            self.matrix.sum_duplicates()
+        self.matrix = _canonical(matrix) if is_sparse(matrix) else matrix
         highest, lowest = -math.inf, math.inf
         bad: list[Ints] = []
         for first, part in self._parts():
-            values = part.data if _is_sparse(part) else part
-            if not np.isfinite(values).all():
-                row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr)) if _is_sparse(part) else None
+            values = part.data if is_sparse(part) else part
+            if not values.size:
+                continue
+            high, low = float(values.max()), float(values.min())  # NaN where there is one
+            if not math.isfinite(high) or not math.isfinite(low):
+                row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr)) if is_sparse(part) else None
                 where = ~np.isfinite(values)
                 bad.append(first + (np.flatnonzero(where.any(axis=1)) if row is None else np.unique(row[where])))
-            elif values.size:
-                highest, lowest = max(highest, float(values.max())), min(lowest, float(values.min()))
+            highest, lowest = max(highest, high), min(lowest, low)
         if bad:
             found = ids[np.concatenate(bad)]
             raise DataError(
@@ -132,14 +139,20 @@ class _Given:
             )
         self.negative = highest <= 0 and lowest < 0
         self.unit = 2.0 ** (_exponent(max(highest, -lowest, 0.0)) - BITS)
+        if is_sparse(self.matrix):
+            self.matrix = self._in_units()
+
+    def _in_units(self) -> Csr:
+        units = np.empty(self.matrix.nnz, np.int32)
+        for part in pieces(len(units), _ROUNDED):
+            units[part] = np.rint(np.divide(self.matrix.data[part], self.unit, dtype=np.float64))
+        return by_rows(units, self.matrix.indices, self.matrix.indptr, self.matrix.shape)
 
     def among(self, ground: Ints, kernel: str) -> Compared:
         if kernel != "cosine":
             raise SettingError(f"kernel={kernel!r} compares embeddings; leave it out where similarity= is given")
-        if _is_sparse(self.matrix):
-            part = self.matrix[ground][:, ground]
-            units = np.rint(part.data.astype(np.float64) / self.unit).astype(np.int32)
-            return Sparse(csr((units, part.indices, part.indptr), shape=part.shape), self.unit)
+        if is_sparse(self.matrix):
+            return Sparse(self.matrix[ground][:, ground], self.unit)
 
         def blocks(s: Ints) -> Blocks:
             columns = ground[s]
@@ -148,11 +161,20 @@ class _Given:
         return Dense(len(ground), self.unit, blocks, symmetric=False)
 
     def _parts(self) -> Iterator[tuple[int, Any]]:
+        if is_sparse(self.matrix):
+            return iter([(0, self.matrix)])
         n = self.matrix.shape[0]
         size = max(1, _CHECKED // max(1, n))
-        if _is_sparse(self.matrix):
-            size = max(1, n)
         return ((first, self.matrix[first : first + size]) for first in range(0, n, size))
+
+
+def _canonical(matrix: Any) -> Csr:
+    """The same by rows, each sorted and without an entry twice: the caller's own arrays where they are so already."""
+    rows = csr(matrix)
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    return rows
 
 
 class _Made:

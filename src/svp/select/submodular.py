@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from svp.errors import DataError
 from svp.select.bounded import Bounded
-from svp.select.compared import Compared, Csr, DenseColumns, SparseColumns, Units
+from svp.select.compared import Compared, Csr, DenseColumns, SparseColumns, Units, compared_bytes, stretches
 from svp.select.similarity import Similarity
 from svp.select.table import Floats, Ints, Picks, Shape
 
@@ -18,6 +18,7 @@ from svp.select.table import Floats, Ints, Picks, Shape
 _SPARSE = 20
 _HELD = 4  # all entries are held where that takes at most one in so many of the bytes there are
 _BYTES_PER_ENTRY = 48  # while they are collected and sorted by row and by column
+_BYTES_STORED, _BYTES_FOUND = 32, 8  # for each entry that is stored: at the highest, and while the nearest are found
 _LEFT = 1 / 80  # of all entries, on features of networks, when those above the coverage are collected
 _FEW = 64  # bounds brought up to date at first, before those that are still in the way
 _NOTED = 8  # rises remembered, in rows for each row there is
@@ -48,8 +49,8 @@ def facility_location(
     guarantee   at least 1 - 1/e (63%) of the greatest sum there is; no method does better in polynomial time
     cost        m examples, c candidates: time about (1 + p) m c d, where p is how often the coverage of an example rises
                 before most entries are out of the race, 2 to 4 on features of networks. Memory: `memory` bytes, and
-                28 m d for embeddings; with a sparse similarity or neighbors=k time and memory of its entries (beside the
-                m^2 d that finding neighbours takes)
+                28 m d for embeddings; with a sparse similarity or neighbors=k time of its entries (beside the m^2 d that finding
+                neighbours takes) and 32 bytes for each
     Nemhauser, Wolsey and Fisher 1978, "An analysis of approximations for maximizing submodular set functions"; Minoux
     1978 for using that gains only fall; Wei, Iyer and Bilmes 2015, "Submodularity in data subset selection".
 
@@ -60,7 +61,7 @@ def facility_location(
     """
     if similarity.negative:
         raise DataError("similarity: no value is above 0, from where facility_location counts; add a constant to all")
-    compared = similarity.among(ground, kernel)
+    compared = similarity.among(ground, kernel, memory)
     place = _places(ground)
     coverage = compared.columns(place[already]).highest()
     race = _race(compared, place[candidates], coverage, memory)
@@ -71,8 +72,20 @@ def facility_location(
     return Picks(candidates[picks], (values * compared.unit).astype(np.float64))
 
 
+def stored_bytes(s: Shape) -> float:
+    """What the entries of a sparse similarity, or of neighbors=k, take at the highest."""
+    return float(_BYTES_STORED * s.entries)
+
+
+def finding(s: Shape) -> float:
+    """What finding the nearest takes beside, where it may."""
+    return max(0.0, (compared_bytes(s.n) if s.d else 0) - float((_BYTES_STORED - _BYTES_FOUND) * s.entries))
+
+
 def room(s: Shape) -> float:
     """About the bytes that facility_location takes where it may: all entries, or those above the coverage when few are."""
+    if s.entries:
+        return finding(s)
     held = 4.0 * s.n * s.n
     if held <= s.memory // _HELD:
         return 1.25 * held + (64 << 20)
@@ -82,7 +95,9 @@ def room(s: Shape) -> float:
 def _race(compared: Compared, candidates: Ints, coverage: Units, memory: int) -> "_Race":
     columns = compared.columns(candidates)
     if isinstance(columns, SparseColumns):
-        return _Thin(columns.above(coverage), coverage)
+        entries = columns.above(coverage)
+        del columns  # a copy, where it is a part
+        return _Thin(entries, coverage)
     held = columns.keep(memory // _HELD)
     limit = (memory - held) // _BYTES_PER_ENTRY
     if held or columns.rough is None:
@@ -242,8 +257,8 @@ class _Thin:
         self.by_column = entries.tocsc()
         self.coverage = coverage
         self.gains = np.zeros(entries.shape[1], np.int64)
-        over = entries.data.astype(np.int64) - np.repeat(coverage, np.diff(entries.indptr))
-        np.add.at(self.gains, entries.indices, over)
+        for part, row in stretches(entries):
+            np.add.at(self.gains, entries.indices[part], entries.data[part].astype(np.int64) - coverage[row])
         if taken is not None:
             self.gains[taken] = -1
 
@@ -299,11 +314,11 @@ def graph_cut(
     guarantee   for lambda_ of 2 or more and a symmetric similarity, none below 0: at least 1 - 1/e of the greatest value
                 there is
     cost        m examples, c candidates, a already: m c d + (a + budget) c d operations; about 30 c bytes, at most `memory`
-                bytes of similarities, and 16 m d for embeddings
+                bytes of similarities (of a sparse one, or with neighbors=k, 32 for each entry), and 16 m d for embeddings
     Iyer and Bilmes 2013, "Submodular optimization with submodular cover and submodular knapsack constraints"; Iyer,
     Khargonkar, Bilmes and Asnani 2021, "Submodular combinatorial information measures", for its use in selection.
     """
-    compared = similarity.among(ground, kernel)
+    compared = similarity.among(ground, kernel, memory)
     place = _places(ground)
     chosen, open_ = place[already], place[candidates]
     repeats = _Repeats(compared, open_, memory)

@@ -21,15 +21,22 @@ GIVEN = ("ids", "seed", "memory", "ground")
 
 
 LEAST_ROOM = 1 << 22  # bytes that every method works with
+# Numbers per chunk: what a method makes of them stays in a processor's cache, and memory is not asked for anew each time.
+CHUNK_NUMBERS = 1 << 17
+# Bytes an example that `select` itself takes at the highest, measured: ids, masks, candidates, their order.
+_BYTES_RANK, _BYTES_COVER = 52, 44
+_BYTES_NUMBER = 24  # a number of a chunk of examples, in float64, with what a score makes of it
 
 
 @dataclass(frozen=True)
 class Shape:
     """The sizes that the cost of a method is a formula of.
 
-    n  examples; c  classes; d  numbers per embedding; n_epochs  rows of a signal; budget  how many are chosen;
-    already  how many count as chosen; memory  bytes a method may take where it can choose; limited  whether limits per class or
-    costs may make it begin again from what it has chosen; options  settled ones of the method and its sampler, where known
+    n  examples; c  classes; d  numbers per embedding, 0 where a sparse similarity stands for them; n_epochs  rows of a signal;
+    budget  how many are chosen; already  how many count as chosen; entries  similarities that are stored (see `similarity.stored`);
+    memory  bytes a choice may take where it can choose; held  those of them that `select` itself takes (see `sized`);
+    limited  whether limits per class or costs may make it begin again from what it has chosen; options  settled ones of the
+    method and its sampler, where known
     """
 
     n: int
@@ -38,7 +45,9 @@ class Shape:
     n_epochs: int = 1
     budget: int = 0
     already: int = 0
+    entries: int = 0
     memory: int = 1 << 30
+    held: int = 0
     limited: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -49,7 +58,7 @@ class Cost:
 
     operations  in a unit of the method's own: time is measured on a few examples and grows in proportion
     bytes       what the function holds beside its arrays and what it returns, at the highest, whatever memory it may take
-    room        what it takes beside that where it may, because it is faster so
+    room        what it takes beside that where it may, because it is faster so; `memory` is then what there is for it alone
     """
 
     operations: Callable[[Shape], float]
@@ -58,7 +67,8 @@ class Cost:
 
     def peak(self, s: Shape) -> float:
         """Bytes at the highest when `s.memory` may be taken."""
-        return self.bytes(s) + min(self.room(s), self.left(s))
+        left = self.left(s)
+        return s.held + self.bytes(s) + min(self.room(replace(s, memory=left)), left)
 
     def then(self, other: "Cost") -> "Cost":
         """Of one thing after the other."""
@@ -69,8 +79,8 @@ class Cost:
         )
 
     def left(self, s: Shape) -> int:
-        """What of `s.memory` the function may take beside what it holds in any case."""
-        return max(s.memory - int(self.bytes(s)), LEAST_ROOM)
+        """What of `s.memory` the function may take beside what `select` and it hold in any case."""
+        return max(s.memory - s.held - int(self.bytes(s)), min(s.memory, LEAST_ROOM))
 
 
 # check(shape, **options): SettingError for options that can come to no good at these sizes.
@@ -273,6 +283,18 @@ def method_of(function: Callable[..., Any]) -> Method:
     if kind == "cover":
         return Cover(function, needs, check=check)
     return Rank(function, needs, check=check, per_example=bool(getattr(function, "per_example", False)))
+
+
+def sized(row: Method, s: Shape) -> Shape:
+    """The sizes with what `select` itself holds for this row: ids, masks, candidates in order, and a chunk of examples."""
+    in_chunk = min(CHUNK_NUMBERS, s.memory // 64, s.n * (s.c + s.d + s.n_epochs))
+    own = _BYTES_COVER if isinstance(row, Cover) else _BYTES_RANK
+    return replace(s, held=own * s.n + _BYTES_NUMBER * in_chunk)
+
+
+def room_for(row: Method, s: Shape) -> int:
+    """The bytes that the row's function may take where it can choose: what a choice hands it as `memory`."""
+    return (row.cost or Cost(lambda s: 0.0)).left(sized(row, s))
 
 
 def sampler_of(function: Callable[..., Any]) -> Sampler:
