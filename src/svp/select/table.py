@@ -33,7 +33,7 @@ class Shape:
     """The sizes that the cost of a method is a formula of.
 
     n  examples; c  classes; d  numbers per embedding, 0 where a sparse similarity stands for them; n_epochs  rows of a signal;
-    budget  how many are chosen; already  how many count as chosen; entries  similarities that are stored (see `similarity.stored`);
+    budget  how many are chosen; already  how many count as chosen; entries  similarities that are stored (`similarity.stored`);
     memory  bytes a choice may take where it can choose; held  those of them that `select` itself takes (see `sized`);
     limited  whether limits per class or costs may make it begin again from what it has chosen; options  settled ones of the
     method and its sampler, where known
