@@ -14,7 +14,7 @@ from svp.labels import LabelStore
 from svp.runs import Run
 from tests.killed import INTERRUPTED, KILLED
 
-TIMES = {"seconds", "selection_seconds", "load_seconds", "payments", "speed_up"}  # what a clock says
+TIMES = {"finished", "seconds", "selection_seconds", "load_seconds", "payments", "speed_up"}  # what a clock says
 EXACT = {".npy", ".safetensors", ".parquet", ".toml"}
 
 

@@ -116,7 +116,7 @@ def stored(matrix: Any, neighbors: int | None, n: int) -> int:
 
 
 class _Given:
-    """A matrix of the caller's, left where it is; of a sparse one the entries in units, 4 bytes each and 4 for a place at most."""
+    """A matrix of the caller's, left where it is; of a sparse one the entries in units, 4 bytes each and 4 or 8 for a place."""
 
     def __init__(self, matrix: Any, ids: Ints) -> None:
         self.matrix = _canonical(matrix) if is_sparse(matrix) else matrix
