@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import scipy.sparse
 
 import svp
 from svp import cli
+from svp.cli.array_files import LIBRARIES
 from svp.select import Selection
 from svp.tables import write_table
 
@@ -301,6 +303,14 @@ def test_what_does_not_fit_into_the_memory_is_refused(capsys: pytest.CaptureFixt
     assert "method 'k_center' takes about" in line
     assert "memory=100MB" in line
     assert not Path("p.parquet").exists()
+    line = fails(capsys, "select graph_cut --embeddings e.npy --budget 10 --memory 2GB --neighbors 50 --out p.parquet")
+    found = re.search(r"give more memory, neighbors=(\d+) or fewer, or choose", line)
+    assert found is not None
+    memory, embeddings = 2_000_000_000 - LIBRARIES, np.load("e.npy", "r")
+    for neighbors, fits in ((int(found[1]), True), (int(found[1]) + 2, False)):
+        expected = svp.forecast("graph_cut", 10, embeddings=embeddings, neighbors=neighbors, memory=memory).bytes
+        assert expected is not None
+        assert (expected <= memory) == fits
 
 
 @pytest.mark.parametrize(

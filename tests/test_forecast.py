@@ -13,6 +13,7 @@ import svp
 from svp.errors import BudgetError, SvpError, UnknownName
 from svp.select import METHODS, SAMPLERS, Cost, Rank
 from svp.select import forecast as forecasts
+from svp.select.table import Shape
 
 RNG = np.random.default_rng(0)
 N = 3000
@@ -174,6 +175,79 @@ def test_memory_of_similarities_that_are_stored_is_foreseen(method: str, kind: s
     assert expected is not None
     assert peak < 1.1 * expected, peak / expected
     assert expected < 2 * peak, peak / expected
+
+
+def test_what_select_holds_itself_is_not_given_away_again() -> None:
+    """Neither to a set method, nor to a ranking, nor to a sampler."""
+    given: list[int] = []
+
+    def cover(embeddings: Any, already: Any, candidates: Any, budget: int, *, memory: int) -> Any:
+        given.append(memory)
+        return candidates[:budget]
+
+    def rank(embeddings: Any, *, memory: int) -> Any:
+        given.append(memory)
+        return embeddings[:, 0]
+
+    def sampler(scores: Any, already: Any, candidates: Any, budget: int, *, memory: int) -> Any:
+        given.append(memory)
+        return candidates[:budget]
+
+    cover.kind, rank.needs = "cover", "embeddings"  # type: ignore[attr-defined]
+    n, memory = 100_000, 16 << 20
+    arguments = {"embeddings": RNG.normal(size=(n, 2)), "memory": memory}
+    svp.select(cover, 5, **arguments)
+    svp.select(rank, 5, **arguments, sampler=sampler)
+    assert len(given) == 3
+    assert all(memory / 4 < bytes_ <= memory - 44 * n for bytes_ in given)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("herding", {"n": 20_000, "d": 150, "memory": "64MB"}),
+        ("herding", {"n": 20_000, "d": 50, "memory": "64MB"}),
+        ("herding", {"n": 20_000, "d": 50, "memory": "16MB"}),
+        ("stratified_random", {"n": 100_000, "d": 1, "budget": 1000}),
+        ("facility_location", {"n": 2_500, "d": 100, "memory": "32MB"}),
+    ],
+)
+def test_a_choice_takes_no_more_than_foreseen(method: str, arguments: dict[str, Any]) -> None:
+    import tracemalloc
+
+    n, d, budget = (arguments.get(name, 20) for name in ("n", "d", "budget"))
+    how = {name: value for name, value in arguments.items() if name not in ("n", "d", "budget")}
+    given = {"embeddings": RNG.normal(size=(n, d)).astype(np.float32), "labels": np.arange(n) % 7}
+    svp.select(method, 5, **{name: values[:50] for name, values in given.items()}, **how)
+    expected = svp.forecast(method, budget, **given, **how).bytes
+    tracemalloc.start()
+    svp.select(method, budget, **given, **how)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert expected is not None
+    assert peak < 1.1 * expected, peak / expected
+
+
+def test_what_goes_on_as_k_center_holds_what_k_center_holds() -> None:
+    sizes = Shape(n=1000, d=500, budget=900, already=50)
+    own, its = METHODS["probcover"].cost, METHODS["k_center"].cost
+    assert own is not None
+    assert its is not None
+    assert own.bytes(sizes) > its.bytes(sizes)
+
+
+def test_a_forecast_reads_few_entries_of_a_matrix() -> None:
+    import tracemalloc
+
+    similarity = np.broadcast_to(
+        np.float32(1), (100_000, 100_000)
+    )  # one number: as large as a mapped file, and nothing to read
+    svp.forecast("graph_cut", 5, similarity=similarity[:99, :99])
+    tracemalloc.start()
+    svp.forecast("graph_cut", 5, similarity=similarity)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 256 * 100_000
 
 
 def test_a_method_that_takes_what_it_may_is_foreseen_to_take_no_more() -> None:

@@ -85,6 +85,17 @@ def test_a_matrix_is_compared_in_the_memory_there_is(sparse: bool) -> None:
     assert peak < 3 << 20
 
 
+@pytest.mark.parametrize("form", ["dense", "csr"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_similarities_that_are_no_numbers_are_named(form: str, value: float) -> None:
+    similarity = np.eye(6)
+    similarity[4, 1] = value
+    matrix = similarity if form == "dense" else scipy.sparse.csr_array(similarity)
+    selection = Selection(np.array([11, 10]), np.zeros(2), np.ones(2), "own")
+    with pytest.raises(DataError, match=r"similarity: 1 examples have NaN or infinite values, the first ids: \[14\]"):
+        svp.stands_for(selection, similarity=matrix, ids=np.arange(10, 16))
+
+
 def test_counts_are_saved_with_the_selection_and_a_head_has_none(tmp_path: Path) -> None:
     points = np.random.default_rng(0).normal(size=(30, 2))
     selection = select("k_center", 4, embeddings=points)

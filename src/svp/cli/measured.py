@@ -14,6 +14,8 @@ from svp.cli.array_files import LIBRARIES, How, held
 from svp.errors import SettingError
 from svp.select.budget import resolve_memory
 from svp.select.forecast import Forecast, forecast
+from svp.select.similarity import is_sparse
+from svp.select.submodular import BYTES_STORED
 
 
 def foresee(method: str, budget: Any, arguments: Mapping[str, Any], how: How) -> Forecast:
@@ -22,14 +24,25 @@ def foresee(method: str, budget: Any, arguments: Mapping[str, Any], how: How) ->
     if expected.bytes is not None:
         expected = replace(expected, bytes=expected.bytes + held(arguments) + LIBRARIES)
     if how.memory is not None and expected.bytes is not None and expected.bytes > resolve_memory(how.memory):
+        fewer = _fewer(expected.bytes - resolve_memory(how.memory), arguments)
         raise SettingError(
             f"memory={how.memory}: method {method!r} takes about {_size(expected.bytes)} for these examples; "
-            "give more memory, or choose a method that takes less"
+            f"give more memory, {fewer}or choose a method that takes less"
         )
     # Where nothing could be timed, the choice itself may say why, in one line.
     if expected.seconds is not None:
         _say("forecast: at most" if expected.restarts else "forecast:", expected.seconds, expected.bytes, how)
     return expected
+
+
+def _fewer(excess: int, arguments: Mapping[str, Any]) -> str:
+    """How many neighbours would fit, where that can be said."""
+    neighbors, similarity = arguments.get("neighbors"), arguments.get("similarity")
+    if not neighbors or is_sparse(similarity):  # what is given takes its room whatever is kept of it
+        return ""
+    n = len(arguments["embeddings"] if similarity is None else similarity)
+    fit = min(neighbors, n) - -(-excess // (BYTES_STORED * n))
+    return f"neighbors={fit} or fewer, " if fit > 0 else ""
 
 
 def _say(what: str, seconds: float | None, n_bytes: int | None, how: How) -> None:

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.select.geometry import BLOCK, float_rows, mean_row, scale_of, split, squared
-from svp.select.table import Floats, Ints, Picks
+from svp.select.table import Floats, Ints, Picks, Shape
 
-# Numbers in a block of rows that are made again for each pick, where memory does not hold all of them.
+# Numbers in a block of rows, at most; the blocks are made again for each pick, where memory does not hold all rows.
 _NUMBERS = 1 << 22
+_BYTES = 24  # a number of a block: as it comes, in float64, and its square
 
 
 def herding(
@@ -24,7 +25,8 @@ def herding(
     returns     positions in order of choice, each the least |(t + 1) mu - sum of the t chosen - e_i|, where mu is the mean of
                 all that is not excluded; the first k are the answer for budget k. The gain of a pick is by how much it brought
                 the mean of the chosen nearer to mu: below 0 where it did not, NaN for the very first
-    cost        n d operations for each pick; 8 n d bytes where `memory` allows, else blocks of 32 MB, made again for each pick
+    cost        n d operations for each pick; 8 n d bytes where `memory` allows, and blocks of 100 MB or half of `memory` at
+                most, made again for each pick where it does not
     Welling 2009, "Herding dynamical weights to learn", ICML; Chen, Welling and Smola 2010, "Super-samples from kernel herding",
     UAI; without replacement.
     """
@@ -45,6 +47,18 @@ def herding(
     return Picks(candidates[np.array(places, np.int64)], -np.diff(away) / scale)
 
 
+def room(s: Shape) -> float:
+    """About the bytes that herding takes where it may: a block, and all rows where they fit beside it."""
+    size, all_held = _blocks(s.n, s.d, s.memory)
+    return _BYTES * min(size, s.n) * s.d + (8.0 * s.n * s.d if all_held else 0.0)
+
+
+def _blocks(n: int, d: int, memory: int) -> tuple[int, bool]:
+    """Rows in a block, and whether all are held."""
+    size = max(1, min(_NUMBERS, memory // (2 * _BYTES)) // d)
+    return size, 8 * n * d + _BYTES * min(size, n) * d <= memory
+
+
 class _Points:
     """The candidates, centred at the mean. Which is nearest is decided by the formula `squared` and, of equals, by their order.
 
@@ -58,9 +72,10 @@ class _Points:
     ) -> None:
         self.embeddings, self.candidates, self.scale, self.mean = embeddings, candidates, scale, mean
         n, d = len(candidates), len(mean)
-        self.blocks = split(np.arange(n), max(1, _NUMBERS // d))
+        size, all_held = _blocks(n, d, memory)
+        self.blocks = split(np.arange(n), size)
         self.slack = 4 * (d + 8) * float(np.finfo(np.float64).eps)
-        self.rows: Floats | None = np.empty((n, d)) if 8 * n * d <= memory else None
+        self.rows: Floats | None = np.empty((n, d)) if all_held else None
         self.squares, self.taken = np.empty(n), np.zeros(n, bool)
         for block in self.blocks:
             rows = self._centred(block)
@@ -95,7 +110,9 @@ class _Points:
             yield block, self._centred(block)
 
     def _centred(self, places: Ints) -> Floats:
-        return float_rows(self.embeddings, self.candidates[places], self.scale) - self.mean
+        rows = float_rows(self.embeddings, self.candidates[places], self.scale)
+        rows -= self.mean
+        return rows
 
 
 def _length(x: Floats) -> float:

@@ -104,6 +104,11 @@ def _rows(s: Shape) -> float:
     return 8.0 * s.n * (s.d + 2) + (64 << 20)
 
 
+def _centres(s: Shape) -> float:
+    """What k_center holds."""
+    return 50.0 * s.n + 4 * (s.already + s.budget) * (s.d + 30) + 8 * s.already * s.d
+
+
 def _clusters(s: Shape) -> float:
     """What typiclust makes."""
     return float(max(1, min(s.already + s.budget, s.options.get("max_clusters", 500))))
@@ -167,7 +172,7 @@ METHODS: dict[str, Method] = {
         cost=Cost(
             # At worst n d (already + budget). Bounds spare most of it: measured on normal rows, n 4,000 to 400,000.
             lambda s: s.d * (2 * s.n + (s.n * s.budget) ** 0.7 + 4e-4 * s.n * s.already),
-            lambda s: 50 * s.n + 4 * (s.already + s.budget) * (s.d + 30) + 8 * s.already * s.d,
+            _centres,
         ),
         check=k_center.check,
     ),
@@ -181,7 +186,7 @@ METHODS: dict[str, Method] = {
     "probcover": Cover(
         probcover.probcover,
         needs=("embeddings",),
-        cost=Cost(_pairs, lambda s: 40 * s.n, lambda s: _rows(s) + 4.0 * s.n * s.n),
+        cost=Cost(_pairs, lambda s: 20 * s.n + _centres(s), lambda s: _rows(s) + 4.0 * s.n * s.n),
         check=probcover.check,
     ),
     "seals": Cover(
@@ -225,7 +230,7 @@ METHODS: dict[str, Method] = {
     "herding": Cover(
         herding.herding,
         needs=("embeddings",),
-        cost=Cost(lambda s: s.budget * s.n * s.d, lambda s: 60 * s.n, lambda s: max(8.0 * s.n * s.d, 32 << 20)),
+        cost=Cost(lambda s: s.budget * s.n * s.d, lambda s: 60 * s.n, herding.room),
     ),
     "badge": Cover(
         badge.badge,

@@ -55,7 +55,7 @@ def probcover(
     guarantee   at least 1 - 1/e of what the best balls of this radius would hold
     cost        time: n^2 d operations in matrix products for the pairs within the radius, as much again where these do not
                 fit into memory; "auto" as much again, and k-means. Memory: 4 bytes for each pair, and 8 for each row of a tile,
-                where they take half of `memory` at most, 40 n bytes, and `memory`
+                where they take half of `memory` at most, `memory`, and 20 n bytes beside those of `k_center`
     Yehuda et al. 2022, "Active learning through a covering lens", NeurIPS.
     """
     if not budget:
@@ -76,11 +76,12 @@ def probcover(
         picks.append(best)
         gains.append(float(gain))
         balls.cover(own[best : best + 1])
-    pos = candidates[picks]
-    rest = k_center(
-        embeddings, np.concatenate([already, pos]), np.delete(candidates, picks), budget - len(pos), ids=ids, seed=seed
-    )
-    return Picks(np.concatenate([pos, rest.pos]), np.concatenate([gains, np.zeros(len(rest.pos))]))
+    pos, left = candidates[picks], budget - len(picks)
+    if not left:
+        return Picks(pos, np.array(gains))
+    del balls  # what follows needs none, and room of its own
+    rest = k_center(embeddings, np.concatenate([already, pos]), np.delete(candidates, picks), left, ids=ids, seed=seed)
+    return Picks(np.concatenate([pos, rest.pos]), np.concatenate([gains, np.zeros(left)]))
 
 
 def pure_radius(embeddings: NDArray[np.generic], ground: Ints, n_classes: int, *, seed: int, memory: int) -> float:

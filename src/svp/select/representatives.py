@@ -69,25 +69,11 @@ def stands_for(
                 `already`, then the earlier of the selection
     cost        time: n k d operations for k chosen, nearly all in matrix products; of a matrix n k. Memory: 50 n bytes, and
                 `memory`
-    Raises DataError for chosen ids that have no row, or rows that are not finite; MissingInput without either array.
+    Raises DataError for chosen ids that have no row, or rows that are not finite (of a matrix, where they are looked at);
+    MissingInput without either array.
     """
     inputs = Inputs.of(ids=ids, embeddings=embeddings, similarity=similarity, memory=memory)
-    order = np.argsort(inputs.ids)
-    picks, before = (
-        _rows(inputs, order, "selection", selection.ids),
-        _rows(inputs, order, "already", np.sort(as_ids(already, "already"))),
-    )
-    apart = np.zeros(len(inputs), bool)
-    apart[np.concatenate([picks, before, _rows(inputs, order, "exclude", exclude)])] = True
-    others = order[~apart[order]]
-    by, far = _measure(inputs).nearest(others, np.concatenate([before, picks]))
-    return Representatives(
-        picks=selection.ids,
-        counts=np.bincount(by[by >= 0], minlength=len(inputs))[picks],
-        ids=inputs.ids[others],
-        nearest=_named(inputs, by),
-        distances=np.where(by < 0, np.nan, far) if similarity is None else np.full(len(by), np.nan),
-    )
+    return _Chosen(inputs, selection, already).stand_for(exclude)
 
 
 def described(
@@ -106,23 +92,57 @@ def described(
     those chosen before, in `already` or earlier in the selection; of equally near ones the lower id of `already`, then the
     one chosen first. Of a similarity matrix there are no distances.
     """
-    how: Any = {"similarity": similarity, "ids": ids, "memory": memory}
-    counts = stands_for(selection, embeddings, already=already, exclude=exclude, **how).counts
+    inputs = Inputs.of(ids=ids, embeddings=embeddings, similarity=similarity, memory=memory)
+    chosen = _Chosen(inputs, selection, already)
+    counts = chosen.stand_for(exclude).counts
     if selection.nearest is not None:
         return replace(selection, stands_for=counts)
-    inputs = Inputs.of(embeddings=embeddings, **how)
-    order = np.argsort(inputs.ids)
-    picks, before = (
-        _rows(inputs, order, "selection", selection.ids),
-        _rows(inputs, order, "already", np.sort(as_ids(already, "already"))),
-    )
-    earlier = _Earlier(_measure(inputs), picks, before)
+    earlier = _Earlier(chosen.measure, chosen.picks, chosen.before)
     return replace(
         selection,
         stands_for=counts,
-        nearest=_named(inputs, earlier.nearest),
+        nearest=chosen.named(earlier.nearest),
         distances=None if similarity is not None else np.where(earlier.nearest < 0, np.nan, earlier.far),
     )
+
+
+class _Chosen:
+    """A selection among its examples, by their positions.
+
+    order   (n,) all, by their ids
+    picks   (k,) those chosen, in order of choice
+    before  those that were chosen before, by their ids
+    """
+
+    def __init__(self, inputs: Inputs, selection: Selection, already: ArrayLike | Selection) -> None:
+        self.inputs, self.ids = inputs, selection.ids
+        self.order = np.argsort(inputs.ids)
+        self.picks = self._rows("selection", selection.ids)
+        self.before = self._rows("already", np.sort(as_ids(already, "already")))
+        self.measure = _measure(inputs)
+
+    def stand_for(self, exclude: ArrayLike | Selection) -> Representatives:
+        """Who stands for whom, but for the ids to exclude."""
+        apart = np.zeros(len(self.inputs), bool)
+        apart[np.concatenate([self.picks, self.before, self._rows("exclude", exclude)])] = True
+        others = self.order[~apart[self.order]]
+        by, far = self.measure.nearest(others, np.concatenate([self.before, self.picks]))
+        return Representatives(
+            picks=self.ids,
+            counts=np.bincount(by[by >= 0], minlength=len(self.inputs))[self.picks],
+            ids=self.inputs.ids[others],
+            nearest=self.named(by),
+            distances=np.full(len(by), np.nan) if self.inputs.similarity is not None else np.where(by < 0, np.nan, far),
+        )
+
+    def named(self, pos: Ints) -> Ints:
+        """The ids at these positions, -1 where there is none."""
+        return np.where(pos < 0, -1, self.inputs.ids[pos]) if len(self.inputs) else pos
+
+    def _rows(self, name: str, ids: ArrayLike | Selection) -> Ints:
+        """The positions of these ids, in their order; DataError for one that has no row."""
+        self.inputs.mask(ids, name)
+        return self.order[np.searchsorted(self.inputs.ids, as_ids(ids, name), sorter=self.order)]
 
 
 class _Earlier:
@@ -174,9 +194,8 @@ class _Euclidean:
 class _Similar:
     """Similarities above 0 of a matrix, with the other sign: lower = nearer."""
 
-    def __init__(self, matrix: Any, memory: int) -> None:
-        self.matrix = matrix if isinstance(matrix, np.ndarray) else matrix.tocsr()
-        self.memory = memory
+    def __init__(self, matrix: Any, ids: Ints, memory: int) -> None:
+        self.matrix, self.ids, self.memory = matrix, ids, memory
 
     def nearest(self, queries: Ints, base: Ints) -> tuple[Ints, Floats]:
         pos, far = np.full(len(queries), -1), np.full(len(queries), np.inf)
@@ -197,6 +216,11 @@ class _Similar:
         else:
             similar = self.matrix[queries][:, base].toarray()
         similar = similar.astype(np.float64)
+        if not (finite := np.isfinite(similar).all(axis=1)).all():
+            bad = self.ids[queries[~finite]]
+            raise DataError(
+                f"similarity: {len(bad)} examples have NaN or infinite values, the first ids: {bad[:3].tolist()}"
+            )
         return np.where(similar > 0, -similar, np.inf)
 
 
@@ -204,15 +228,4 @@ def _measure(inputs: Inputs) -> _Euclidean | _Similar:
     if inputs.similarity is None:
         inputs.require("stands_for", ("embeddings",))
         return _Euclidean(inputs.whole("embeddings"), inputs.memory)
-    return _Similar(as_indexable(inputs.similarity), inputs.memory)
-
-
-def _rows(inputs: Inputs, order: Ints, name: str, ids: ArrayLike | Selection) -> Ints:
-    """The positions of these ids, in their order; DataError for one that has no row."""
-    inputs.mask(ids, name)
-    return order[np.searchsorted(inputs.ids, as_ids(ids, name), sorter=order)]
-
-
-def _named(inputs: Inputs, pos: Ints) -> Ints:
-    """The ids at these positions, -1 where there is none."""
-    return np.where(pos < 0, -1, inputs.ids[pos]) if len(inputs) else pos
+    return _Similar(as_indexable(inputs.similarity), inputs.ids, inputs.memory)

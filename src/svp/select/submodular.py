@@ -18,7 +18,7 @@ from svp.select.table import Floats, Ints, Picks, Shape
 _SPARSE = 20
 _HELD = 4  # all entries are held where that takes at most one in so many of the bytes there are
 _BYTES_PER_ENTRY = 48  # while they are collected and sorted by row and by column
-_BYTES_STORED, _BYTES_FOUND = 32, 8  # for each entry that is stored: at the highest, and while the nearest are found
+BYTES_STORED, _BYTES_FOUND = 32, 8  # for each entry that is stored: at the highest, and while the nearest are found
 _LEFT = 1 / 80  # of all entries, on features of networks, when those above the coverage are collected
 _FEW = 64  # bounds brought up to date at first, before those that are still in the way
 _NOTED = 8  # rises remembered, in rows for each row there is
@@ -74,12 +74,12 @@ def facility_location(
 
 def stored_bytes(s: Shape) -> float:
     """What the entries of a sparse similarity, or of neighbors=k, take at the highest."""
-    return float(_BYTES_STORED * s.entries)
+    return float(BYTES_STORED * s.entries)
 
 
 def finding(s: Shape) -> float:
     """What finding the nearest takes beside, where it may."""
-    return max(0.0, (compared_bytes(s.n) if s.d else 0) - float((_BYTES_STORED - _BYTES_FOUND) * s.entries))
+    return max(0.0, (compared_bytes(s.n) if s.d else 0) - float((BYTES_STORED - _BYTES_FOUND) * s.entries))
 
 
 def room(s: Shape) -> float:
