@@ -63,7 +63,7 @@ CORESET = st.fixed_dictionaries(
         "target": TRAIN,
         "options": OPTIONS,
         "budget": AMOUNT,
-        "control": st.lists(st.sampled_from(["random", "full"]), max_size=2, unique=True),
+        "control": st.lists(st.sampled_from(["random", "full", "short"]), max_size=3, unique=True),
         "seed": st.integers(0, 2**40),
     },
 )
@@ -161,7 +161,7 @@ def test_unknown_settings_name_the_nearest() -> None:
         ({"dataset": "\udcff"}, ["'dataset'", "Unicode"]),
         ({"budget": True}, ["'budget'", "count or a share"]),
         ({"budget": [1]}, ["'budget'", "count or a share", "got [1]"]),
-        ({"control": ["randon"]}, ["'control': ", "'random' or 'full'", "got 'randon'"]),
+        ({"control": ["randon"]}, ["'control': ", "'random', 'full' or 'short'", "got 'randon'"]),
         ({"control": ["random,full"]}, ["'control': ", 'control = ["random", "full"]']),
         ({"control": "random"}, ["'control': give an array"]),
         ({"seed": -1}, ["'seed'", "0 or more", "got -1"]),

@@ -23,6 +23,7 @@ import os
 import sqlite3
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ class SealedFile:
                 _OPEN.add(store)
             try:
                 store._check()
-                store._db.execute("PRAGMA journal_mode = WAL")
+                _keep_a_log(store._db)
                 store._bring_up_to_date()
             except BaseException:
                 store._close()
@@ -381,6 +382,19 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _keep_a_log(db: sqlite3.Connection) -> None:
+    """WAL mode. While another process turns it on at this very moment, SQLite says so at once, and waits for nobody."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 @contextmanager
