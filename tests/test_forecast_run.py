@@ -64,29 +64,41 @@ ACTIVES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("settings", CORESETS.values(), ids=CORESETS)
+WORKFLOWS = [(coreset, core, name, settings) for name, settings in CORESETS.items()]
+WORKFLOWS += [(active, act, name, settings) for name, settings in ACTIVES.items()]
+
+
+@pytest.mark.parametrize(
+    ("go", "make", "settings"),
+    [(go, make, settings) for go, make, _, settings in WORKFLOWS],
+    ids=[f"{go.__name__}-{name}" for go, _, name, _ in WORKFLOWS],
+)
 @pytest.mark.usefixtures("a_second_an_example")
-def test_a_coreset_shows_what_was_foreseen(
-    settings: dict[str, Any], data: Dataset, tmp_path: Path, trained: list[Training]
+def test_a_run_shows_what_was_foreseen(
+    go: Any, make: Any, settings: dict[str, Any], data: Dataset, tmp_path: Path, trained: list[Training]
 ) -> None:
-    config = core(**settings)
+    config = make(**settings)
     expected = forecast_run(config, data)
     assert not trained
-    coreset(config, data, out=tmp_path / "run")
+    go(config, data, out=tmp_path / "run")
     assert expected.seconds == sum(training.n * training.epochs for training in trained)
     assert sum(part.trainings for part in expected.parts if part.asked) == len(trained)
 
 
-@pytest.mark.parametrize("settings", ACTIVES.values(), ids=ACTIVES)
-@pytest.mark.usefixtures("a_second_an_example")
-def test_active_learning_shows_what_was_foreseen(
-    settings: dict[str, Any], data: Dataset, tmp_path: Path, trained: list[Training]
+def test_frozen_features_are_made_once_and_count_on_every_side_that_sees_them(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = act(**settings)
-    expected = forecast_run(config, data)
-    assert not trained
-    active(config, data, out=tmp_path / "run")
-    assert expected.seconds == sum(training.n * training.epochs for training in trained)
+    monkeypatch.setattr(timing, "_timed", lambda config, *_: Times(config, [(1.0, 0.0)], 0.0, 1.0))
+    np.save(tmp_path / "e.npy", np.zeros((len(data), 5)))
+    np.save(tmp_path / "t.npy", np.zeros((24, 5)))
+    seen = {"model": "logistic", "features": {"source": str(tmp_path / "e.npy"), "test": str(tmp_path / "t.npy")}}
+    for settings, own, against in (
+        ({"proxy": seen}, 64, 0),
+        ({"proxy": seen, "target": seen}, 64, 64),
+        ({"proxy": LOGISTIC, "target": seen}, 64, 64),
+    ):
+        expected = forecast_run(core(method="margin", seeds=2, **settings), data)
+        assert (expected.seconds, expected.own, expected.against) == (64, own, against)
 
 
 def test_what_is_not_asked_for_is_compared_with_and_not_counted(data: Dataset) -> None:

@@ -125,9 +125,11 @@ def _csv(file: Path, names: list[str] | None, role: str) -> Any:
 
 def _refuse_semicolons(file: Path) -> None:
     """DataError for what a spreadsheet writes where the comma stands in numbers."""
+    if file.suffix.lower() != ".csv":
+        return
     with file.open(encoding="latin-1") as opened:
         header = opened.readline()
-    if file.suffix.lower() == ".csv" and "," not in header and ";" in header:
+    if "," not in header and ";" in header:
         raise DataError(
             f"{file} is separated by semicolons; save it with commas between columns, and with points in its numbers"
         )

@@ -84,7 +84,7 @@ def foretold(forecast: dict[str, Any]) -> list[str]:
     parts = [part for part in forecast["parts"] if part["asked"]]
     width = max((len(part["what"]) for part in parts), default=0)
     lines = [f"{part['what']:<{width}}  {seconds(part['seconds'])}" for part in parts]
-    lines.append(f"In all {seconds(forecast['seconds'])}, within a factor of about 1.5")
+    lines.append(f"In all {seconds(forecast['seconds'])}, within a factor of about two")
     own, against = forecast["own"], forecast["against"]
     if against is not None:
         ours, theirs, proviso, control = SAVES[forecast["workflow"]]

@@ -70,7 +70,7 @@ class Selection:
     with_costs   whether examples had costs
     with_similarity  whether a similarity matrix was given; else a method that wants one made it of embeddings
     neighbors    of how many of the most similar each example kept its similarity; None: of all
-    inputs       the files it was chosen from: by argument, for each file its path, size and SHA-256
+    inputs       the files it was chosen from, for each its path, size and SHA-256: by argument, or of a run the table `dataset`
     version      of svp
     """
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from svp.columns import sha256_of
+from svp.columns import Source
 from svp.config import CHANGES_NOTHING, RunConfig, TrainConfig
 from svp.data import DATASETS, load
 from svp.data.base import Dataset
@@ -82,12 +82,12 @@ def loaded(config: RunConfig, show: Show) -> tuple[Dataset, float]:
     return dataset, time.perf_counter() - begin
 
 
-def chosen_from(config: RunConfig, run: Run) -> dict[str, list[Json]]:
-    """What a selection keeps of the table that was read, whose rows have numbers alone: by its content it is known again."""
+def chosen_from(config: RunConfig, run: Run) -> Json:
+    """What selections keep of the table that was read, whose rows have numbers alone: by its content it is known again."""
     path = Path(config.dataset).expanduser()
     if not path.is_file() or run.environment["load"]["seconds"] is None:
         return {}
-    return {"dataset": [{"path": config.dataset, "absolute": str(path.resolve()), "sha256": sha256_of(path)}]}
+    return run.remember("table", lambda: {"dataset": Source.of(str(path)).describe(digests=True)})
 
 
 @contextmanager

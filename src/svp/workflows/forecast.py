@@ -64,7 +64,7 @@ def forecast_run(
 ) -> RunForecast:
     """How long `svp.coreset` or `svp.active` will take with these settings, and what they can save. Makes no run folder.
 
-    Right within a factor of about 1.5 for nets (steps are timed as they are, not compiled); what grows faster than its examples
+    Right within a factor of about two for nets (steps are timed as they are, not compiled); what grows faster than its examples
     (neighbours, kernels) takes longer. Raises what the run would before its first training. Cost: a few steps of each model,
     about ten seconds for small nets.
     """
@@ -77,16 +77,16 @@ def _of_coreset(ready: coreset.Ready, show: Show) -> RunForecast:
     config, n, budget, seeds = ready.config, len(ready.dataset), ready.budget, ready.config.seeds
     timed = timer(config, ready.dataset, show)
     parts: list[Part] = []
-    choosing, trained = 0.0, 0
+    choosing, asked = 0.0, list[Times]()
     if ready.earlier is None and find_method(config.method)[1].asks_model:
-        proxy, trained = timed(config.proxy), config.proxy.seeds
-        choosing = proxy.embedding(n) + trained * (proxy.training(n) + (proxy.scoring(n) if _scores(config) else 0.0))
-        parts.append(Part(f"the proxy, {config.proxy.model}, on all {n:,} examples", seeds * choosing, seeds * trained))
+        proxy = timed(config.proxy)
+        asked = [proxy]
+        choosing = config.proxy.seeds * (proxy.training(n) + (proxy.scoring(n) if _scores(config) else 0.0))
+        what = f"the proxy, {config.proxy.model}, on all {n:,} examples"
+        parts.append(Part(what, seeds * choosing, seeds * config.proxy.seeds))
     if not ready.judges:
-        return RunForecast("coreset", tuple(parts), choosing, None)
+        return RunForecast("coreset", (*_embedding(asked, n), *parts), choosing + _once(asked, n), None)
     target, n_test = timed(config.target), len(test_part(ready.dataset))
-    once = target.embedding(n + n_test)
-    itself = trained > 0 and config.proxy == config.target
 
     def part(name: str, size: int, train: TrainConfig = config.target, *, asked: bool = True) -> float:
         seconds = target.training(size, train) + target.scoring(n_test)
@@ -100,44 +100,57 @@ def _of_coreset(ready: coreset.Ready, show: Show) -> RunForecast:
         part(f"{budget:,} at random{equal}", budget, train)
     if "short" in config.control:
         part("everything in as few steps", n, coreset.as_many_steps(config.target, n, budget))
+    itself = bool(asked) and config.proxy == config.target
     everything = part("everything", n, asked="full" in config.control and not itself)
-    return RunForecast("coreset", tuple(parts), once + choosing + on_choice[0], once + everything)
+    own = choosing + on_choice[0] + _once([*asked, target], n)
+    return RunForecast("coreset", (*_embedding([*asked, target], n), *parts), own, everything + _once([target], n))
 
 
 def _of_active(ready: active.Ready, show: Show) -> RunForecast:
-    config, dataset, n_test = ready.config, ready.dataset, len(test_part(ready.dataset))
-    timed, seeds = timer(config, dataset, show), config.seeds
-    target = timed(config.target)
+    config, n, n_test, seeds = ready.config, len(ready.dataset), len(test_part(ready.dataset)), ready.config.seeds
+    timed = timer(config, ready.dataset, show)
+    target, times = timed(config.target), len(ready.totals) - 1
     asks = find_method(config.method)[1].asks_model
     arms = {"the proxy": config.proxy if asks else None}
     arms |= {"chance": None} if "random" in config.control else {}
     arms |= {"the target": config.target} if config.target != config.proxy else {}
-    parts: list[Part] = []
+    asking, evaluating = list[Part](), list[Part]()
     choosing: dict[str, float] = {}
     for who, model in arms.items():
         asked = who != "the target" or "target" in config.control
         trained = list[int]()  # totals at which the arm has the target already
         if model is not None:
             trained = _targets_of(model, ready)
-            choosing[who] = _asking(timed(model), ready, len(dataset))
-            choosing[who] += sum(target.training(n) for n in trained if model != config.target)
-            times = len(ready.totals) - 1
+            behind = trained if model != config.target else []  # those that make the features of a proxy
+            seconds = _asking(timed(model), ready, n) + sum(target.training(k) for k in behind)
+            choosing[who] = seconds + _once([timed(model)], n)
             what = f"{who}, {model.model}, asking {times} time{'s' * (times > 1)}"
-            parts.append(Part(what, seeds * choosing[who], seeds * times, asked))
-        seconds = len(ready.at) * target.scoring(n_test)
-        seconds += sum(target.training(n) for n in ready.at if n not in trained)
+            asking.append(Part(what, seeds * seconds, seeds * (times * model.seeds + len(behind)), asked))
+        anew = [k for k in ready.at if k not in trained]
+        seconds = len(ready.at) * target.scoring(n_test) + sum(target.training(k) for k in anew)
         what = f"the target, {config.target.model}, on what {who} asked for"
-        parts.append(Part(what, seeds * seconds, seeds * len(ready.at), asked))
-    parts.sort(key=lambda part: "asking" not in part.what)
-    return RunForecast("active", tuple(parts), choosing.get("the proxy", 0.0), choosing.get("the target"))
+        evaluating.append(Part(what, seeds * seconds, seeds * len(anew), asked))
+    embedding = _embedding([*([timed(config.proxy)] if asks else []), target], n)
+    parts = (*embedding, *asking, *evaluating)
+    return RunForecast("active", parts, choosing.get("the proxy", 0.0), choosing.get("the target"))
 
 
 def _asking(times: Times, ready: active.Ready, n: int) -> float:
     """Seconds of one model that chooses up to the last total, as the paper counts them: that one's own training is left out."""
-    model = times.config
-    embedded = len(_targets_of(model, ready)) if model.features.source == PREVIOUS else 1
-    rounds = ready.totals[:-1]
-    return embedded * times.embedding(n) + model.seeds * sum(times.training(k) + times.scoring(n - k) for k in rounds)
+    model, rounds = times.config, ready.totals[:-1]
+    embedded = len(_targets_of(model, ready)) * times.embedding(n) if model.features.source == PREVIOUS else 0.0
+    return embedded + model.seeds * sum(times.training(k) + times.scoring(n - k) for k in rounds)
+
+
+def _once(models: list[Times], n: int) -> float:
+    """Seconds of what is made once a run: frozen features, of models that see the same but once."""
+    frozen = [times for times in models if times.config.features.source not in (None, PREVIOUS)]
+    return sum({times.config.features.digest(): times.embedding(n) for times in frozen}.values())
+
+
+def _embedding(models: list[Times], n: int) -> tuple[Part, ...]:
+    seconds = _once(models, n)
+    return (Part(f"the frozen features of all {n:,} examples", seconds, 0),) if seconds else ()
 
 
 def _targets_of(model: TrainConfig, ready: active.Ready) -> list[int]:
