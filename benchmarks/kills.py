@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,17 +74,21 @@ def main() -> None:
             for i in range(arguments.runs):
                 out = Path(folder) / f"{workflow}-{i}"
                 for _ in range(rng.randint(1, 10)):
-                    process = subprocess.Popen(command(workflow, out), stdout=subprocess.DEVNULL)
+                    process = subprocess.Popen(
+                        command(workflow, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                    )
                     try:
                         process.wait(rng.uniform(0, length))
                     except subprocess.TimeoutExpired:
                         process.kill()
-                    process.wait()
+                    if process.wait() not in (0, -signal.SIGKILL):
+                        sys.exit(f"{out.name} ended by itself, with {process.returncode}")
                     if (out / "metrics.json").exists():
                         break
                     kills += 1
                 subprocess.run(command(workflow, out), check=True, stdout=subprocess.DEVNULL)
                 different += outcome(out) != outcome(alone)
+                print(f"{out.name}: {kills} kills so far, {different} ended differently", flush=True)
     print(json.dumps(machine()))
     print(f"{kills} kills over {2 * arguments.runs} runs, seed {arguments.seed}: {different} ended differently")
     sys.exit(bool(different))
