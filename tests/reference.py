@@ -173,7 +173,7 @@ def d2(
     gamma_r: float,
     chosen: Sequence[int] | None = None,
 ) -> tuple[list[int], list[float], list[float]]:
-    """Forward messages once, then the highest score, then backward messages, and so on; `already` first.
+    """Forward messages once, then the highest score, then backward messages, and so on; before them those of `already`, in turn.
 
     chosen   take these, whatever their scores
     returns  the picks, their scores, and the highest score at the time of each
@@ -199,7 +199,7 @@ def d2(
                 now[j] -= math.exp(-gamma_r * (x / mean) ** 2) * gains[-1]
         return picks, gains, highest
 
-    take(already, len(already), None)
+    take(already, len(already), already)
     return take(candidates, budget, chosen)
 
 

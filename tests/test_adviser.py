@@ -110,7 +110,7 @@ def test_what_is_advised_can_be_done(facts: dict[str, Any], seed: int) -> None:
     there: dict[str, Any] = {kind: rng.random((5, n), np.float32) for kind in signal_kinds()}
     there["correct"] = rng.integers(0, 2, (5, n), dtype=np.uint8)
     there |= {"ids": np.arange(n), "labels": rng.integers(0, 3, n), "embeddings": rng.normal(size=(n, 4))}
-    there["probs"] = rng.dirichlet(np.ones(3), size=n)
+    there |= {"probs": rng.dirichlet(np.ones(3), size=n), "already": [int(rng.integers(n))]}
     for answer in advise(**facts).answers:
         chosen = eval(answer.call, {"svp": svp, **there})
         assert len(chosen) == facts["budget"]
@@ -169,6 +169,15 @@ GOOD: dict[str, Any] = {"n": 100, "budget": 10, "embeddings": True}
 def test_facts_that_cannot_be_are_refused_by_name(facts: dict[str, Any], error: type[SvpError], words: str) -> None:
     with pytest.raises(error, match=words):
         advise(**{**GOOD, **facts})
+
+
+def test_what_takes_days_is_not_advised_nor_what_needs_labels_without_them() -> None:
+    vast = {"n": 5_000_000, "budget": "1%", "classes": 1000, "probs": True, "embeddings": True}
+    answers = {answer.method: answer.call for answer in advise(**vast).answers}
+    assert "badge" not in answers
+    assert "already=already" in answers["seals"]
+    tiny = advise(5_000_000, "1%", embeddings=True)
+    assert not any("frozen encoder" in answer.why for answer in tiny.answers)  # it is there
 
 
 def test_facts_are_read_from_a_dataset() -> None:

@@ -223,7 +223,7 @@ def test_a_selection_without_keys_names_rows(suffix: str, capsys: pytest.Capture
     files()
     first = run(capsys, f"select random --ids t.csv:id --budget 5 --out numbers.{suffix}")
     assert first["n"] == 5
-    quietly(f"select random --scores scores.npy --budget 5 --out rows.{suffix}")
+    quietly(f"select given --scores scores.npy --budget 5 --out rows.{suffix}")
     rest = run(capsys, f"select random --ids t.csv:key --already rows.{suffix} --budget {N - 5}")["ids"]
     chosen = pq.read_table("rows.parquet") if suffix == "parquet" else None
     if chosen is not None:
@@ -390,3 +390,39 @@ def test_a_method_that_takes_what_it_may_keeps_to_the_memory(capsys: pytest.Capt
     facts = run(capsys, "select facility_location --embeddings e.npy --budget 5 --memory 64MB")
     assert facts["forecast"]["bytes"] <= 64_000_000
     assert len(facts["ids"]) == 5
+
+
+def test_what_json_says_was_chosen_is_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    files()
+    facts = run(capsys, "select random --ids t.csv:key --budget 3")
+    quietly("select random --ids t.csv:key --budget 3")
+    assert capsys.readouterr().out.split() == facts["keys"]
+
+
+def test_similarities_choose_and_embeddings_say_who_stands_for_whom(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    np.save("e.npy", rng.normal(size=(30, 4)))
+    np.save("s.npy", similarity := rng.random((30, 30)))
+    run(
+        capsys, "select facility_location --similarity s.npy --embeddings e.npy --budget 3 --out p.parquet --stands-for"
+    )
+    chosen = svp.Selection.load("p.parquet")
+    assert chosen.ids.tolist() == svp.select("facility_location", 3, similarity=similarity).ids.tolist()
+    assert chosen.stands_for is not None
+
+
+@pytest.mark.parametrize("name", ["e.csv", "e.jsonl", "e.npy"])
+def test_nothing_to_choose_from_gives_nothing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("e.csv").write_text("a,b,c\n")
+    Path("e.jsonl").write_text("")
+    np.save("e.npy", np.zeros((0, 3)))
+    if name == "e.jsonl":
+        assert "e.jsonl" in fails(capsys, "select margin --probs e.jsonl --budget 0")
+    else:
+        assert run(capsys, f"select margin --probs {name} --budget 0")["n"] == 0
+
+
+def test_a_single_number_is_no_array_of_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("one.npy", np.float64(3))
+    for line in ("given --scores one.npy", "forgetting --signals.correct one.npy"):
+        assert "one.npy holds a single number" in fails(capsys, f"select {line} --budget 1")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import svp
-from svp.errors import BudgetError, SvpError, UnknownName
+from svp.errors import BudgetError, DataError, SvpError, UnknownName
 from svp.select import METHODS, SAMPLERS, Cost, Rank
 from svp.select import forecast as forecasts
 from svp.select.table import Shape
@@ -162,11 +162,8 @@ def test_memory_of_similarities_that_are_stored_is_foreseen(method: str, kind: s
     else:
         form, *few = kind.split(" ")
         arguments |= {"similarity": entries_at(n, 200).asformat(form), "neighbors": 30 if few else None}
-    few_rows = {"embeddings": RNG.normal(size=(50, 4)), "neighbors": 5} | {
-        "already": [3],
-        "similarity": entries_at(50, 9),
-    }
-    svp.select(method, 5, **few_rows)  # imports are not what is measured
+    for few_rows in ({"embeddings": RNG.normal(size=(50, 4))}, {"similarity": entries_at(50, 9)}):
+        svp.select(method, 5, **few_rows, neighbors=5, already=[3])  # imports are not what is measured
     expected = svp.forecast(method, 50, **arguments).bytes
     tracemalloc.start()
     svp.select(method, 50, **arguments)
@@ -210,6 +207,8 @@ def test_what_select_holds_itself_is_not_given_away_again() -> None:
         ("herding", {"n": 20_000, "d": 50, "memory": "16MB"}),
         ("stratified_random", {"n": 100_000, "d": 1, "budget": 1000}),
         ("facility_location", {"n": 2_500, "d": 100, "memory": "32MB"}),
+        ("typiclust", {"n": 6_000, "d": 8, "memory": "2MB", "budget": 1}),
+        ("probcover", {"n": 3_000, "d": 8, "memory": "4MB", "radius": 1.0}),
     ],
 )
 def test_a_choice_takes_no_more_than_foreseen(method: str, arguments: dict[str, Any]) -> None:
@@ -226,6 +225,24 @@ def test_a_choice_takes_no_more_than_foreseen(method: str, arguments: dict[str, 
     tracemalloc.stop()
     assert expected is not None
     assert peak < 1.1 * expected, peak / expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"scores": np.float64(3.0)}, r"scores: shape \(\)"),
+        ({"scores": np.ones(4), "costs": np.ones((4, 2))}, r"costs: shape \(4, 2\)"),
+        ({"scores": np.ones(4), "costs": ["a", "b", "c", "d"]}, "costs: values that are no numbers"),
+        ({"scores": np.ones(4), "costs": [1, 2, 3, np.nan]}, "costs: 1 examples"),
+        ({"scores": np.ones(4), "ids": range(3)}, "differ in the number of examples"),
+        ({"signals": {"correct": np.ones((2, 3, 4))}}, "correct: shape"),
+    ],
+)
+def test_arrays_that_cannot_be_chosen_from_are_refused_as_by_select(arguments: dict[str, Any], words: str) -> None:
+    method = "forgetting" if "signals" in arguments else "given"
+    for call in (svp.forecast, svp.select):
+        with pytest.raises(DataError, match=words):
+            call(method, 2, **arguments)
 
 
 def test_what_goes_on_as_k_center_holds_what_k_center_holds() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from svp.errors import BudgetError, DataError, MissingInput, SettingError
 from svp.select import METHODS, select
+from tests import reference
 from tests.test_select_contract import given_to, rows
 
 fixed = settings(deadline=None, derandomize=True, max_examples=40)
@@ -214,6 +215,32 @@ def test_a_greedy_method_goes_on_as_if_the_closed_class_were_not_there() -> None
         closed = [i for i in np.flatnonzero(np.isin(labels, full)).tolist() if i not in picks]
         picks += select("k_center", 1, embeddings=embeddings, already=picks, exclude=closed).ids.tolist()
     assert chosen.ids.tolist() == picks
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_d2_goes_on_from_what_was_chosen_when_a_class_closes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, points, labels = rng.normal(size=40), rng.normal(size=(40, 3)), rng.integers(3, size=40)
+    already = np.sort(rng.choice(40, 6, replace=False)).tolist()
+    most = max(np.bincount(labels[already]).max(), 4)
+    chosen = select(
+        "d2", 5, scores=scores, embeddings=points, labels=labels, already=already, per_class={"max": int(most)},
+        n_neighbors=5, tie_break="id",
+    )  # fmt: skip
+    picks: list[int] = []
+    gains: list[float] = []
+    while len(picks) < 5:  # one at a time
+        taken = [*already, *picks]
+        open_ = [i for i in range(40) if i not in taken and (labels[taken] == labels[i]).sum() < most]
+        pick, gain, _ = reference.d2(scores.tolist(), points, range(40), taken, open_, 1, 5, 1.0, 1.0)
+        picks, gains = picks + pick, gains + gain
+    assert chosen.ids.tolist() == picks
+    np.testing.assert_allclose(chosen.gains, gains)
+
+
+def test_costs_that_do_not_add_up_are_refused() -> None:
+    with pytest.raises(DataError, match="too much to add up"):
+        select("random", "50%", ids=range(3), costs=[1e308] * 3)
 
 
 ORDERS = [

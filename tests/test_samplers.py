@@ -156,12 +156,19 @@ def test_inside_a_stratum_it_is_chance() -> None:
     assert abs(counts[10:] - 100).max() < 42
 
 
+def test_the_share_that_ccs_drops_is_the_hardest() -> None:
+    margins = np.array([[5.0, -3.0, 1.0, 2.0]])
+    assert 1 not in select("ccs", 3, signals={"logit_margin": margins}, drop=0.25).ids
+    with pytest.raises(SettingError, match="no option 'keep'"):
+        select("ccs", 3, signals={"logit_margin": margins}, drop=0.25, keep="easy")
+
+
 def test_ccs_is_strata_of_aum() -> None:
     margins = np.random.default_rng(0).normal(size=(5, 80))
     own = select("ccs", 30, signals={"logit_margin": margins}, drop=0.2, bins=10, seed=3)
     built = select("aum", 30, signals={"logit_margin": margins}, sampler="strata", drop=0.2, bins=10, seed=3)
     assert own.ids.tolist() == built.ids.tolist()
-    assert own.options == {"keep": "hard", "drop": 0.2, "bins": 10}
+    assert own.options == {"drop": 0.2, "bins": 10}
     hardest = np.argsort(margins.mean(axis=0))[:16]
     assert not set(hardest) & set(own.ids)
 

@@ -565,6 +565,24 @@ def test_a_function_that_gives_nonsense_is_named() -> None:
             select(choose, 2, embeddings=np.zeros((4, 1)), exclude=[3])
 
 
+def test_what_would_not_be_read_beside_scores_or_similarities_is_refused() -> None:
+    scores, probs = np.arange(12.0), np.full((12, 2), 0.5)
+    with pytest.raises(SettingError, match="goes by no scores"):
+        select("random", 3, scores=scores)
+    with pytest.raises(SettingError, match="are made of probs; leave one of the two out"):
+        select("margin", 3, probs=probs, scores=scores)
+    with pytest.raises(SettingError, match="are made of probs; leave one of the two out"):
+        score("margin", probs=probs, scores=scores)
+    with pytest.raises(SettingError, match="similarity and embeddings"):
+        select("facility_location", 3, similarity=np.eye(12), embeddings=probs)
+
+
+def test_numbers_that_cannot_be_reckoned_with_are_refused() -> None:
+    for method, more in (("d2", {"embeddings": np.zeros((4, 1))}), ("given", {"sampler": "strata"})):
+        with pytest.raises(DataError, match="2 examples have values beyond 1e"):
+            select(method, 2, scores=[1e308, -1e308, 0, 1], **more)
+
+
 def test_options_of_scores_that_are_there_already_are_refused() -> None:
     scores = np.arange(12.0)
     with pytest.raises(SettingError, match="keep='easy' is for the scores of method 'aum'"):

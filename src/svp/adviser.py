@@ -158,7 +158,7 @@ def _answer(rule: Rule, facts: Facts, dataset: Sequence[str]) -> Answer:
     options = rule.options(facts)
     return Answer(
         rule.method,
-        _command(rule.method, facts, options, dataset) if dataset else _call(rule.method, facts.budget, options),
+        _command(rule.method, facts, options, dataset) if dataset else _call(rule, facts.budget, options),
         tuple(condition.says for condition in rule.when),
         rule.why,
         rule.source,
@@ -166,9 +166,9 @@ def _answer(rule: Rule, facts: Facts, dataset: Sequence[str]) -> Answer:
     )
 
 
-def _call(method: str, budget: int, options: Mapping[str, Any]) -> str:
+def _call(rule: Rule, budget: int, options: Mapping[str, Any]) -> str:
     """The line of Python that makes the choice."""
-    reads = dict.fromkeys("embeddings" if need == "similarity" else need for need in METHODS[method].reads)
+    reads = dict.fromkeys("embeddings" if need == "similarity" else need for need in METHODS[rule.method].reads)
     arrays = [need for need in reads if need not in signal_kinds()]
     kinds = [need for need in reads if need in signal_kinds()]
     arguments = [f"{name}={name}" for name in arrays]
@@ -176,8 +176,10 @@ def _call(method: str, budget: int, options: Mapping[str, Any]) -> str:
         arguments.append(f"signals={{{', '.join(f'{kind!r}: {kind}' for kind in kinds)}}}")
     if not arguments:
         arguments.append("ids=ids")
+    if rule.goes_on:
+        arguments.append("already=already")
     arguments += [f"{name}={value!r}" for name, value in options.items()]
-    return f"svp.select({method!r}, {budget}, {', '.join(arguments)})"
+    return f"svp.select({rule.method!r}, {budget}, {', '.join(arguments)})"
 
 
 def _command(method: str, facts: Facts, options: Mapping[str, Any], dataset: Sequence[str]) -> str:

@@ -106,7 +106,7 @@ def read_array(source: Source, role: str, memory: int) -> NDArray[Any]:
     blocks = (block for file in source.files for block in _arrays(file, source.columns, columns, role, memory))
     first = next(blocks, None)
     if first is None:
-        return np.zeros(0)
+        first = np.zeros(0 if role in NAMES else (0, len(columns)))
     second = next(blocks, None)
     whole = first if second is None else joined(itertools.chain((first, second), blocks), memory // 8, source.path)
     return whole.T if flip else whole

@@ -85,13 +85,17 @@ def _nothing(facts: Facts) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Rule:
-    """Where all of `when` holds, `method` (with `options`) is worth trying: why, and who found that."""
+    """Where all of `when` holds, `method` (with `options`) is worth trying: why, and who found that.
+
+    goes_on  it looks around what is labelled already, without which it is another method
+    """
 
     when: tuple[Condition, ...]
     method: str
     why: str
     source: str
     options: Callable[[Facts], dict[str, Any]] = _nothing
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ MANY = Condition("30 % or more is chosen", lambda f: f.budget >= math.floor(0.3 
 BATCH = Condition("batches of 100 or more", lambda f: f.budget >= 100)
 CLUSTERED = Condition("at most 10,000, so that a batch can be clustered", lambda f: f.budget <= 10_000)
 PAIRS = Condition("at most 100,000 examples, so that all pairs can be compared", lambda f: f.n <= 100_000)
+QUICK = Condition("picks times examples at most 3e9", lambda f: f.budget * f.n <= 3e9)  # minutes to an hour
 VAST = Condition("more than a million examples", lambda f: f.n > 1_000_000)
 SCARCE = Condition(
     "fewer than 100 examples a class to begin with", lambda f: f.classes is not None and f.n < 100 * f.classes
@@ -156,13 +161,13 @@ RULES = (
         _DEEPCORE,
     ),
     Rule(
-        (LABEL, TINY),
+        (LABEL, TINY, NO_FROZEN),
         "random",
         "a model trained on so few labels scores worse than chance chooses; get embeddings of a frozen encoder first",
         _DEEPCORE,
     ),
     Rule(
-        (LABEL, MORE, BATCH),
+        (LABEL, MORE, BATCH, QUICK),
         "badge",
         "uncertain and different from each other; margin alone fills a batch with near-duplicates",
         "Ash et al. 2020, ICLR",
@@ -172,6 +177,7 @@ RULES = (
         "seals",
         "looks among the neighbours of what is labelled: finds rare classes in vast pools nearly as well as looking everywhere",
         "Coleman et al. 2022, AAAI",
+        goes_on=True,
     ),
     Rule(
         (LABEL, MORE, BATCH, CLUSTERED),

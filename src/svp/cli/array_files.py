@@ -149,11 +149,13 @@ class Given:
     def _check_lengths(self, arguments: Mapping[str, Any]) -> None:
         """DataError naming the files, where they hold different numbers of examples."""
         lengths = {}
-        for name, source in self.sources.items():
-            if name in arguments and name not in ("already", "exclude"):
-                lengths[source.path] = arguments[name].shape[0]
-            elif name.startswith("signals."):
-                lengths[source.path] = arguments["signals"][name.removeprefix("signals.")].shape[-1]
+        signals = {f"signals.{kind}": array for kind, array in arguments.get("signals", {}).items()}
+        for name, array in {**arguments, **signals}.items():
+            if name in self.sources and name not in ("already", "exclude"):
+                source = self.sources[name]
+                if not array.ndim:
+                    raise DataError(f"{source.path} holds a single number; give one for each example")
+                lengths[source.path] = array.shape[-1 if name in signals else 0]
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{path} {n}" for path, n in lengths.items())
             raise DataError(f"The files differ in the number of examples: {listed}; give files of the same examples")

@@ -78,9 +78,10 @@ def select(
         arguments |= {"sampler": sampler, "neighbors": neighbors, "tie_break": tie_break}
         if per_class is not None:
             arguments["per_class"] = {name: _by_class(value_of(text)) for name, text in per_class.items()}
-        expected = foresee(method, budget, arguments, how)
+        read = _read_by(method, arguments)
+        expected = foresee(method, budget, read, how)
         took.start()
-        chosen = select_arrays(method, budget, **arguments)
+        chosen = select_arrays(method, budget, **read)
     chosen = replace(
         chosen, inputs=given.origin(), keys=None if keys is None else tuple(keys.take(chosen.ids).to_pylist())
     )
@@ -93,7 +94,13 @@ def select(
         print(f"svp: {note}", file=sys.stderr)
     if how.out is not None and not how.quiet:
         print(f"chosen:   {len(chosen):,} examples, in {how.out}", file=sys.stderr)
-    report(expected, took, how, {"method": chosen.method, "n": len(chosen), "notes": notes}, chosen.ids)
+    report(expected, took, how, {"method": chosen.method, "n": len(chosen), "notes": notes}, chosen)
+
+
+def _read_by(method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Without embeddings where similarities stand for them: these only say who stands for whom."""
+    both = "similarity" in find_method(method)[1].reads and "similarity" in arguments
+    return {name: value for name, value in arguments.items() if not (both and name == "embeddings")}
 
 
 def _why_nothing(budget: str, arguments: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from svp.cli.array_files import LIBRARIES, How, held
 from svp.errors import SettingError
 from svp.select.budget import resolve_memory
 from svp.select.forecast import Forecast, forecast
+from svp.select.selection import Selection
 from svp.select.similarity import is_sparse
 from svp.select.submodular import BYTES_STORED
 
@@ -100,7 +101,7 @@ def _anonymous() -> int | None:
         return None
 
 
-def report(expected: Forecast, took: Measured, how: How, facts: dict[str, Any], ids: Any) -> None:
+def report(expected: Forecast, took: Measured, how: How, facts: dict[str, Any], chosen: Selection | None) -> None:
     """What came out, and what it took beside what was foreseen."""
     if expected.seconds is None:
         _say("forecast:", None, expected.bytes, how)
@@ -111,8 +112,10 @@ def report(expected: Forecast, took: Measured, how: How, facts: dict[str, Any], 
             "forecast": {"seconds": expected.seconds, "bytes": expected.bytes, "restarts": expected.restarts},
             "took": {"seconds": took.seconds, "bytes": took.bytes},
         }
-        if how.out is None and ids is not None:
-            facts["ids"] = ids.tolist()
+        if how.out is None and chosen is not None:
+            facts["ids"] = chosen.ids.tolist()
+            if chosen.keys is not None:
+                facts["keys"] = list(chosen.keys)
         print(json.dumps(facts))
 
 

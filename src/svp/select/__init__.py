@@ -75,8 +75,8 @@ def select(
     labels      (n,) class numbers, -1 where unknown; or names, numbered as they sort ("" and None where unknown)
     similarity  (n, n) dense or scipy-sparse, higher = more alike, only for methods that compare examples by it; default: made of
                 embeddings (cosine)
-    scores      (n,) scores that exist already, in place of those that the method would compute (one that ranks, or "d2");
-                options of the scores that would not be used are refused
+    scores      (n,) scores that exist already, in place of those that the method would compute (one that ranks, or "d2"): what
+                they are made of, and options of theirs, are refused beside them
     ids         (n,) distinct whole numbers that name the examples; default: the row numbers
     already     ids that count as chosen (distances, coverage, classes), and are never returned; or a Selection, of which
                 they are those
@@ -120,12 +120,17 @@ def select(
         inputs.require(name, row.reads)
     elif isinstance(row, Rank):
         _refuse_unused(name, row, options)
+        _refuse_second_source(name, row, inputs)
         inputs.require(name, row.reads[len(row.needs) :])
     elif "scores" in row.needs:
         inputs.require(name, row.needs)
     else:
         raise SettingError(
             f"scores: method {name!r} chooses sets and uses no scores; leave them out, or choose one that ranks"
+        )
+    if "similarity" in row.reads and similarity is not None and embeddings is not None:
+        raise SettingError(
+            f"similarity and embeddings: method {name!r} compares examples by one of the two; leave the other out"
         )
     if "similarity" not in row.reads and (similarity is not None or neighbors is not None):
         given_one = "similarity" if neighbors is None else f"neighbors={neighbors!r}"
@@ -203,6 +208,7 @@ def score(
     inputs = Inputs.of(
         ids=ids, probs=probs, embeddings=embeddings, labels=labels, scores=scores, signals=signals, memory=memory
     )
+    _refuse_second_source(name, row, inputs)
     inputs.require(name, row.needs)
     row.refuse(options, inputs.shape(0, 0))
     return scores_of(name, row, inputs, as_seed(seed), row.own(options))
@@ -215,6 +221,21 @@ def _refuse_unused(name: str, row: Rank, options: Mapping[str, Any]) -> None:
         raise SettingError(
             f"{unused[0]}={options[unused[0]]!r} is for the scores of method {name!r}, and scores= has them already; "
             "leave one of the two out"
+        )
+
+
+def _refuse_second_source(name: str, row: Rank, inputs: Inputs) -> None:
+    """SettingError for scores beside what makes them, or where there is nothing that they could stand in for.
+
+    Labels and embeddings may be there for limits and samplers.
+    """
+    if "scores" not in inputs.arrays or "scores" in row.needs:
+        return
+    if not row.needs:
+        raise SettingError(f"scores: method {name!r} goes by no scores; leave them out, or choose by 'given'")
+    if made_of := [need for need in row.needs if need in inputs.arrays and need not in ("labels", "embeddings")]:
+        raise SettingError(
+            f"scores and {made_of[0]}: the scores of method {name!r} are made of {made_of[0]}; leave one of the two out"
         )
 
 

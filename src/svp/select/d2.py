@@ -37,7 +37,7 @@ def d2(
     scores       (n,) difficulty, higher = harder. Where any is below 0 all are raised so that the lowest is 0. A score that
                  picks have lowered below 0 raises those of its neighbours when it is picked itself
     embeddings   (n, d) one row per example, finite
-    already      positions that count as chosen: they take from their neighbours before anything is chosen
+    already      positions that count as chosen: they take from their neighbours before anything is chosen, in this order
     candidates   positions to choose from; of equals the earlier in this list goes first
     budget       how many, at most all candidates
     ground       positions that make the graph: everything that is not excluded
@@ -61,7 +61,8 @@ def d2(
     values -= min(values.min(), 0.0)
     values += (_weights(squares, gamma_f) * values[edges]).sum(axis=1)
     weights = _weights(squares, gamma_r)
-    _take(values, place[already], len(already), edges, weights)
+    for i in place[already]:
+        values[edges[i]] -= weights[i] * values[i]
     picks, gains = _take(values, place[candidates], budget, edges, weights)
     return Picks(ground[picks], np.array(gains))
 

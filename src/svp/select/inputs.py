@@ -234,7 +234,9 @@ def _axis(need: str) -> int:
     return 0 if need in NO_SIGNAL else 1
 
 
+LARGEST = 1e150  # of scores
 UNSOUND = {
+    "scores": f"values beyond {LARGEST:g}",
     "probs": "values that are no probabilities (each from 0 to 1, and together 1)",
     "labels": "labels that are no class numbers (whole, from 0; -1 where unknown)",
     "correct": f"values other than 0 (wrong), 1 (right) and {UNSEEN} (not shown)",
@@ -256,7 +258,9 @@ def is_sound(need: str, part: NDArray[Any]) -> NDArray[np.bool_]:
     if need == "embeddings":
         return np.asarray(np.isfinite(part).all(axis=1))
     if need == "scores":
-        return np.asarray(np.isfinite(part))
+        return np.asarray(
+            np.abs(part, dtype=np.float64) <= LARGEST
+        )  # a sum of squares or a range of them is a number yet
     if need == "labels":
         return np.asarray((part >= -1) & np.isfinite(part) & (part == np.floor(part)))
     if need == "correct":

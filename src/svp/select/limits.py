@@ -24,6 +24,7 @@ PerClass = Mapping[str, Any]
 Choose = Callable[[Ints, Ints, int], Picks]  # (already, candidates, size) -> picks
 
 _ROUNDING = 1e-9  # of an amount of money: sums of prices are not exact
+_DEAREST = 1e300  # what all together may cost
 _CLASSES = 1 << 24  # that limits are kept for: a few numbers each, whether it has examples or not
 _AT_ONCE = 1 << 16  # examples looked at as plain numbers at a time
 
@@ -59,6 +60,8 @@ def as_costs(costs: Any, n: int, ids: Ints) -> Floats:
         raise DataError(
             f"costs: {len(bad)} examples have a cost that is below 0 or not finite, the first ids: {bad[:3].tolist()}"
         )
+    if n and values.max() > _DEAREST / n:
+        raise DataError(f"costs: one of {values.max():g} among {n} examples is too much to add up; give a smaller unit")
     return values
 
 
@@ -200,6 +203,9 @@ class _Tally:
             for c in np.flatnonzero(limits.least).tolist():
                 self.prices[c] = sorted(limits.costs[candidates[limits.classes[candidates] == c]].tolist())
                 self.dues[c] = math.fsum(self.prices[c][: limits.least[c]])
+        # Asked for with every example that is looked at: not added up anew each time.
+        self.due = math.fsum(self.dues.values())
+        self.owed = int(self.least.sum())
 
     def is_open(self, pos: Ints) -> NDArray[np.bool_]:
         """(k,) which of these may come next."""
@@ -216,7 +222,7 @@ class _Tally:
         """How many of the open candidates to ask for: all that the budget takes, or about as many as it buys."""
         costs = self.limits.costs
         if costs is None:
-            wanted = int(self.least.sum()) if self._must() else int(self.left)
+            wanted = self.owed if self._must() else int(self.left)
         else:
             mean = math.fsum(costs[candidates]) / len(candidates)
             wanted = math.ceil(self.left / mean * (1 - 2 * _ROUNDING)) if mean else len(candidates)
@@ -252,7 +258,7 @@ class _Tally:
             return False
         if c >= 0 and self.most[c] <= 0:
             return False
-        return price + sum(self.dues.values()) - self._saved(c, price) <= self.left
+        return price + self.due - self._saved(c, price) <= self.left
 
     def _saved(self, c: int, price: float) -> float:
         """By how much the dues fall with one of this class and price."""
@@ -262,19 +268,21 @@ class _Tally:
 
     def _pay(self, c: int, price: float) -> None:
         if self.dues.get(c) is not None and self.least[c] > 0:
-            self.dues[c] -= self._saved(c, price)
+            self.dues[c] -= (saved := self._saved(c, price))
+            self.due -= saved
             self.prices[c].pop(bisect.bisect_left(self.prices[c], price))
             if self.least[c] == 1:
                 del self.dues[c]
+                self.due = math.fsum(self.dues.values())
         if c >= 0:
+            self.owed -= int(self.least[c] > 0)
             self.least[c] = max(0, self.least[c] - 1)
             self.most[c] -= 1
         self.left -= price
 
     def _must(self) -> bool:
         """Whether only classes below their minimum are open: at once where costs count, else when the rest is theirs."""
-        owed = int(self.least.sum()) if len(self.least) else 0
-        return owed > 0 and (self.limits.costs is not None or owed >= self.left)
+        return self.owed > 0 and (self.limits.costs is not None or self.owed >= self.left)
 
 
 def _dues(limits: Limits, least: Ints, candidates: Ints) -> float:

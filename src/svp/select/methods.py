@@ -124,8 +124,6 @@ def _graph_cut(shape: Shape, *, kernel: str, lambda_: float) -> None:
     number("lambda_", lambda_, 0)
 
 
-_HARD_OR_EASY = words(keep=("hard", "easy"))
-
 METHODS: dict[str, Method] = {
     "random": Rank(scores.random, needs=(), cost=Cost(lambda s: s.n, lambda s: 24 * s.n)),
     "stratified_random": Cover(
@@ -137,7 +135,7 @@ METHODS: dict[str, Method] = {
     "forgetting": Rank(scores.forgetting, needs=("correct",), cost=_PER_EPOCH),
     "el2n": Rank(scores.el2n, needs=("el2n",), cost=_PER_EPOCH, check=wholes(epochs=1)),
     "grand": Rank(scores.grand, needs=("probs", "embeddings", "labels"), cost=Cost(lambda s: s.n * (s.c + s.d))),
-    "aum": Rank(scores.aum, needs=("logit_margin",), cost=_PER_EPOCH, check=_HARD_OR_EASY),
+    "aum": Rank(scores.aum, needs=("logit_margin",), cost=_PER_EPOCH, check=words(keep=("hard", "easy"))),
     "data_map": Rank(
         scores.data_map,
         needs=("p_true",),
@@ -160,9 +158,7 @@ METHODS: dict[str, Method] = {
         check=wholes(clusters=1),
     ),
     "given": Rank(scores.given, needs=("scores",), cost=Cost(lambda s: s.n)),
-    "ccs": with_sampler(
-        "ccs", Rank(scores.aum, needs=("logit_margin",), cost=_PER_EPOCH, check=_HARD_OR_EASY), "strata"
-    )[1],
+    "ccs": with_sampler("ccs", Rank(scores.low_aum, needs=("logit_margin",), cost=_PER_EPOCH), "strata")[1],
     "cluster_margin": with_sampler(
         "cluster_margin", Rank(scores.margin, needs=("probs",), cost=_PER_CLASS), "round_robin"
     )[1],

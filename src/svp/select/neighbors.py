@@ -34,15 +34,32 @@ def nearest(
     cost        time: q b d operations, nearly all of them in matrix products, and about q k log(b) single distances; brute
                 force where very many distances are equal, and not 0. Memory: 16 q k bytes for the answer, and `memory`
     """
-    space = Space(embeddings, queries, base)
-    others = Columns(space, lambda places: space.rows(base[places]), len(base), memory)
     pos, distances = np.full((len(queries), k), -1), np.full((len(queries), k), np.inf)
     if k and len(base):
-        for part in split(np.arange(len(queries)), others.n_rows):
-            places, squares = search(space, space.rows(queries[part]), others, k, own=(queries[part], base))
-            pos[part] = np.where(places < 0, -1, base[places])
-            distances[part] = np.sqrt(squares) / space.scale
+        for part, places, lengths in _parts(embeddings, queries, base, k, memory):
+            pos[part], distances[part] = np.where(places < 0, -1, base[places]), lengths
     return pos, distances
+
+
+def mean_distances(
+    embeddings: NDArray[np.generic], queries: Ints, base: Ints, k: int, *, memory: int = DEFAULT_MEMORY
+) -> Floats:
+    """(q,) mean distance to the k `nearest` of `base`, of which there are so many. Memory: 8 q bytes, and `memory`."""
+    mean = np.empty(len(queries))
+    for part, _, lengths in _parts(embeddings, queries, base, k, memory):
+        mean[part] = lengths.mean(axis=1)
+    return mean
+
+
+def _parts(
+    embeddings: NDArray[np.generic], queries: Ints, base: Ints, k: int, memory: int
+) -> Iterator[tuple[Ints, Ints, Floats]]:
+    """Places in queries, and of each its k nearest: (part, k) places in base and distances."""
+    space = Space(embeddings, queries, base)
+    others = Columns(space, lambda places: space.rows(base[places]), len(base), memory)
+    for part in split(np.arange(len(queries)), others.n_rows):
+        places, squares = search(space, space.rows(queries[part]), others, k, own=(queries[part], base))
+        yield part, places, np.sqrt(squares) / space.scale
 
 
 def within(

@@ -121,8 +121,17 @@ def aum(logit_margin: NDArray[Any], *, keep: str = "hard") -> Floats:
     cost          n_epochs * n operations; 3 rows of n beside a chunk
     Pleiss et al. 2020, "Identifying mislabeled data using the area under the margin ranking", NeurIPS.
     """
-    area = _mean_over_epochs(logit_margin)
-    return area if keep == "easy" else 0.0 - area
+    return _mean_over_epochs(logit_margin) if keep == "easy" else low_aum(logit_margin)
+
+
+def low_aum(logit_margin: NDArray[Any]) -> Floats:
+    """How far other classes led the label while training: minus the area under the margin, as `aum` with hard ones first.
+
+    logit_margin  (n_epochs, n) as for `aum`
+    returns       (n,) minus the mean margin over the epochs that showed the example; DataError where none did
+    cost          n_epochs * n operations; 3 rows of n beside a chunk
+    """
+    return 0.0 - _mean_over_epochs(logit_margin)
 
 
 def data_map(history: NDArray[Any], *, by: str = "variability") -> Floats:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from svp.select.clusters import k_means
 from svp.select.geometry import grouped
-from svp.select.neighbors import nearest
+from svp.select.neighbors import mean_distances
 from svp.select.table import Ints, Picks
 
 # Clusters of fewer come last, and of how many neighbours typicality is the mean: as in the paper.
@@ -42,8 +42,7 @@ def typiclust(
                   cluster has no other. The number of clusters depends on the budget, so the first k are not the answer for
                   budget k
     cost          time: that of k-means (30 iterations at most of n c d operations for c clusters) and n^2 d / c in matrix
-                  products where the clusters are alike in size. Memory: 16 * 20 bytes for each point of the cluster at hand,
-                  and `memory`
+                  products where the clusters are alike in size. Memory: about 100 n bytes, and `memory`
     Hacohen, Dekel and Weinshall 2022, "Active learning on a budget: opposite strategies suit high and low budgets", ICML.
     Their code does without clusters of 5 too, and measures typicality anew among those not chosen yet, to half a cluster at
     most; here it is the paper's, once for all.
@@ -79,7 +78,6 @@ def _most_typical_first(
     k = min(_NEIGHBORS, len(members) - 1)
     if not k:
         return iter([(int(left[0]), np.nan)])
-    _, distances = nearest(embeddings, left, members, k, memory=memory)
-    typicality = -distances.mean(axis=1)
+    typicality = -mean_distances(embeddings, left, members, k, memory=memory)
     order = np.argsort(-typicality, kind="stable")
-    return zip(left[order].tolist(), typicality[order].tolist(), strict=True)
+    return zip(map(int, left[order]), map(float, typicality[order]), strict=True)

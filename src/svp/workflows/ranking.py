@@ -58,7 +58,11 @@ def choose(row: Method, arrays: list[dict[str, Any]], pool: Pool, how: How) -> t
             **settled,
             **{key: default for key, default in row.own(row.options).items() if default is not Parameter.empty},
         }
-        selection = select(method, how.budget, scores=scores, **asked, **arrays[0], **left)
+        beside = {"labels", *(() if row.sampler is None else row.sampler.needs)}
+        given = {name: array for name, array in arrays[0].items() if name in beside}
+        if row.needs:  # chance draws the same again
+            given["scores"] = scores
+        selection = select(method, how.budget, **asked, **given, **left)
         return replace(selection, options=settled), scores
     if len(arrays) > 1:
         raise SettingError(f"{method} gives no scores to average over several proxies; set proxy.seeds to 1")
