@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special  # not scipy.stats, which takes longer to load than all the rest of a command
 
 Verdict = Literal["shown", "refuted", "not shown"]
 CONFIDENCE = 0.95
@@ -72,6 +71,9 @@ def _ends(mean: float, half: float) -> tuple[float, float]:
 
 def _half_length(values: NDArray[np.float64]) -> float:
     """Half of the Student-t interval of a mean."""
+    # Here, not above: to load it takes as long as a short command does. scipy.stats would take far longer.
+    from scipy import special
+
     t = special.stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2)
     return float(t * values.std(ddof=1) / np.sqrt(len(values)))
 

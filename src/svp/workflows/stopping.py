@@ -5,11 +5,11 @@ Functions on arrays. `judging.py` trains the models whose answers they are given
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from svp.chance import generator, hash_ids
 from svp.evaluate import CONFIDENCE
@@ -50,7 +50,7 @@ class Gain:
 
 def share(n_right: int, n: int) -> Share:
     """The share of right ones among `n` that were drawn, 1 at least (Wilson 1927: it holds near 0 and 1, and for few)."""
-    z = float(special.ndtri(0.5 + CONFIDENCE / 2))
+    z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
     p, room = n_right / n, z * z / n
     middle = (p + room / 2) / (1 + room)
     half = (z / (1 + room)) * (p * (1 - p) / n + room / (4 * n)) ** 0.5
