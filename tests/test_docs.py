@@ -236,7 +236,9 @@ def test_readme_commands_run(
     write_layout(tmp_path / "DIR")
     rows = [f"{'good' if i % 2 else 'bad'} film number {i},{i % 2}" for i in range(60)]
     (tmp_path / "reviews.csv").write_text("\n".join(["text,label", *rows]))
+    np.save("probs.npy", rng.dirichlet(np.ones(3), size=500))
     commands = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
+    commands += re.findall(r"`(svp (?:list|advise) [^`]+)`", (ROOT / "README.md").read_text())
     commands = [line for line in commands if line.startswith("svp ") and not line.startswith("svp session ")]
     assert len(commands) >= 6  # the list is not empty by a slip of the pattern
     for command in commands:
@@ -244,6 +246,15 @@ def test_readme_commands_run(
     assert capsys.readouterr().out.count("Accuracy of ") >= 5
     assert len([path for path in (tmp_path / "kept").rglob("*") if path.is_file()]) == 32
     assert len((tmp_path / "predicted.csv").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    "page", sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")]), ids=lambda page: page.name
+)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    """Tests run blocks by their kind: one without would be run by nobody."""
+    fences = [line for line in page.read_text().splitlines() if line.startswith("```")]
+    assert all(fence != "```" for fence in fences[::2])
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

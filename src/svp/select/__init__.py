@@ -80,7 +80,7 @@ def select(
     ids         (n,) distinct whole numbers that name the examples; default: the row numbers
     already     ids that count as chosen (distances, coverage, classes), and are never returned; or a Selection, of which
                 they are those
-    exclude     ids that are neither chosen nor returned; or a Selection
+    exclude     ids that are neither chosen nor returned; or a Selection. Their rows are checked like all others
     per_class   {"min": 5}, {"max": {0: 10}} (by name where labels are names), both, or {"share": "equal" | "natural" |
                 {0: 0.7, 1: 0.3}}: how many of each of `labels`, what was chosen already counted. Shares are rounded down, what
                 is left goes to the largest remainders; "equal" comes as near to it as the classes allow
