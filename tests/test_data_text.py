@@ -306,6 +306,27 @@ def test_shards_count_through(tmp_path):
     assert (len(data.test), data.test.keys) == (6, None)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_a_shard_that_ends_in_rows_that_cannot_be_used_moves_no_id(tmp_path, suffix):
+    """The next shard's rows have the ids that they have where these are repaired."""
+    good = [("yes" if i % 2 else "no", f"text {i}") for i in range(20)]
+    table(tmp_path / f"train-0{suffix}", [*good[:8], ("no", ""), ("", "text 9")])
+    table(tmp_path / f"train-1{suffix}", good[10:])
+    with pytest.warns(SvpWarning, match="2 rows left out"):
+        data = load_dataset(tmp_path, on_error="skip", test_share=0)
+    assert data.ids.tolist() == [*range(8), *range(10, 20)]
+    assert data.inputs[:].tolist() == [words for i, (_, words) in enumerate(good) if i not in (8, 9)]
+
+
+def test_a_shard_that_ends_in_a_row_with_too_few_fields_moves_no_id(tmp_path):
+    write(tmp_path / "train-0.csv", "label,text\n" + rows(4) + "no\n")
+    write(tmp_path / "train-1.csv", "label,text\nno,\nlabel,text\nno\nno\n")  # four, of no use at all
+    write(tmp_path / "train-2.csv", "label,text\n" + rows(4, 20))
+    with pytest.warns(SvpWarning, match="5 rows left out"):
+        data = load_dataset(tmp_path, on_error="skip", test_share=0)
+    assert data.ids.tolist() == [*range(4), *range(9, 13)]
+
+
 def test_a_part_without_labels_is_left_alone(tmp_path):
     write(tmp_path / "train.csv", "label,text\n" + rows(20))
     write(tmp_path / "test.csv", "text\nwho knows\n")

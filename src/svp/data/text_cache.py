@@ -36,7 +36,7 @@ from svp.errors import DataError
 from svp.files import replace
 from svp.mapped import joined
 
-_VERSION = 2  # of how a text is made of a row: raise it when `text_files` gives others
+_VERSION = 3  # of what is kept of a file, and how a text is made of a row: raise it when `text_files` gives others
 _WHAT = "texts"
 _T = TypeVar("_T")
 _FRESH = 2_000_000_000  # nanoseconds: no file system counts time in longer steps (FAT does in these)
@@ -51,7 +51,7 @@ class Read:
     arrow: Path
     words: list[str]
     problems: Problems
-    n_rows: int  # of the file, up to the last that can be used
+    n_rows: int  # of the file, those that cannot be used included
 
 
 def read(
@@ -132,7 +132,7 @@ def _written(part: Path, file: Path, columns: Columns, problems: Problems, progr
             n_rows = max([n_rows, *(rows[-1:] + 1)])
             written = [texts, pa.array(codes), pa.array(rows), pa.array(column_hashes(texts))]
             writer.write_batch(pa.record_batch(written, schema=_schema()))
-    return list(numbers), int(n_rows)
+    return list(numbers), max(int(n_rows), problems.n_rows)
 
 
 def row_ids(found: Sequence[Read]) -> NDArray[np.int64]:

@@ -74,16 +74,19 @@ class Columns:
 
 @dataclass
 class Problems:
-    """Why rows were left out: how many for each reason, and the first of them."""
+    """Why rows were left out: how many for each reason, the first of them, and how many rows there are up to the last of them."""
 
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, list[int]] = field(default_factory=dict)
+    n_rows: int = 0
 
     def add(self, reason: str, rows: Sequence[int] | NDArray[np.int64]) -> None:
+        """Count rows, in order of their numbers."""
         if len(rows):
             self.counts[reason] = self.counts.get(reason, 0) + len(rows)
             named = self.first.setdefault(reason, [])
             named += [int(row) for row in rows[: _NAMED - len(named)]]
+            self.n_rows = max(self.n_rows, int(rows[-1]) + 1)
 
     def lines(self, name: str) -> list[str]:
         """A line for each reason: "train.csv: 2 rows with an empty text (rows 3, 17)"."""
