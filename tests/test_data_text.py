@@ -327,14 +327,40 @@ def test_a_shard_that_ends_in_a_row_with_too_few_fields_moves_no_id(tmp_path):
     assert data.ids.tolist() == [*range(4), *range(9, 13)]
 
 
-def test_a_part_without_labels_is_left_alone(tmp_path):
+@pytest.mark.parametrize(
+    ("unknown", "lack"), [("text\nwho knows\n", "column label"), ("label,text\n-1,a\n-1,b\n", "known label")]
+)
+def test_a_part_without_labels_is_left_alone_and_named(tmp_path, unknown, lack):
     write(tmp_path / "train.csv", "label,text\n" + rows(20))
-    write(tmp_path / "test.csv", "text\nwho knows\n")
-    data = load_dataset(tmp_path)
+    write(tmp_path / "test.csv", unknown)
+    said = f"test.csv has no {lack} and is not used"
+    with pytest.warns(SvpWarning, match=said):
+        data = load_dataset(tmp_path)
     assert (len(data), len(data.test)) == (16, 4)
+    assert data.problems == (f"{said}; 20 % of each class are held out of the training part in its place",)
     write(tmp_path / "dev.csv", "label,text\n" + rows(2, 30))
-    data = load_dataset(tmp_path)
+    with pytest.warns(SvpWarning, match=said):
+        data = load_dataset(tmp_path)
     assert data.test.inputs[:].tolist() == ["text 30", "text 31"]
+    assert data.problems == (said,)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("label,text\nneg,a\npos,b\n", "1 row with the label 'neg', which is none of no, yes"),
+        ("label,text\nyes,\nno, \n", "2 rows with an empty text"),
+        ("label,text\n,a\n,b\n", "2 rows without a label"),
+        ("label,text\n", "there is none"),
+    ],
+)
+def test_a_test_part_of_which_no_row_can_be_used_is_refused(tmp_path, content, reason):
+    """Rows of the training part take its place only where it has no labels."""
+    write(tmp_path / "train.csv", "label,text\n" + rows(20))
+    write(tmp_path / "test.csv", content)
+    for on_error in ("refuse", "skip"):
+        with pytest.raises(DataError, match=reason):
+            load_dataset(tmp_path, on_error=on_error)
 
 
 def test_a_label_of_the_test_part_alone_is_a_problem(tmp_path):
@@ -420,6 +446,9 @@ def test_amazon_reviews_in_their_publishers_files(tmp_path):
         load_dataset("amazon-polarity", root=tmp_path, test_share=0.5)
     write(folder / "test.csv", '"1","Never","again"\n"3","So","so"\n')
     with pytest.raises(DataError, match=r"1 row with the label '3', which is none of 1, 2 \(row 1\)"):
+        load_dataset("amazon-polarity", root=tmp_path)
+    write(folder / "test.csv", '"neg","Never","again"\n')
+    with pytest.raises(DataError, match=r"test.csv: 1 row with the label 'neg'"):
         load_dataset("amazon-polarity", root=tmp_path)
 
 

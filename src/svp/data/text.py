@@ -3,7 +3,7 @@
 import codecs
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +62,8 @@ def load(
     progress      called with ("reading FILE", per cent, 100)
 
     Files of a folder are divided by how their name or folder begins: train.csv, test.csv, train/0.jsonl; the first of test,
-    validation, valid, val and dev with labels is the test part.
+    validation, valid, val and dev with labels is the test part. One without the column of labels, or whose labels are all below
+    0 and no classes, is not used, which `problems` say.
     ids      row numbers through the training part's files in order of their paths' bytes, unusable rows included
     keys     FILE:ROW, where a part has several files; of one the row numbers are enough
     classes  the labels of the training part, sorted (as numbers where all are); or their names in the hub's metadata
@@ -84,7 +85,6 @@ def load(
     texts = (text_column,) if isinstance(text_column, str) else tuple(text_column)
     train, tests = divided(source, (kind_of(source),))
     columns, names = _columns(train[0], texts, label_column, encoding)
-    tests = [part for part in tests if columns.label in _names(part[0], columns)]
     return _dataset(
         source,
         train,
@@ -301,8 +301,7 @@ def _dataset(
     found = read(files)
     classes = _classes([word for one in found for word in one.words], names)
     train = _part(source, files, found, classes)
-    parts = (_part(source, part, read(part), classes) for part in tests)
-    test = next((part for part in parts if (part.labels >= 0).any()), None)
+    test, unused = _labelled(source, tests, columns, classes, read)
     if test is not None and test_share != TEST_SHARE:
         raise SettingError(f"{source}: test_share (--test-share) means nothing here; it has files of a test part")
     bad = [*train.problems, *(() if test is None else test.problems)]
@@ -315,11 +314,19 @@ def _dataset(
     train = train.where(train.labels >= 0)
     if not len(train.ids):
         raise DataError(f"{source}: no row can be used: {some(bad) or 'there is none'}")
+    if test is not None and not (test.labels >= 0).any():
+        raise DataError(
+            f"{source}: no row of its test part can be used: {some(list(test.problems)) or 'there is none'}; repair its files, or "
+            "move them elsewhere"
+        )
     if test is None:
+        if unused and test_share:
+            unused.append(f"{100 * test_share:g} % of each class are held out of the training part in its place")
         held_out = np.zeros(len(train.ids), bool)
         held_out[hold_out(train.labels, train.ids, test_share)] = True
         train, test = train.where(~held_out), train.where(held_out)
     test, notes = _without_repeats(train, test.where(test.labels >= 0))
+    notes = [*(["; ".join(unused)] if unused else []), *notes]
     if bad or notes:
         left_out = [f"{n_bad:,} {'row' if n_bad == 1 else 'rows'} left out: {some(bad)}"] if bad else []
         warnings.warn(f"{source}: {'; '.join([*left_out, *notes])}", SvpWarning, stacklevel=3)
@@ -336,6 +343,30 @@ def _classes(words: list[str], names: dict[str, str] | None) -> dict[str, str]:
         return {word: word for word in sorted(set(words), key=int)}
     except ValueError:
         return {word: word for word in sorted(set(words))}
+
+
+def _labelled(
+    source: Path,
+    parts: list[list[Path]],
+    columns: Columns,
+    classes: dict[str, str],
+    read: Callable[[list[Path]], list[Read]],
+) -> tuple[Part | None, list[str]]:
+    """The first part that has labels, if any; and in words why those before it are not used."""
+    unused = []
+    for files in parts:
+        named = columns.label in _names(files[0], columns)
+        found = read(files) if named else []
+        if named and not _are_unknown([word for one in found for word in one.words], classes):
+            return _part(source, files, found, classes), unused
+        lack = "no known label" if named else f"no column {columns.label}"
+        unused.append(f"{printable(_name(source, files[0]))} has {lack} and is not used")
+    return None, unused
+
+
+def _are_unknown(words: list[str], classes: dict[str, str]) -> bool:
+    """Whether all labels are numbers below 0 that are no classes: as the hub has them of tests whose labels nobody may know."""
+    return bool(words) and all(word.startswith("-") and word[1:].isdecimal() and word not in classes for word in words)
 
 
 def _part(source: Path, files: list[Path], found: list[Read], classes: dict[str, str]) -> Part:
