@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,72 @@ def test_a_csv_of_any_country_is_read(tmp_path, delimiter):
         data = load_dataset(tmp_path / "a.csv", test_share=0)
     assert data.inputs[:].tolist() == texts
     assert data.classes == ("no", "yes")
+
+
+def by_tabs(path: Path, values: list[tuple[str, ...]]) -> Path:
+    """As GLUE and many exports have it: tabs between fields, and quotes are letters."""
+    return write(path, "".join("\t".join(row) + "\n" for row in values))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (2, 0, 1), (1, 0, 3)])
+@pytest.mark.parametrize(("first", "second"), [(3, 20), (3, 4), (39, None)])
+@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+def test_rows_within_quotes_are_not_swallowed(tmp_path, order, first, second, suffix):
+    """Wherever the column stands that quotes open in; an empty one beside it is as good as others."""
+    values = [["no" if i % 2 else "yes", f"text {i}", f"id {i}", ""] for i in range(40)]
+    for i in {first, second} - {None}:
+        values[i][1] = f'"Great" ends "text {i}' if i == second else f'"text {i}'
+    table = [("label", "text", "id", "star"), *values] if second else [("label", "text", "id", "star"), *values, values[0]]
+    file = by_tabs(tmp_path / f"t{suffix}", [tuple(row[i] for i in order) for row in table])
+    for on_error in ("refuse", "skip"):
+        with pytest.raises(DataError, match=rf"t{suffix}: row {first} has lines within quotes .*--no-quotes.*--quotes"):
+            load_dataset(file, on_error=on_error)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SvpWarning)  # the row that comes twice
+        data = load_dataset(file, quotes=False, test_share=0)
+        assert data.inputs[:].tolist() == [row[1] for row in table[1:]]
+        assert len(load_dataset(file, quotes=True, on_error="skip", test_share=0)) < len(table) - 1
+
+
+@TRY
+@given(
+    texts=st.lists(st.text("ab ,;.\n\"'-", min_size=1, max_size=30).filter(str.strip), min_size=2, max_size=20, unique=True),
+    first=st.booleans(),
+)
+def test_quotes_that_enclose_prose_are_no_doubt(tmp_path_factory, texts, first):
+    """Line breaks, quotes and delimiters within them are read as they stand, whatever is between the fields."""
+    root = tmp_path_factory.mktemp("q")
+    for suffix, delimiter in ((".csv", ","), (".csv", ";"), (".tsv", "\t")):
+        values = [("label", "text"), *((("no", "yes")[i % 2], words) for i, words in enumerate(texts))]
+        with (root / f"t{suffix}").open("w", newline="") as file:
+            writer = csv.writer(file, delimiter=delimiter, quoting=csv.QUOTE_ALL)
+            writer.writerows(values if first else [row[::-1] for row in values])
+        read = [load_dataset(root / f"t{suffix}", quotes=q, test_share=0, cache=root) for q in (None, True)]
+        assert [data.inputs[:].tolist() for data in read] == [texts, texts]
+
+
+def test_indented_lines_within_quotes_are_no_rows(tmp_path):
+    code = [f"def f{i}():\n\treturn {i}\n\nprint()" for i in range(4)]
+    for order in (("label", "text"), ("text", "label")):
+        of = {"label": ["a", "b", "a", "b"], "text": code}
+        with (tmp_path / "t.tsv").open("w", newline="") as file:
+            csv.writer(file, delimiter="\t").writerows([order, *zip(*(of[name] for name in order), strict=True)])
+        assert load_dataset(tmp_path / "t.tsv", test_share=0).inputs[:].tolist() == code
+
+
+def test_a_row_with_too_many_fields_and_others_within_its_quotes(tmp_path):
+    file = by_tabs(tmp_path / "t.tsv", [("label", "text"), ("a", '"x'), ("b", "y"), ("a", 'z" w', "v"), ("b", "u")])
+    with pytest.raises(DataError, match=r"row 0 has lines within quotes that look like rows.*--no-quotes"):
+        load_dataset(file, on_error="skip")
+
+
+def test_texts_alone_are_read_without_quotes_where_these_are_letters(tmp_path):
+    file = by_tabs(tmp_path / "t.tsv", [("text", "id"), ('"one', "1"), ("two", "2"), ('"three', "3")])
+    config = SessionConfig(dataset=str(file), classes=("no", "yes"))
+    with pytest.raises(DataError, match="--no-quotes"):
+        unlabelled.load(config, config.classes)
+    data = unlabelled.load(config.model_copy(update={"quotes": False}), config.classes)
+    assert data.inputs[:].tolist() == ['"one', "two", '"three']
 
 
 def test_texts_alone_are_not_cut_at_their_semicolons(tmp_path):

@@ -449,6 +449,9 @@ def test_tables_of_texts(capsys: pytest.CaptureFixture[str]) -> None:
     write_table(Path("odd.csv"), pa.table({"label": ["cow"] * 20, "text": list(test.inputs)}))
     assert "the class 'cow'" in fails(capsys, str(run), "odd.csv")
     assert said(capsys, str(run), "odd.csv", "--no-labels")["n"] == 20
+    Path("bare.tsv").write_text("text\tid\n" + "".join(f'"{words}\t{i}\n' for i, words in enumerate(test.inputs)))
+    assert "--no-quotes" in fails(capsys, str(run), "bare.tsv")
+    assert said(capsys, str(run), "bare.tsv", "--no-quotes")["n"] == 20
     cli.main(["predict", str(run), "labelled.csv", "--quiet"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"fasttext ({run}/target/proxy-epochs/seed-0/model) on 20 examples: cat ")

@@ -186,6 +186,16 @@ def test_the_chosen_rows_of_a_file_without_a_header(tmp_path, capsys):
     assert read(Path("part/train.csv")) == [list(rows[i]) for i in ids]
 
 
+def test_quotes_that_are_letters_are_said_by_a_flag(tmp_path):
+    lines = [f'{label}\t"{label} {i}' for i, (label, _) in enumerate(made(40))]
+    (tmp_path / "mine.tsv").write_text("\n".join(["label\ttext", *lines]))
+    given = ["coreset", "mine.tsv", *MODELS, "--method", "random", "--budget", "16", "--out", "run", "--json"]
+    with pytest.raises(DataError, match="--no-quotes"):
+        load_dataset("mine.tsv")
+    cli.main([*given, "--no-quotes"])
+    assert svp.Run.open("run").metrics["n"] == 32
+
+
 def test_the_report_shows_texts_escaped_and_marks_typical_words(tmp_path, monkeypatch):
     pytest.importorskip("altair")
     pytest.importorskip("vl_convert")

@@ -263,6 +263,11 @@ class DataConfig(Config):
         None, description="column of classes in a table; default: label, labels, class, target or the like"
     )
     encoding: str = Field("utf-8", description="of texts in .csv, .tsv and .jsonl")
+    quotes: bool | None = Field(
+        None,
+        description="whether quotes in .csv and .tsv enclose fields, or are letters; default: they do, and between tabs a row "
+        "with rows within its quotes is refused",
+    )
     cache: Path | None = Field(
         None, description="folder for decoded images and texts; default: $XDG_CACHE_HOME/svp, or ~/.cache/svp"
     )

@@ -34,6 +34,7 @@ def predict(
     text_column: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())] = (),
     label_column: str | None = None,
     encoding: str | None = None,
+    quotes: bool | None = None,
     on_error: Literal["refuse", "skip"] | None = None,
     cache: Path | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
@@ -70,6 +71,8 @@ def predict(
         column of labels; default: as in the training, or label, class, target and the like
     encoding
         of texts; default: as in the training
+    quotes
+        whether quotes in .csv and .tsv enclose fields, or are letters; default: as in the training
     on_error
         what an unreadable example leads to; default: as in the training
     cache
@@ -92,6 +95,7 @@ def predict(
             text_column=text_column,
             label_column=label_column,
             encoding=encoding,
+            quotes=quotes,
             on_error=on_error,
             cache=cache,
             show=show,

@@ -74,7 +74,7 @@ _PARQUET = Source(
 _TEXT = Source(
     "svp.data.text:load",
     "texts in .csv, .tsv, .jsonl or .parquet, a file or a folder of shards",
-    ("text_column", "label_column", "encoding", "on_error", "test_share", "cache", "progress"),
+    ("text_column", "label_column", "encoding", "quotes", "on_error", "test_share", "cache", "progress"),
 )
 
 
@@ -88,6 +88,7 @@ def load_dataset(
     text_column: str | Sequence[str] = (),
     label_column: str | None = None,
     encoding: str = "utf-8",
+    quotes: bool | None = None,
     on_error: OnError = "refuse",
     test_share: float = TEST_SHARE,
     cache: str | os.PathLike[str] | None = None,
@@ -106,6 +107,8 @@ def load_dataset(
     text_column   column of texts, or several to be joined by a space; default text, sentence, content, review and more
     label_column  column of class numbers or names; default label, labels, class, target and more
     encoding      of .csv, .tsv and .jsonl
+    quotes        whether quotes in .csv and .tsv enclose fields (True) or are letters (False); default: they enclose, and
+                  between tabs a row that has rows within its quotes is refused
     on_error      what to do about images and rows that cannot be read: "refuse" the dataset, or "skip" them and name them
                   in `Dataset.problems`
     test_share    how much of each class is held out where the source brings no test part; 0 holds out nothing
@@ -138,6 +141,7 @@ def load_dataset(
             ("text_column", text_column, ()),
             ("label_column", label_column, None),
             ("encoding", encoding, "utf-8"),
+            ("quotes", quotes, None),
             ("on_error", on_error, "refuse"),
             ("test_share", test_share, TEST_SHARE),
             ("cache", cache, None),
@@ -167,6 +171,7 @@ def load(config: DataConfig, progress: Progress | None = None) -> Dataset:
         text_column=config.text_column,
         label_column=config.label_column,
         encoding=config.encoding,
+        quotes=config.quotes,
         on_error=config.on_error,
         test_share=config.test_share,
         cache=config.cache,

@@ -42,6 +42,7 @@ def load(
     text_column: str | Sequence[str] = (),
     label_column: str | None = None,
     encoding: str = "utf-8",
+    quotes: bool | None = None,
     on_error: OnError = "refuse",
     test_share: float = TEST_SHARE,
     cache: str | os.PathLike[str] | None = None,
@@ -55,6 +56,8 @@ def load(
                   rating or intent. Of two columns one name is enough. Where a .csv or .tsv has no header, columns are
                   numbers from 1: label_column="1", text_column="2"
     encoding      of .csv, .tsv and .jsonl
+    quotes        whether quotes in .csv and .tsv enclose fields (True), or are letters (False). Default: they enclose, and where
+                  fields lie between tabs a row that has rows within its quotes is refused
     on_error      "refuse" a source with rows that cannot be used (too few or too many fields, not in the encoding, a NUL,
                   no text, no label, a label that only the test part has), or "skip" them and count them in `problems`
     test_share    how much of each class is held out where no file is of a test part
@@ -84,7 +87,7 @@ def load(
         ) from None
     texts = (text_column,) if isinstance(text_column, str) else tuple(text_column)
     train, tests = divided(source, (kind_of(source),))
-    columns, names = _columns(train[0], texts, label_column, encoding)
+    columns, names = _columns(train[0], texts, label_column, encoding, quotes)
     return _dataset(
         source,
         train,
@@ -176,10 +179,10 @@ def kind_of(source: Path) -> str:
 
 
 def _columns(
-    file: Path, texts: tuple[str, ...], label: str | None, encoding: str
+    file: Path, texts: tuple[str, ...], label: str | None, encoding: str, quotes: bool | None
 ) -> tuple[Columns, dict[str, str] | None]:
     """Which columns are meant, and the names of the classes by the words of the labels, where the file says so."""
-    names = names_of(file, encoding)
+    names = names_of(file, encoding, quotes)
     given = [*texts, *([] if label is None else [label])]
     numbered = bool(given) and all(map(str.isdecimal, given)) and not set(given) <= set(names)
     if numbered and file.suffix.lower() in (".csv", ".tsv"):
@@ -187,22 +190,21 @@ def _columns(
             raise SettingError(f"{file}: without a header both are needed, as in --label-column 1 --text-column 2")
         if wrong := [name for name in given if not 1 <= int(name) <= len(names)]:
             raise SettingError(f"{file} has no column {wrong[0]}; its first row has {len(names)}, counted from 1")
-        return Columns(label, texts, header=False, encoding=encoding), None
+        return Columns(label, texts, header=False, encoding=encoding, quotes=quotes), None
     label = _column(file, names, label, LABELS, "labels", set(texts))
     texts = tuple(_column(file, names, text, TEXTS, "texts", {label}) for text in texts or (None,))
     if label in texts:
         raise SettingError(f"{file}: column {label!r} is named for labels and for texts; name another")
-    return Columns(label, texts, encoding=encoding), _named(file, label)
+    return Columns(label, texts, encoding=encoding, quotes=quotes), _named(file, label)
 
 
-def columns_of_texts(file: Path, texts: tuple[str, ...], encoding: str) -> Columns:
+def columns_of_texts(file: Path, texts: tuple[str, ...], encoding: str, quotes: bool | None = None) -> Columns:
     """The columns of texts alone; a file of one column needs no name for it."""
-    names = names_of(file, encoding)
+    names = names_of(file, encoding, quotes)
     if not texts and len(names) == 1:
         texts = (names[0],)
-    return Columns(
-        "", tuple(_column(file, names, text, TEXTS, "texts", set()) for text in texts or (None,)), encoding=encoding
-    )
+    texts = tuple(_column(file, names, text, TEXTS, "texts", set()) for text in texts or (None,))
+    return Columns("", texts, encoding=encoding, quotes=quotes)
 
 
 def _column(file: Path, names: list[str], given: str | None, usual: Sequence[str], what: str, others: set[str]) -> str:
@@ -241,7 +243,7 @@ def _named(file: Path, label: str) -> dict[str, str] | None:
 
 
 def _names(file: Path, columns: Columns) -> list[str]:
-    return names_of(file, columns.encoding) if columns.header else [columns.label]
+    return names_of(file, columns.encoding, columns.quotes) if columns.header else [columns.label]
 
 
 # --- parts ---------------------------------------------------------------------------------------------------------------
@@ -316,8 +318,8 @@ def _dataset(
         raise DataError(f"{source}: no row can be used: {some(bad) or 'there is none'}")
     if test is not None and not (test.labels >= 0).any():
         raise DataError(
-            f"{source}: no row of its test part can be used: {some(list(test.problems)) or 'there is none'}; repair its files, or "
-            "move them elsewhere"
+            f"{source}: no row of its test part can be used: {some(list(test.problems)) or 'there is none'}; repair its files, "
+            "or move them elsewhere"
         )
     if test is None:
         if unused and test_share:

@@ -25,6 +25,7 @@ _BLOCK_ROWS = 8192
 _LOOKED_AT = 20  # lines of a CSV by which it is told what separates its fields
 _NAMED = 10  # rows that are named of each reason
 
+_SWALLOWED = "with rows within its quotes"
 _LONG = "straddling"  # what pyarrow says of a row that is longer than a block
 
 NOT_ENCODED = "not in the encoding (name it with --encoding)"
@@ -44,6 +45,8 @@ class Columns:
     header            whether the first row of a .csv or .tsv names them
     encoding          of .csv, .tsv and .jsonl
     newline_as_words  the two characters \\n stand for a line break
+    quotes            whether quotes in .csv and .tsv enclose fields, or are letters; None: they do, and a row between tabs that
+                      takes in others by them is refused
     """
 
     label: str
@@ -51,6 +54,7 @@ class Columns:
     header: bool = True
     encoding: str = "utf-8"
     newline_as_words: bool = False
+    quotes: bool | None = None
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -107,10 +111,10 @@ class Block:
     texts: list[Any]
 
 
-def names_of(file: Path, encoding: str = "utf-8") -> list[str]:
+def names_of(file: Path, encoding: str = "utf-8", quotes: bool | None = None) -> list[str]:
     """The columns of a file by its header (of .jsonl by its first row)."""
     with _errors(file, encoding):
-        return _KINDS[file.suffix.lower()].names(file, encoding)
+        return _KINDS[file.suffix.lower()].names(file, Columns("", (), encoding=encoding, quotes=quotes))
 
 
 def rows_of(
@@ -247,17 +251,16 @@ def _errors(file: Path, encoding: str = "utf-8") -> Iterator[None]:
 # --- CSV -----------------------------------------------------------------------------------------------------------------
 
 
-def _csv_names(file: Path, encoding: str) -> list[str]:
+def _csv_names(file: Path, columns: Columns) -> list[str]:
     import pyarrow as pa
 
-    columns = Columns("", (), encoding=encoding)
     try:
-        with file.open("rb") as opened, _csv_reader(opened, file, columns, [], _BLOCK_BYTES) as reader:
+        with file.open("rb") as opened, _csv_reader(opened, file, columns, [], [], _BLOCK_BYTES) as reader:
             return list(reader.schema.names)
     except pa.ArrowInvalid as error:
         if _LONG not in str(error):
             raise
-    with file.open("rb") as opened, _csv_reader(opened, file, columns, [], _ROW_BYTES) as reader:
+    with file.open("rb") as opened, _csv_reader(opened, file, columns, [], [], _ROW_BYTES) as reader:
         return list(reader.schema.names)
 
 
@@ -279,6 +282,9 @@ def _csv_blocks(
         except pa.ArrowInvalid as error:
             if _LONG not in str(error) or n_bytes == _ROW_BYTES:
                 raise
+    for number, reason in skipped:
+        if reason == _SWALLOWED:
+            raise _swallowed(file, number)
     for reason in dict.fromkeys(reason for _, reason in skipped):
         problems.add(reason, [number for number, why in skipped if why == reason])
 
@@ -292,27 +298,67 @@ def _csv_batches(
 ) -> Iterator[tuple[NDArray[np.int64], list[Any]]]:
     """Row numbers and the wanted columns, block by block; `skipped` is told of rows that are left out, and why."""
     size, row = max(1, file.stat().st_size), 0
-    with file.open("rb") as opened, _csv_reader(opened, file, columns, skipped, n_bytes) as reader:
+    watched = _watched(file, columns)
+    names = list(dict.fromkeys([*watched, *columns.wanted]))
+    with file.open("rb") as opened, _csv_reader(opened, file, columns, names, skipped, n_bytes) as reader:
         for batch in reader:
             # What was skipped is known for this block and further, because parsing is ahead of what is given.
             ahead = skipped[bisect_left(skipped, (row, "")) :]
             rows = _numbered(row, batch.num_rows, [number for number, _ in ahead])
             row = int(rows[-1]) + 1 if len(rows) else row
+            if watched:
+                _check_quotes(file, rows, batch)
             yield rows, [batch.column(name) for name in columns.wanted]
             progress(opened.tell() / size)
 
 
-def _csv_reader(opened: IO[bytes], file: Path, columns: Columns, skipped: list[tuple[int, str]], n_bytes: int) -> Any:
-    """pyarrow's reader of the wanted columns as bytes; rows with another number of fields are skipped, and noted."""
+def _watched(file: Path, columns: Columns) -> list[str]:
+    """All columns of a file between tabs, where nobody has said whether quotes enclose its fields; else none."""
+    if columns.quotes is not None or _delimiter(file, columns) != "\t":
+        return []
+    names = _csv_names(file, columns)
+    return names if columns.header else [f"f{i}" for i in range(len(names))]
+
+
+def _check_quotes(file: Path, rows: NDArray[np.int64], batch: Any) -> None:
+    """DataError for a row that took in others by its quotes: tables between tabs are often written without heed of quotes."""
+    import pyarrow.compute as pc
+
+    held = np.zeros(len(rows), bool)
+    for column in batch.columns:  # a tab in a field has come there by quotes
+        held |= pc.match_substring(column, "\t").to_numpy(zero_copy_only=False)
+    for position in np.flatnonzero(held):
+        if _holds_rows(b"\t".join(column[position].as_py() for column in batch.columns), batch.num_columns):
+            raise _swallowed(file, int(rows[position]))
+
+
+def _holds_rows(text: bytes, n_fields: int) -> bool:
+    """Whether several lines of a row have as many fields between tabs as a row has; one that begins with a tab is indented."""
+    return sum(line.lstrip().count(b"\t") == n_fields - 1 for line in text.splitlines()) > 1
+
+
+def _swallowed(file: Path, row: int) -> DataError:
+    return DataError(
+        f"{file}: row {row} has lines within quotes that look like rows themselves; if quotes are letters of the texts, say "
+        "quotes=False (--no-quotes); if they enclose fields, quotes=True (--quotes)"
+    )
+
+
+def _csv_reader(
+    opened: IO[bytes], file: Path, columns: Columns, names: list[str], skipped: list[tuple[int, str]], n_bytes: int
+) -> Any:
+    """pyarrow's reader of some columns as bytes (none: of all); rows with another number of fields are skipped, and noted."""
     import pyarrow as pa
     from pyarrow import csv
 
     def skip(row: Any) -> str:
-        few = row.actual_columns < row.expected_columns
-        skipped.append((row.number - 1 - columns.header, f"with too {'few' if few else 'many'} fields"))
+        reason = f"with too {'few' if row.actual_columns < row.expected_columns else 'many'} fields"
+        if delimiter == "\t" and columns.quotes is None and _holds_rows(row.text.encode(), row.expected_columns):
+            reason = _SWALLOWED
+        skipped.append((row.number - 1 - columns.header, reason))
         return "skip"
 
-    wanted = columns.wanted if columns.texts else []
+    delimiter = _delimiter(file, columns)
     return csv.open_csv(
         opened,
         # With threads pyarrow does not say which row is wrong.
@@ -323,30 +369,32 @@ def _csv_reader(opened: IO[bytes], file: Path, columns: Columns, skipped: list[t
             autogenerate_column_names=not columns.header,
         ),
         parse_options=csv.ParseOptions(
-            delimiter=_delimiter(file, columns.encoding),
+            delimiter=delimiter,
+            quote_char=False if columns.quotes is False else '"',
             newlines_in_values=True,
             invalid_row_handler=skip,
         ),
         convert_options=csv.ConvertOptions(
-            include_columns=wanted,
-            column_types=dict.fromkeys(wanted, pa.binary()),
+            include_columns=names,
+            column_types=dict.fromkeys(names, pa.binary()),
             strings_can_be_null=False,
             check_utf8=False,
         ),
     )
 
 
-def _delimiter(file: Path, encoding: str) -> str:
+def _delimiter(file: Path, columns: Columns) -> str:
     """What separates the fields: in .tsv a tab; in .csv a comma, or, where the first row has none and the first rows all have as
     many semicolons or tabs, these (spreadsheets write the one of their country).
     """
     if file.suffix.lower() == ".tsv":
         return "\t"
-    with file.open(encoding=encoding, errors="replace", newline="") as opened:
+    with file.open(encoding=columns.encoding, errors="replace", newline="") as opened:
         lines = [line for line in islice(opened, _LOOKED_AT) if line.strip()]
+    quoting = plain_csv.QUOTE_NONE if columns.quotes is False else plain_csv.QUOTE_MINIMAL
     for delimiter in ",;\t":
         with suppress(plain_csv.Error):
-            widths = [len(row) for row in plain_csv.reader(lines, delimiter=delimiter)]
+            widths = [len(row) for row in plain_csv.reader(lines, delimiter=delimiter, quoting=quoting)]
             if widths and widths[0] > 1 and (delimiter == "," or len(set(widths[:-1])) <= 1):
                 return delimiter
     return ","
@@ -366,8 +414,8 @@ def _plain(encoding: str) -> str:
 # --- JSON lines ----------------------------------------------------------------------------------------------------------
 
 
-def _jsonl_names(file: Path, encoding: str) -> list[str]:
-    first, _ = next(_lines(file, encoding), ("{}", 0))
+def _jsonl_names(file: Path, columns: Columns) -> list[str]:
+    first, _ = next(_lines(file, columns.encoding), ("{}", 0))
     try:
         row = json.loads(first or "")
     except ValueError as error:
@@ -458,7 +506,7 @@ def _word(value: Any) -> Any:
 # --- Parquet -------------------------------------------------------------------------------------------------------------
 
 
-def _parquet_names(file: Path, encoding: str) -> list[str]:
+def _parquet_names(file: Path, columns: Columns) -> list[str]:
     import pyarrow.parquet as pq
 
     return list(pq.read_schema(file).names)
@@ -504,7 +552,7 @@ def _column(file: Path, batch: Any, name: str) -> Any:
 class _Kind:
     """How one kind of file is read."""
 
-    names: Callable[[Path, str], list[str]]
+    names: Callable[[Path, Columns], list[str]]
     blocks: Callable[[Path, Columns, Problems, Callable[[float], object]], Iterable[Block]]
     size: Callable[[Path], int]
 

@@ -55,7 +55,7 @@ def unread_labels(config: DataConfig) -> str | None:
         return None
     path = Path(config.dataset).expanduser()
     train, _ = divided(path, (kind_of(path),))
-    names = names_of(train[0], config.encoding)
+    names = names_of(train[0], config.encoding, config.quotes)
     return next((name for name in names if name.strip().lower() in LABELS and name not in config.text_column), None)
 
 
@@ -125,7 +125,7 @@ def _texts(source: Path, config: DataConfig, classes: tuple[str, ...], progress:
         raise SettingError(f"{source} holds texts; image_size, image_column and data mean nothing here")
     train, tests = divided(source, (kind_of(source),))
     files = tests[0] if tested and tests else train
-    columns = columns_of_texts(files[0], config.text_column, config.encoding)
+    columns = columns_of_texts(files[0], config.text_column, config.encoding, config.quotes)
     found = text_cache.read(source, files, columns, cache=config.cache, progress=progress)
     texts = Texts([one.arrow for one in found])
     names = [printable(file.relative_to(source).as_posix() if file != source else file.name) for file in files]

@@ -101,6 +101,7 @@ class Reading:
     text_column: tuple[str, ...] = ()
     label_column: str | None = None
     encoding: str | None = None
+    quotes: bool | None = None
     on_error: str | None = None
     cache: Path | None = None
 
@@ -204,6 +205,7 @@ def _settings(name: str, kind: Kind, config: DataConfig, reading: Reading) -> Da
         "image_column": reading.image_column or config.image_column,
         "text_column": config.text_column,
         "encoding": config.encoding,
+        "quotes": config.quotes,
         "label_column": config.label_column,
         "on_error": config.on_error,
         "cache": config.cache,
@@ -231,7 +233,7 @@ def _labelled(path: Path, config: DataConfig, *, said: bool) -> DataConfig | Non
     texts = unlabelled.are_texts(config)
     if texts or parquet.is_source(path):
         file = path if path.is_file() else known_by(path, SUFFIXES)[0]
-        names = names_of(file, config.encoding)
+        names = names_of(file, config.encoding, config.quotes)
         column = config.label_column
         if said or column in names or (column is not None and column.isdecimal()):
             return config
