@@ -218,6 +218,20 @@ def test_texts_alone_are_read_without_quotes_where_these_are_letters(tmp_path):
     assert data.inputs[:].tolist() == ['"one', "two", '"three']
 
 
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_a_comma_in_one_name_separates_nothing(tmp_path, n):
+    """What separates fields does so alike in all lines; the last that is looked at may be a part of one."""
+    lines = ["label;text;note, more", *(f'{"no" if i % 2 else "yes"};"text {i}\n; on";n' for i in range(n))]
+    data = load_dataset(write(tmp_path / "a.csv", "\n".join(lines)), test_share=0)
+    assert data.inputs[:].tolist() == [f"text {i}\n; on" for i in range(n)]
+
+
+def test_commas_separate_where_some_rows_are_wrong(tmp_path):
+    file = write(tmp_path / "a.csv", "label,text\n" + rows(3) + "no,too,many\nno;few\n" + rows(3, 5))
+    with pytest.warns(SvpWarning, match="2 rows left out"):
+        assert load_dataset(file, on_error="skip", test_share=0).ids.tolist() == [0, 1, 2, 5, 6, 7]
+
+
 def test_texts_alone_are_not_cut_at_their_semicolons(tmp_path):
     write(tmp_path / "a.csv", "text\n" + "\n".join(f"one; two {i}" for i in range(9)))
     data = unlabelled.load(SessionConfig(dataset=str(tmp_path / "a.csv"), classes=("no", "yes")), ("no", "yes"))
@@ -279,6 +293,35 @@ def test_numbers_are_labels_alike_in_every_kind(tmp_path):
         assert (data.classes, data.labels.tolist()) == (("9", "10"), [1, 0])
 
 
+def test_labels_that_are_the_same_number_are_in_order_of_their_words(tmp_path):
+    """And not in that of a set, which is another in each process."""
+    words = ["0" * i + "1" for i in range(8)]
+    data = load_dataset(table(tmp_path / "t.csv", [(word, f"text {word}") for word in words]), test_share=0)
+    assert data.classes == tuple(words[::-1])
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("value", [2.0, 2.5])
+def test_no_number_is_no_label(tmp_path, suffix, value):
+    values = [(1.0, "a"), (float("nan"), "b"), (value, "c"), (1.0, "d")]
+    with pytest.warns(SvpWarning, match=r"1 row without a label \(row 1\)"):
+        data = load_dataset(table(tmp_path / f"t{suffix}", values), on_error="skip", test_share=0)
+    assert (data.classes, data.ids.tolist()) == (("1", f"{value:g}"), [0, 2, 3])
+
+
+def test_no_number_is_no_text(tmp_path):
+    for suffix in (".jsonl", ".parquet"):
+        with pytest.raises(DataError, match=r"1 row with an empty text \(row 1\)"):
+            load_dataset(table(tmp_path / f"t{suffix}", [("a", 1.5), ("b", float("nan"))]))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_true_and_false_are_labels_alike(tmp_path, suffix):
+    values = [("true" if suffix == ".csv" else True, "x"), ("false" if suffix == ".csv" else False, "y")]
+    data = load_dataset(table(tmp_path / f"t{suffix}", values), test_share=0)
+    assert (data.classes, data.labels.tolist()) == (("false", "true"), [1, 0])
+
+
 def test_the_hub_names_its_classes(tmp_path):
     features = {"features": {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}}
     content = pa.table({"text": ["a", "b", "c"], "label": [1, 1, -1]})
@@ -326,6 +369,15 @@ def test_rows_that_cannot_be_used_are_counted_and_move_no_id(tmp_path, suffix, r
     assert data.inputs[:].tolist() == [f"text {i}" for i in range(6)]
     assert len(data.problems) == 1
     assert "2 rows" in data.problems[0]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_bytes_in_parquet_that_are_in_no_encoding_are_skipped(tmp_path, kind):
+    texts = pa.array(["one".encode(), b"\xff", "é".encode()], kind)
+    pq.write_table(pa.table({"label": ["a", "b", "b"], "text": texts}), tmp_path / "t.parquet")
+    with pytest.warns(SvpWarning, match=r"1 row not in the encoding .*\(row 1\)"):
+        data = load_dataset(tmp_path / "t.parquet", on_error="skip", test_share=0)
+    assert (data.inputs[:].tolist(), data.ids.tolist()) == (["one", "é"], [0, 2])
 
 
 def test_a_source_without_a_row_is_refused(tmp_path):
@@ -493,6 +545,13 @@ def test_folders_of_images_stay_folders_of_images(tmp_path):
 
 
 # --- Amazon --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_folder_of_polarity_is_none_of_stars(tmp_path):
+    for name in ("train", "test"):
+        write(tmp_path / f"{name}.csv", f'"1","Bad","{name} one"\n"2","Good","{name} two"\n')
+    with pytest.raises(DataError, match=r"train.csv has no review of 3, 4, 5; .*amazon_review_full_csv.*amazon-polarity"):
+        load_dataset("amazon-full", root=tmp_path)
 
 
 def test_amazon_reviews_in_their_publishers_files(tmp_path):

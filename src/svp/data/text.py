@@ -137,6 +137,12 @@ def load_amazon(
         cache=cache,
         progress=progress,
     )
+    present = np.bincount(data.labels, minlength=len(classes)) > 0
+    if not present.all():
+        raise DataError(
+            f"{source / 'train.csv'} has no review of {', '.join(np.array(classes)[~present])}; is this folder the publishers' "
+            f"{folder}? If it is that of another of their data sets, name that one: {', '.join(AMAZON)}"
+        )
     return replace(data, name=name, test=data.test and replace(data.test, name=f"{name} (test)"))
 
 
@@ -342,7 +348,7 @@ def _classes(words: list[str], names: dict[str, str] | None) -> dict[str, str]:
     if names is not None:
         return names
     try:
-        return {word: word for word in sorted(set(words), key=int)}
+        return {word: word for word in sorted(set(words), key=lambda word: (int(word), word))}
     except ValueError:
         return {word: word for word in sorted(set(words))}
 

@@ -384,19 +384,20 @@ def _csv_reader(
 
 
 def _delimiter(file: Path, columns: Columns) -> str:
-    """What separates the fields: in .tsv a tab; in .csv a comma, or, where the first row has none and the first rows all have as
-    many semicolons or tabs, these (spreadsheets write the one of their country).
+    """What separates the fields: in .tsv a tab; in .csv the first of comma, semicolon (spreadsheets write the one of their country)
+    and tab of which the first rows all have as many; else a comma.
     """
     if file.suffix.lower() == ".tsv":
         return "\t"
     with file.open(encoding=columns.encoding, errors="replace", newline="") as opened:
         lines = [line for line in islice(opened, _LOOKED_AT) if line.strip()]
     quoting = plain_csv.QUOTE_NONE if columns.quotes is False else plain_csv.QUOTE_MINIMAL
-    for delimiter in ",;\t":
-        with suppress(plain_csv.Error):
-            widths = [len(row) for row in plain_csv.reader(lines, delimiter=delimiter, quoting=quoting)]
-            if widths and widths[0] > 1 and (delimiter == "," or len(set(widths[:-1])) <= 1):
-                return delimiter
+    for end in (None, -1):  # the last line may be a part of its row
+        for delimiter in ",;\t":
+            with suppress(plain_csv.Error):
+                widths = {len(row) for row in [*plain_csv.reader(lines, delimiter=delimiter, quoting=quoting)][:end]}
+                if len(widths) == 1 and widths.pop() > 1:
+                    return delimiter
     return ","
 
 
@@ -491,15 +492,19 @@ def _fields(line: str | None, names: tuple[str, ...]) -> list[str | None] | str:
 
 
 def _word(value: Any) -> Any:
-    """A number as its digits, 1.0 as 1; what is no text stays what it is."""
+    """A number as its digits, 1.0 as 1; no number (NaN) as nothing; what is no text stays what it is."""
     if isinstance(value, str):
         try:
             value.encode()
         except UnicodeEncodeError:  # half of a pair that JSON escapes
             return False
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool):
+        return str(value).lower()  # as pyarrow has it
+    if not isinstance(value, int | float):
         return value
+    if value != value:  # NaN
+        return None
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -528,19 +533,22 @@ def _parquet_blocks(
 
 
 def _column(file: Path, batch: Any, name: str) -> Any:
-    """One column as strings: numbers as their digits, 1.0 as 1."""
+    """One column as strings: numbers as their digits, 1.0 as 1; no number (NaN) as nothing."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     values = batch.column(name)
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
         try:
             return values.cast(pa.int64()).cast(pa.string())
         except pa.ArrowInvalid:
             return values.cast(pa.string())
     try:
-        return values if pa.types.is_binary(values.type) else values.cast(pa.string())
+        of_bytes = pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type)
+        return values.cast(pa.binary() if of_bytes else pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         raise DataError(
             f"{file}: column {name} holds {values.type}; texts and labels are strings or numbers "
