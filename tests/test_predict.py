@@ -440,7 +440,8 @@ def test_tables_of_texts(capsys: pytest.CaptureFixture[str]) -> None:
     found = said(capsys, str(run), "labelled.csv", "--out", "a.csv")
     assert found["accuracy"] == pytest.approx(svp.Run.open(run).metrics["arms"][0]["accuracy"])
     plain = said(capsys, str(run), "plain.csv", "--out", "b.csv")
-    assert plain == {**found, "accuracy": None, "macro_f1": None, "out": "b.csv"}
+    assert found["majority_rate"] == 0.5
+    assert plain == {**found, "accuracy": None, "macro_f1": None, "majority_rate": None, "out": "b.csv"}
     with open("a.csv", encoding="utf-8-sig", newline="") as a, open("b.csv", encoding="utf-8-sig", newline="") as b:
         left, right = list(csv.DictReader(a)), list(csv.DictReader(b))
     assert list(left[0]) == ["id", "key", "predicted", "probability", "label"]
@@ -456,6 +457,7 @@ def test_tables_of_texts(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"fasttext ({run}/target/proxy-epochs/seed-0/model) on 20 examples: cat ")
     assert lines[1].startswith("Accuracy ")
+    assert lines[1].endswith(" %; always answering their most common class is right for 50.0 %")
 
 
 def test_arrays_and_tables_of_numbers(capsys: pytest.CaptureFixture[str]) -> None:

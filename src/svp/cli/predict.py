@@ -107,7 +107,10 @@ def predict(
         return
     print(f"{model.config.model} ({model.folder}) on {len(found):,} examples: {_counted(found)}")
     if found.accuracy is not None:
-        print(f"Accuracy {100 * found.accuracy:.1f} %, macro-F1 {100 * (found.macro_f1 or 0):.1f} %")
+        print(
+            f"Accuracy {100 * found.accuracy:.1f} %, macro-F1 {100 * (found.macro_f1 or 0):.1f} %; always answering their most "
+            f"common class is right for {100 * (found.majority_rate or 0):.1f} %"
+        )
     if out is not None:
         print(f"Written: {out}")
 
@@ -119,6 +122,7 @@ def _facts(model: Model, found: Predictions, out: Path | None) -> dict[str, obje
         "counts": found.counts,
         "accuracy": found.accuracy,
         "macro_f1": found.macro_f1,
+        "majority_rate": found.majority_rate,
         "out": None if out is None else str(out),
     }
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.data.base import Dataset
-from svp.evaluate import macro_f1
+from svp.evaluate import macro_f1, majority_rate
 from svp.files import write_array
 from svp.workflows.files import write_columns
 from svp.workflows.outcomes import Fitted
@@ -60,6 +60,11 @@ class Predictions:
     def macro_f1(self) -> float | None:
         """F1 of each class, averaged; None without labels."""
         return None if self.labels is None or not len(self) else macro_f1(self.predicted, self.labels)
+
+    @property
+    def majority_rate(self) -> float | None:
+        """Accuracy of the answer that needs no input: always the most common of the labels; None without any."""
+        return None if self.labels is None or not len(self) else majority_rate(self.labels, self.labels)
 
     def save(self, path: str | Path, *, probs: bool = False) -> None:
         """Write a row an example: id, key, predicted, probability, and label where the data bring one.
