@@ -94,6 +94,24 @@ def test_records_of_text_are_kept_to_the_byte(data: st.DataObject) -> None:
     assert Path("out/t.csv").read_bytes() == expected.encode("utf-8-sig")
 
 
+@pytest.mark.parametrize("layout", [";", "\t"])
+def test_a_csv_of_any_country_is_cut_where_it_is_read(layout: str) -> None:
+    lines = [f'"{i}"{layout}"text, {i}\nand on"\n' for i in range(N)]
+    Path("t.csv").write_text(f"a{layout}b\n" + "".join(lines), newline="")
+    apply(picks(), "t.csv", "out")
+    assert Path("out/t.csv").read_text() == f"a{layout}b\n" + "".join(lines[i] for i in sorted(PICKS))
+
+
+def test_quotes_that_are_letters_take_in_no_rows() -> None:
+    quote = {1: '"', 4: '"'}
+    lines = [f"{i}\t{quote.get(i, '')}text {i}\n" for i in range(N)]
+    Path("t.tsv").write_text("a\tb\n" + "".join(lines))
+    with pytest.raises(DataError, match=r"row 1 has lines within quotes.*--no-quotes"):
+        apply(picks(), "t.tsv", "out")
+    apply(picks(), "t.tsv", "out", quotes=False)
+    assert Path("out/t.tsv").read_text() == "a\tb\n" + "".join(lines[i] for i in sorted(PICKS))
+
+
 def test_rows_are_the_rows_that_select_counted(capsys: pytest.CaptureFixture[str]) -> None:
     """Empty lines and quoted ones: who reads and who cuts count alike."""
     Path("t.csv").write_text('p0,p1,name\n0.9,0.1,"a\nb"\n\n0.5,0.5,"c,d"\n0.8,0.2,e')

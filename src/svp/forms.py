@@ -20,7 +20,7 @@ from svp.columns import Source
 from svp.data.arrays import NAMES
 from svp.data.images import listing
 from svp.data.shards import divided
-from svp.data.text_files import names_of
+from svp.data.text_files import Columns, delimiter_of, holds_rows, names_of, swallowed
 from svp.errors import DataError, if_spreadsheet
 from svp.mapped import npy
 from svp.tables import TABLES
@@ -47,14 +47,25 @@ class Form:
         return self is not FOLDER and files_of(source)[0].suffix.lower() in TABLES
 
 
-def form_of(source: Path, header: bool | None = None, *, whole: bool = True) -> Form:
+@dataclass(frozen=True)
+class Layout:
+    """How .csv and .tsv are read.
+
+    header  whether the first row names the columns; None: it does, if it looks so
+    quotes  whether quotes enclose fields, or are letters; None: they enclose, and where that takes in rows it is refused
+    """
+
+    header: bool | None = None
+    quotes: bool | None = None
+
+
+def form_of(source: Path, layout: Layout, *, whole: bool = True) -> Form:
     """The form of a file or a folder; DataError where there is none, or nobody here knows it.
 
-    header  whether the first row of .csv and .tsv names the columns; None: it does, if it looks so
     whole   False: of shards only those of the training part, whose rows are the ids of a run
     """
     if source.is_dir():
-        return FOLDER if listing(source) else _shards(_shards_of(source, whole), header)
+        return FOLDER if listing(source) else _shards(_shards_of(source, whole), layout)
     if not source.exists():
         raise DataError(f"{source} does not exist; give a folder of images, or a file ({', '.join(_FILES)})")
     if source.suffix.lower() not in _FILES:
@@ -62,12 +73,12 @@ def form_of(source: Path, header: bool | None = None, *, whole: bool = True) -> 
             f"{source}: unknown kind of file {source.suffix!r}; known are {', '.join(_FILES)}, and folders"
             f"{if_spreadsheet(source.suffix)}"
         )
-    return _form_of_file(source, header)
+    return _form_of_file(source, layout)
 
 
-def _form_of_file(file: Path, header: bool | None) -> Form:
+def _form_of_file(file: Path, layout: Layout) -> Form:
     suffix = file.suffix.lower()
-    return _lines(_csv_records, header) if suffix in (".csv", ".tsv") else _FILES[suffix]
+    return _csv_lines(layout) if suffix in (".csv", ".tsv") else _FILES[suffix]
 
 
 def files_of(source: Path) -> tuple[Path, ...]:
@@ -81,10 +92,10 @@ def files_of(source: Path) -> tuple[Path, ...]:
     return Source.of(str(source)).files
 
 
-def sizes_of(source: Path, header: bool | None = None) -> list[tuple[str, int]]:
+def sizes_of(source: Path, layout: Layout) -> list[tuple[str, int]]:
     """The name of each file of a run's training part, in order, and how many examples it has. Time: one pass over them."""
     files = _shards_of(source, whole=False) if source.is_dir() else (source,)
-    return [(file.name, _form_of_file(file, header).names(file)[0]) for file in files]
+    return [(file.name, _form_of_file(file, layout).names(file)[0]) for file in files]
 
 
 # --- folders -------------------------------------------------------------------------------------------------------------
@@ -131,9 +142,9 @@ def _shards_of(source: Path, whole: bool) -> tuple[Path, ...]:
     return tuple(file for file in files if file in train)
 
 
-def _shards(files: tuple[Path, ...], header: bool | None) -> Form:
+def _shards(files: tuple[Path, ...], layout: Layout) -> Form:
     """Shards whose rows count through them: every one is written with its part of the rows, which rise."""
-    forms = [_form_of_file(file, header) for file in files]
+    forms = [_form_of_file(file, layout) for file in files]
 
     def names(source: Path) -> tuple[int, Any, Any]:
         found = [form.names(file) for form, file in zip(forms, files, strict=True)]
@@ -157,9 +168,17 @@ def _shards(files: tuple[Path, ...], header: bool | None) -> Form:
 # --- lines ---------------------------------------------------------------------------------------------------------------
 
 
-def _csv_records(source: Path) -> Iterator[bytes]:
+def _csv_lines(layout: Layout) -> Form:
+    return _lines(lambda source: _csv_records(source, layout), layout.header)
+
+
+def _csv_records(source: Path, layout: Layout) -> Iterator[bytes]:
     """The header, then each record, as they stand in the file: a record may go over several lines."""
     csv.field_size_limit(sys.maxsize)
+    delimiter = delimiter_of(source, Columns("", (), encoding="latin-1", quotes=layout.quotes))
+    watched = delimiter == "\t" and layout.quotes is None
+    quoting = csv.QUOTE_NONE if layout.quotes is False else csv.QUOTE_MINIMAL
+    row, n_fields = -1 if layout.header is not False else 0, 0
     # latin-1 gives each byte a letter and back: no byte is changed, whatever the encoding, and commas stay commas.
     with source.open(encoding="latin-1", newline="") as file:
         lines: list[str] = []
@@ -170,9 +189,14 @@ def _csv_records(source: Path) -> Iterator[bytes]:
                 yield line
 
         try:
-            for record in csv.reader(kept(), delimiter="\t" if source.suffix.lower() == ".tsv" else ","):
+            for record in csv.reader(kept(), delimiter=delimiter, quoting=quoting):
                 if record:
-                    yield "".join(lines).encode("latin-1")
+                    text = "".join(lines).encode("latin-1")
+                    n_fields = n_fields or len(record)
+                    if watched and len(lines) > 1 and holds_rows(text, n_fields):
+                        raise swallowed(source, row)
+                    yield text
+                    row += 1
                 lines.clear()
         except csv.Error as error:
             raise DataError(f"{source} cannot be read: {error}") from None
@@ -376,8 +400,8 @@ def _write_npz(source: Path, target: Path, rows: Ints, link: bool) -> int:
 
 
 _FILES = {
-    ".csv": _lines(_csv_records, header=None),
-    ".tsv": _lines(_csv_records, header=None),
+    ".csv": _csv_lines(Layout()),
+    ".tsv": _csv_lines(Layout()),
     ".jsonl": _lines(_jsonl_records, header=False),
     ".parquet": Form(_parquet_names, _write_parquet),
     ".arrow": Form(_ipc_names, _write_ipc),

@@ -18,7 +18,7 @@ from svp.columns import ARGUMENTS, Source, read_names, sha256_of
 from svp.data.base import Dataset
 from svp.errors import DataError, SettingError
 from svp.files import storage_errors, sync
-from svp.forms import FOLDER, Form, Ints, files_of, form_of, sizes_of
+from svp.forms import FOLDER, Form, Ints, Layout, files_of, form_of, sizes_of
 from svp.select import Selection
 
 
@@ -42,6 +42,7 @@ def apply(
     link: bool = False,
     ids: str | None = None,
     header: bool | None = None,
+    quotes: bool | None = None,
 ) -> Applied:
     """Write the chosen examples of `source` to `out`.
 
@@ -60,6 +61,7 @@ def apply(
                are FILE:ROW, as runs call the rows of several files
     header     whether the first row of a .csv or .tsv names the columns; by default it does, and where it has a number in it,
                that is asked
+    quotes     whether quotes in .csv and .tsv enclose fields, or are letters (False), as what was chosen from was read
 
     First it is made sure that the selection fits: every id is there, keys are the same where both know them, and where the
     selection was made from this very file, its SHA-256. Raises DataError where it does not, SettingError for an `out` that
@@ -67,10 +69,11 @@ def apply(
     """
     source, out = Path(source), Path(out)
     selection = selection if isinstance(selection, Selection) else Selection.load(selection)
-    form = form_of(source, header, whole=bool(selection.inputs.keys() - {"dataset"}) or ids is not None)
+    layout = Layout(header, quotes)
+    form = form_of(source, layout, whole=bool(selection.inputs.keys() - {"dataset"}) or ids is not None)
     _check(source, out, form, order, rest, link, ids)
     _check_same_file(selection, source)
-    n, rows = _rows(selection, source, form, ids, header)
+    n, rows = _rows(selection, source, form, ids, layout)
     if rest:
         left = np.ones(n, bool)
         left[rows] = False
@@ -149,7 +152,7 @@ def _was_chosen_from(selection: Selection, source: Path) -> bool:
     )
 
 
-def _rows(selection: Selection, source: Path, form: Form, column: str | None, header: bool | None) -> tuple[int, Ints]:
+def _rows(selection: Selection, source: Path, form: Form, column: str | None, layout: Layout) -> tuple[int, Ints]:
     """How many examples there are, and the rows of the chosen ones in the order chosen; DataError unless all fit."""
     if column is not None:
         where = Source(source, files_of(source), column)
@@ -162,7 +165,7 @@ def _rows(selection: Selection, source: Path, form: Form, column: str | None, he
         n, ids, keys = form.names(source)
         _check_same_table(selection, source)
         if selection.keys and keys is None and not _was_chosen_from(selection, source):
-            _check_places(selection.keys, selection.ids, source, header)
+            _check_places(selection.keys, selection.ids, source, layout)
     ids = np.arange(n) if ids is None else ids
     order = np.argsort(ids, kind="stable")
     if len(repeated := ids[order][1:][np.diff(ids[order]) == 0]):
@@ -174,11 +177,11 @@ def _rows(selection: Selection, source: Path, form: Form, column: str | None, he
     return n, known.inputs[known.positions(selection.ids), 0]
 
 
-def _check_places(keys: Sequence[str], ids: Ints, source: Path, header: bool | None) -> None:
+def _check_places(keys: Sequence[str], ids: Ints, source: Path, layout: Layout) -> None:
     """DataError unless keys are FILE:ROW of the source, as runs call the rows of several files, and ids are these rows."""
     starts: dict[str, int] = {}
     n = 0
-    for name, size in sizes_of(source, header):
+    for name, size in sizes_of(source, layout):
         starts[name] = n
         n += size
     for key, id_ in zip(keys, ids.tolist(), strict=True):

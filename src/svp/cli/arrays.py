@@ -187,6 +187,7 @@ def apply(
     link: Switch = False,
     ids: str | None = None,
     header: bool | None = None,
+    quotes: bool | None = None,
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Run `svp.apply`.
@@ -209,12 +210,16 @@ def apply(
         column of the table with ids or keys; default: ids are row numbers
     header
         whether the first row of a .csv or .tsv names the columns; asked where it has a number in it, else it does
+    quotes
+        whether quotes in a .csv or .tsv enclose fields, or are letters; default: they enclose
     json_
         print what was done as JSON
     """
     from svp.subset import apply as apply_selection
 
-    done = apply_selection(selection, data, out, order=order, rest=rest, link=link, ids=ids, header=header)
+    done = apply_selection(
+        selection, data, out, order=order, rest=rest, link=link, ids=ids, header=header, quotes=quotes
+    )
     if json_:
         print(json.dumps({"out": str(done.out), "n": done.n, "n_source": done.n_source, "copied": done.copied}))
         return

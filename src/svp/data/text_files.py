@@ -284,7 +284,7 @@ def _csv_blocks(
                 raise
     for number, reason in skipped:
         if reason == _SWALLOWED:
-            raise _swallowed(file, number)
+            raise swallowed(file, number)
     for reason in dict.fromkeys(reason for _, reason in skipped):
         problems.add(reason, [number for number, why in skipped if why == reason])
 
@@ -314,7 +314,7 @@ def _csv_batches(
 
 def _watched(file: Path, columns: Columns) -> list[str]:
     """All columns of a file between tabs, where nobody has said whether quotes enclose its fields; else none."""
-    if columns.quotes is not None or _delimiter(file, columns) != "\t":
+    if columns.quotes is not None or delimiter_of(file, columns) != "\t":
         return []
     names = _csv_names(file, columns)
     return names if columns.header else [f"f{i}" for i in range(len(names))]
@@ -328,16 +328,17 @@ def _check_quotes(file: Path, rows: NDArray[np.int64], batch: Any) -> None:
     for column in batch.columns:  # a tab in a field has come there by quotes
         held |= pc.match_substring(column, "\t").to_numpy(zero_copy_only=False)
     for position in np.flatnonzero(held):
-        if _holds_rows(b"\t".join(column[position].as_py() for column in batch.columns), batch.num_columns):
-            raise _swallowed(file, int(rows[position]))
+        if holds_rows(b"\t".join(column[position].as_py() for column in batch.columns), batch.num_columns):
+            raise swallowed(file, int(rows[position]))
 
 
-def _holds_rows(text: bytes, n_fields: int) -> bool:
+def holds_rows(text: bytes, n_fields: int) -> bool:
     """Whether several lines of a row have as many fields between tabs as a row has; one that begins with a tab is indented."""
     return sum(line.lstrip().count(b"\t") == n_fields - 1 for line in text.splitlines()) > 1
 
 
-def _swallowed(file: Path, row: int) -> DataError:
+def swallowed(file: Path, row: int) -> DataError:
+    """What to say of a row that holds others."""
     return DataError(
         f"{file}: row {row} has lines within quotes that look like rows themselves; if quotes are letters of the texts, say "
         "quotes=False (--no-quotes); if they enclose fields, quotes=True (--quotes)"
@@ -353,12 +354,12 @@ def _csv_reader(
 
     def skip(row: Any) -> str:
         reason = f"with too {'few' if row.actual_columns < row.expected_columns else 'many'} fields"
-        if delimiter == "\t" and columns.quotes is None and _holds_rows(row.text.encode(), row.expected_columns):
+        if delimiter == "\t" and columns.quotes is None and holds_rows(row.text.encode(), row.expected_columns):
             reason = _SWALLOWED
         skipped.append((row.number - 1 - columns.header, reason))
         return "skip"
 
-    delimiter = _delimiter(file, columns)
+    delimiter = delimiter_of(file, columns)
     return csv.open_csv(
         opened,
         # With threads pyarrow does not say which row is wrong.
@@ -383,7 +384,7 @@ def _csv_reader(
     )
 
 
-def _delimiter(file: Path, columns: Columns) -> str:
+def delimiter_of(file: Path, columns: Columns) -> str:
     """What separates the fields: in .tsv a tab; in .csv the first of comma, semicolon (spreadsheets write the one of their country)
     and tab of which the first rows all have as many; else a comma.
     """
