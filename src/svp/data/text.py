@@ -23,7 +23,8 @@ from svp.data.text_files import SUFFIXES, Columns, Problems, names_of
 from svp.data.texts import BLOCK, Texts
 from svp.errors import DataError, SettingError, SvpWarning
 
-# How columns of texts and of labels are called, in any case of letters.
+# How columns of texts and of labels are called, in any case of letters. Images know fewer of labels (`parquet.LABELS`): beside a
+# photo nobody has labelled, a rating or a category is a fact of it, and no class.
 TEXTS = ("text", "sentence", "content", "review", "reviewtext", "comment", "body", "document", "message", "tweet")
 LABELS = ("label", "labels", "class", "target", "category", "sentiment", "polarity", "stars", "rating", "intent")
 AMAZON = {  # the publishers' folder, and the classes of the labels 1, 2 ...
