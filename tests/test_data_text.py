@@ -165,7 +165,9 @@ def test_rows_within_quotes_are_not_swallowed(tmp_path, order, first, second, su
     values = [["no" if i % 2 else "yes", f"text {i}", f"id {i}", ""] for i in range(40)]
     for i in {first, second} - {None}:
         values[i][1] = f'"Great" ends "text {i}' if i == second else f'"text {i}'
-    table = [("label", "text", "id", "star"), *values] if second else [("label", "text", "id", "star"), *values, values[0]]
+    table = (
+        [("label", "text", "id", "star"), *values] if second else [("label", "text", "id", "star"), *values, values[0]]
+    )
     file = by_tabs(tmp_path / f"t{suffix}", [tuple(row[i] for i in order) for row in table])
     for on_error in ("refuse", "skip"):
         with pytest.raises(DataError, match=rf"t{suffix}: row {first} has lines within quotes .*--no-quotes.*--quotes"):
@@ -179,7 +181,9 @@ def test_rows_within_quotes_are_not_swallowed(tmp_path, order, first, second, su
 
 @TRY
 @given(
-    texts=st.lists(st.text("ab ,;.\n\"'-", min_size=1, max_size=30).filter(str.strip), min_size=2, max_size=20, unique=True),
+    texts=st.lists(
+        st.text("ab ,;.\n\"'-", min_size=1, max_size=30).filter(str.strip), min_size=2, max_size=20, unique=True
+    ),
     first=st.booleans(),
 )
 def test_quotes_that_enclose_prose_are_no_doubt(tmp_path_factory, texts, first):
@@ -373,7 +377,7 @@ def test_rows_that_cannot_be_used_are_counted_and_move_no_id(tmp_path, suffix, r
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
 def test_bytes_in_parquet_that_are_in_no_encoding_are_skipped(tmp_path, kind):
-    texts = pa.array(["one".encode(), b"\xff", "é".encode()], kind)
+    texts = pa.array([b"one", b"\xff", "é".encode()], kind)
     pq.write_table(pa.table({"label": ["a", "b", "b"], "text": texts}), tmp_path / "t.parquet")
     with pytest.warns(SvpWarning, match=r"1 row not in the encoding .*\(row 1\)"):
         data = load_dataset(tmp_path / "t.parquet", on_error="skip", test_share=0)
@@ -550,7 +554,9 @@ def test_folders_of_images_stay_folders_of_images(tmp_path):
 def test_the_folder_of_polarity_is_none_of_stars(tmp_path):
     for name in ("train", "test"):
         write(tmp_path / f"{name}.csv", f'"1","Bad","{name} one"\n"2","Good","{name} two"\n')
-    with pytest.raises(DataError, match=r"train.csv has no review of 3, 4, 5; .*amazon_review_full_csv.*amazon-polarity"):
+    with pytest.raises(
+        DataError, match=r"train.csv has no review of 3, 4, 5; .*amazon_review_full_csv.*amazon-polarity"
+    ):
         load_dataset("amazon-full", root=tmp_path)
 
 

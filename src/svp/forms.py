@@ -20,7 +20,7 @@ from svp.columns import Source
 from svp.data.arrays import NAMES
 from svp.data.images import listing
 from svp.data.shards import divided
-from svp.data.text_files import Columns, delimiter_of, holds_rows, names_of, swallowed
+from svp.data.text_files import Columns, delimiter_of, holds_rows, names_of, quoting_of, swallowed
 from svp.errors import DataError, if_spreadsheet
 from svp.mapped import npy
 from svp.tables import TABLES
@@ -177,7 +177,6 @@ def _csv_records(source: Path, layout: Layout) -> Iterator[bytes]:
     csv.field_size_limit(sys.maxsize)
     delimiter = delimiter_of(source, Columns("", (), encoding="latin-1", quotes=layout.quotes))
     watched = delimiter == "\t" and layout.quotes is None
-    quoting = csv.QUOTE_NONE if layout.quotes is False else csv.QUOTE_MINIMAL
     row, n_fields = -1 if layout.header is not False else 0, 0
     # latin-1 gives each byte a letter and back: no byte is changed, whatever the encoding, and commas stay commas.
     with source.open(encoding="latin-1", newline="") as file:
@@ -189,7 +188,7 @@ def _csv_records(source: Path, layout: Layout) -> Iterator[bytes]:
                 yield line
 
         try:
-            for record in csv.reader(kept(), delimiter=delimiter, quoting=quoting):
+            for record in csv.reader(kept(), delimiter=delimiter, quoting=quoting_of(layout.quotes)):
                 if record:
                     text = "".join(lines).encode("latin-1")
                     n_fields = n_fields or len(record)

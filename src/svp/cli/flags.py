@@ -42,7 +42,9 @@ def flags_of(config: type[Config], defaults: Config | None = None, without: Coll
             Annotated[
                 kind | None,
                 SkipValidation,
-                Parameter(consume_multiple=several, negative=None if kind in (bool, bool | None) else (), show_default=False),
+                Parameter(
+                    consume_multiple=several, negative=None if kind in (bool, bool | None) else (), show_default=False
+                ),
             ],
             Field(None, description=f"{info.description or ''}{known}".strip() or None),
         )

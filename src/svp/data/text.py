@@ -138,7 +138,7 @@ def load_amazon(
         cache=cache,
         progress=progress,
     )
-    present = np.bincount(data.labels, minlength=len(classes)) > 0
+    present = np.bincount(np.asarray(data.labels, np.int64), minlength=len(classes)) > 0
     if not present.all():
         raise DataError(
             f"{source / 'train.csv'} has no review of {', '.join(np.array(classes)[~present])}; is this folder the publishers' "
@@ -362,7 +362,7 @@ def _labelled(
     read: Callable[[list[Path]], list[Read]],
 ) -> tuple[Part | None, list[str]]:
     """The first part that has labels, if any; and in words why those before it are not used."""
-    unused = []
+    unused: list[str] = []
     for files in parts:
         named = columns.label in _names(files[0], columns)
         found = read(files) if named else []

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -384,15 +384,20 @@ def _csv_reader(
     )
 
 
+def quoting_of(quotes: bool | None) -> Literal[0, 3]:
+    """As Python's reader of CSV has it."""
+    return plain_csv.QUOTE_NONE if quotes is False else plain_csv.QUOTE_MINIMAL
+
+
 def delimiter_of(file: Path, columns: Columns) -> str:
-    """What separates the fields: in .tsv a tab; in .csv the first of comma, semicolon (spreadsheets write the one of their country)
-    and tab of which the first rows all have as many; else a comma.
+    """What separates the fields: in .tsv a tab; in .csv the first of comma, semicolon and tab of which the first rows all have as
+    many (spreadsheets write the one of their country); else a comma.
     """
     if file.suffix.lower() == ".tsv":
         return "\t"
     with file.open(encoding=columns.encoding, errors="replace", newline="") as opened:
         lines = [line for line in islice(opened, _LOOKED_AT) if line.strip()]
-    quoting = plain_csv.QUOTE_NONE if columns.quotes is False else plain_csv.QUOTE_MINIMAL
+    quoting = quoting_of(columns.quotes)
     for end in (None, -1):  # the last line may be a part of its row
         for delimiter in ",;\t":
             with suppress(plain_csv.Error):

@@ -97,7 +97,14 @@ class Model:
         """
         columns = (text_column,) if isinstance(text_column, str) else tuple(text_column)
         reading = Reading(
-            labels, image_column, columns, label_column, encoding, quotes, on_error, None if cache is None else Path(cache)
+            labels,
+            image_column,
+            columns,
+            label_column,
+            encoding,
+            quotes,
+            on_error,
+            None if cache is None else Path(cache),
         )
         dataset = as_dataset(data, self.takes, self._trained.settings, reading, show)
         known = labels_in(dataset, self.classes)
