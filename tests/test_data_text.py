@@ -198,8 +198,8 @@ def test_quotes_that_enclose_prose_are_no_doubt(tmp_path_factory, texts, first):
         assert [data.inputs[:].tolist() for data in read] == [texts, texts]
 
 
-def test_indented_lines_within_quotes_are_no_rows(tmp_path):
-    code = [f"def f{i}():\n\treturn {i}\n\nprint()" for i in range(4)]
+def test_indented_lines_and_tables_within_quotes_are_no_rows(tmp_path):
+    code = [f"def f{i}():\n\treturn {i}\n\nprint()\nx\ty\nz\t{i}" for i in range(4)]
     for order in (("label", "text"), ("text", "label")):
         of = {"label": ["a", "b", "a", "b"], "text": code}
         with (tmp_path / "t.tsv").open("w", newline="") as file:

@@ -6,7 +6,7 @@ Rows count from 0, without the header and without blank lines, those that cannot
 import csv as plain_csv
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -307,7 +307,7 @@ def _csv_batches(
             rows = _numbered(row, batch.num_rows, [number for number, _ in ahead])
             row = int(rows[-1]) + 1 if len(rows) else row
             if watched:
-                _check_quotes(file, rows, batch)
+                _check_quotes(file, rows, batch, columns)
             yield rows, [batch.column(name) for name in columns.wanted]
             progress(opened.tell() / size)
 
@@ -320,21 +320,31 @@ def _watched(file: Path, columns: Columns) -> list[str]:
     return names if columns.header else [f"f{i}" for i in range(len(names))]
 
 
-def _check_quotes(file: Path, rows: NDArray[np.int64], batch: Any) -> None:
+def _check_quotes(file: Path, rows: NDArray[np.int64], batch: Any, columns: Columns) -> None:
     """DataError for a row that took in others by its quotes: tables between tabs are often written without heed of quotes."""
     import pyarrow.compute as pc
 
     held = np.zeros(len(rows), bool)
     for column in batch.columns:  # a tab in a field has come there by quotes
         held |= pc.match_substring(column, "\t").to_numpy(zero_copy_only=False)
+    if not held.any():
+        return
+    label = batch.schema.names.index(columns.wanted[0]) if columns.label else 0
+    labels = set(pc.unique(batch.column(label)).to_pylist() if columns.label else ())
     for position in np.flatnonzero(held):
-        if holds_rows(b"\t".join(column[position].as_py() for column in batch.columns), batch.num_columns):
+        text = b"\t".join(column[position].as_py() for column in batch.columns)
+        if holds_rows(text, batch.num_columns, label, labels):
             raise swallowed(file, int(rows[position]))
 
 
-def holds_rows(text: bytes, n_fields: int) -> bool:
-    """Whether several lines of a row have as many fields between tabs as a row has; one that begins with a tab is indented."""
-    return sum(line.lstrip().count(b"\t") == n_fields - 1 for line in text.splitlines()) > 1
+def holds_rows(text: bytes, n_fields: int, at: int = 0, labels: Collection[bytes] = ()) -> bool:
+    """Whether several lines of a row are rows: of as many fields between tabs, the first not empty, and with a known label.
+
+    at, labels  in which field the label stands, and those of other rows; none: any will do
+    """
+    lines = [line.split(b"\t") for line in text.splitlines()]
+    whole = [line for line in lines if len(line) == n_fields and line[0].strip()]
+    return sum(not labels or line[at] in labels for line in whole) > 1
 
 
 def swallowed(file: Path, row: int) -> DataError:
