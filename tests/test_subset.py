@@ -20,7 +20,7 @@ from PIL import Image
 from svp import cli
 from svp.columns import Source
 from svp.data import load_dataset
-from svp.errors import DataError, SettingError, StorageError
+from svp.errors import DataError, SettingError, StorageError, SvpWarning
 from svp.select import Selection
 from svp.subset import apply
 from svp.tables import write_table
@@ -100,6 +100,21 @@ def test_a_csv_of_any_country_is_cut_where_it_is_read(layout: str) -> None:
     Path("t.csv").write_text(f"a{layout}b\n" + "".join(lines), newline="")
     apply(picks(), "t.csv", "out")
     assert Path("out/t.csv").read_text() == f"a{layout}b\n" + "".join(lines[i] for i in sorted(PICKS))
+
+
+def test_rows_of_shards_of_which_one_ends_in_rows_that_were_skipped() -> None:
+    """Ids are the same to who reads and to who cuts."""
+    Path("d").mkdir()
+    for name, lines in (("train-0.csv", ["yes,a", "no,b", "no,", "yes"]), ("train-1.csv", ["no,c", "yes,d", "no,e"])):
+        Path("d", name).write_text("\n".join(["label,text", *lines]))
+    with pytest.warns(SvpWarning, match="2 rows left out"):
+        data = load_dataset("d", on_error="skip", test_share=0)
+    chosen = np.array([0, 3])
+    assert data.keys is not None
+    for number, keys in enumerate((tuple(data.keys[i] for i in chosen), None)):
+        apply(picks(data.ids[chosen], keys=keys), "d", f"out{number}")
+        texts = [row["text"] for name in ("train-0.csv", "train-1.csv") for row in rows_of(f"out{number}/{name}")]
+        assert texts == ["a", "d"]
 
 
 def test_quotes_that_are_letters_take_in_no_rows() -> None:
