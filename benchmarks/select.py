@@ -29,9 +29,8 @@ import numpy as np
 
 from benchmarks.run import RESULTS, clock, company, machine
 from benchmarks.select_cases import CASES, CLASSES, EPOCHS, WIDTH, Side, find_case
-from svp.adviser import cost_of
-from svp.rules import Facts
 from svp.select import METHODS
+from svp.select.table import Shape
 
 FOLDER = RESULTS / "select"
 SIZES = (1_000, 3_000, 10_000, 30_000)
@@ -229,10 +228,10 @@ def exponent(sizes: list[int], values: list[float]) -> float:
 
 def formula_exponent(method: str) -> float | None:
     """The same slope of the operations that the method's row states, None where it states none."""
-    sizes = [10_000, 30_000]
-    facts = [Facts(n, n // 10, "train", classes=CLASSES, d=WIDTH, epochs=EPOCHS) for n in sizes]
-    operations = [cost_of(method, each).operations for each in facts]
-    return None if None in operations else exponent(sizes, [float(value or 0) for value in operations])
+    sizes, row = [10_000, 30_000], METHODS[method]
+    if row.cost is None:
+        return None
+    return exponent(sizes, [row.cost.operations(Shape(n, CLASSES, WIDTH, EPOCHS, n // 10)) for n in sizes])
 
 
 def versions() -> dict[str, str]:

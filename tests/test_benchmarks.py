@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import arms, cifar10_coreset, claims, label_noise, run, text, vision
-from benchmarks.select import agreement, exponent
+from benchmarks.select import agreement, exponent, formula_exponent
 from benchmarks.select_cases import CASES, everything, features, growth, k_center, one_row_per_pick
 from svp.config import ActiveConfig, CoresetConfig
 from svp.data.base import Dataset
@@ -40,6 +40,11 @@ def test_agreement_counts_what_is_in_common_and_the_same_beginning(tmp_path: Pat
         np.save(tmp_path / f"{name}.npy", np.array(picks))
     assert agreement(tmp_path / "a.npy", tmp_path / "b.npy") == (0.75, 2)
     assert agreement(tmp_path / "a.npy", tmp_path / "a.npy") == (1.0, 4)
+
+
+def test_the_exponent_of_a_formula_is_that_of_the_row() -> None:
+    assert formula_exponent("margin") == 1
+    assert formula_exponent("d2") == 2
 
 
 def test_the_exponent_is_that_of_a_power() -> None:
