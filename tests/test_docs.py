@@ -106,7 +106,7 @@ def test_arrays_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 def people(out: Path) -> None:
     """They answer what was asked: by the names of the photos, which say what they show."""
     if out.is_dir():
-        for photo in [path for path in out.iterdir() if path.is_file()]:
+        for photo in list(out.glob("0*")):
             photo.rename(out / ("cat" if "cat" in photo.name else "dog") / photo.name)
         return
     rows = list(csv.DictReader(io.StringIO(out.read_bytes().decode("utf-8-sig"), newline="")))

@@ -147,7 +147,7 @@ def test_driven_through_files_it_asks_for_what_the_simulation_asks_for(
 def test_photos_are_labelled_by_sorting_them(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begin(capsys)
     asked = run(capsys, "ask", "s", "-n", "9", "--out", "sort")
-    links = [path for path in Path("sort").iterdir() if path.is_file()]
+    links = list(Path("sort").glob("0*"))
     assert len(links) == 9
     for path in links[:6]:
         path.rename(path.parent / next(name for name in SHADES if name in path.name) / path.name)
@@ -286,6 +286,38 @@ def test_people_disagree_and_are_asked_again(photos: Path, capsys: pytest.Captur
         session.tell(dict.fromkeys(second["ids"][2:], 0), who="ann")
         assert session.ask(2).origin == "margin"  # a proxy of four classes
         assert len(session.ask(2)) == 2  # the tie was asked again already
+
+
+@pytest.mark.parametrize("out", ["b.csv", "b.jsonl", "b.parquet", "b"])
+def test_an_old_file_told_again_takes_no_correction_back(
+    out: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(capsys)
+    first = run(capsys, "ask", "s", "-n", "8", "--out", out)
+    names = dict(zip(first["ids"], map(Path, first["keys"]), strict=True))
+    said = {id_: shade({"key": str(names[id_])}) for id_ in first["ids"]}
+    if out.endswith(".csv"):
+        fill(out, shade)
+    elif out.endswith(".jsonl"):
+        rows = [json.loads(line) for line in Path(out).read_text().splitlines()]
+        Path(out).write_text("".join(json.dumps({**row, "label": said[row["id"]]}) + "\n" for row in rows))
+    elif out.endswith(".parquet"):
+        rows = pq.read_table(out).to_pylist()
+        pq.write_table(pa.Table.from_pylist([{**row, "label": said[row["id"]]} for row in rows]), out)
+    else:
+        for id_, name in names.items():
+            (link,) = Path(out).glob(f"*{id_}-{name.name}")
+            link.rename(Path(out) / said[id_] / link.name)
+    assert run(capsys, "tell", "s", out, "--who", "ann")["new"] == 8
+    odd = first["ids"][0]
+    corrected, other = [i for i in range(3) if list(SHADES)[i] != said[odd]]
+    with Session.open("s") as session:
+        session.tell({odd: corrected}, who="ann", replace=True)
+        session.tell({odd: other}, who="bob")
+    assert odd in run(capsys, "ask", "s", "-n", "3")["ids"]  # they are divided on it
+    assert f"Example {odd}: ann answered" in fails(capsys, "tell", "s", out, "--who", "ann")
+    with Session.open("s") as session:
+        assert {a.label for a in session.store.said() if a.id == odd and a.who == "ann"} == {corrected}
 
 
 @pytest.mark.parametrize("they_look_again", [True, False])

@@ -236,8 +236,18 @@ def test_an_answer_from_before_is_no_second_look(session: Session) -> None:
     other = Answer(id_, (was.label or 0) ^ 1, was.who, was.at)
     with pytest.raises(LabelError, match="tell it with replace"):
         session.tell([other])
+    old = [Answer(id_, label, was.who, round=0) for label in (was.label, other.label)]
+    assert session.tell(old[:1]) == 0  # an old table, which says for which question it was
+    with pytest.raises(LabelError, match="tell it with replace"):
+        session.tell(old[1:])
     assert session.tell([Answer(id_, was.label, was.who)]) == 1
     assert session.undo().n == 1
+    assert session.tell([Answer(id_, was.label, was.who, round=offered.round)]) == 1
+    assert session.tell(old[1:], replace=True) == 1
+    left = session.review()
+    assert left is not None
+    assert id_ not in left.ids  # it was looked at, whatever is corrected since
+    assert session.undo().n == session.undo().n == 1
     left = session.review()
     assert left is not None
     assert left.ids.tolist() == offered.ids.tolist()  # as if it had not been looked at

@@ -137,9 +137,10 @@ LEFT = f"""
 SELECT round, origin, id, score, at FROM asked JOIN questions ON questions.event = question JOIN events USING (event)
 WHERE round = ? AND NOT {_ANSWERED_SINCE} AND {_HERE} ORDER BY rank"""
 
-LAST_ASKED = (
-    "SELECT question, at FROM asked JOIN events ON event = question WHERE id = ? ORDER BY question DESC LIMIT 1"
-)
+# The last question with an example; where a round is given, that of this round.
+LAST_ASKED = """
+SELECT question, at FROM asked JOIN questions ON questions.event = question JOIN events USING (event)
+WHERE id = ?1 AND (?2 IS NULL OR round = ?2) ORDER BY question DESC LIMIT 1"""
 
 TIMES_ASKED = "SELECT count(*) FROM asked JOIN questions ON event = question WHERE id = ? AND origin <> ?"
 

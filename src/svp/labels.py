@@ -89,6 +89,7 @@ class Answer:
     label  a class number; None in any answer of another kind
     at     when, UTC in ISO form; None: when the store is told
     kind   label; or one of WORDS; or in a history and in a pull withdrawn: the person took back what was said
+    round  of the question that is answered; None: the last in which the example was asked
     """
 
     id: int
@@ -96,6 +97,7 @@ class Answer:
     who: str = "oracle"
     at: str | None = None
     kind: Kind = "label"
+    round: int | None = None
 
 
 @dataclass(frozen=True)
@@ -332,8 +334,9 @@ class LabelStore(SealedFile):
         replace  let a person's answer take the place of an older, different one, which stays in the history
         An answer given before changes nothing. Answers of several people are all kept. Where an example was asked again since a
         person answered, what is said now takes the place of that without `replace`, and the same once more says that it was
-        looked at again; not where `at` is earlier than that question: then it is the old answer, told again.
-        Raises LabelError for an example that was never asked, a class that does not exist, and without `replace` for a
+        looked at again; not where `at` is earlier than that question, or `round` that of one before: then it is the old answer,
+        told again.
+        Raises LabelError for an example that was never asked, or not in that round, a class that does not exist, and without `replace` for a
         person's second, different answer. Cost: two lookups an answer; 10,000 take about 0.2 s.
         """
         return len(self._put_said("tell", _as_answers(answers, who), WORDS, replace=replace))
@@ -365,9 +368,7 @@ class LabelStore(SealedFile):
                     raise LabelError(f"Example {id_}: {answer.who!r} gives no answers; give the name of who does")
                 if not (answer.at is None or _is_text(answer.at)):
                     raise LabelError(f"Example {id_}: {answer.at!r} is no time; give it in ISO form, or leave it out")
-                question, asked_at = self._db.execute(LAST_ASKED, (id_,)).fetchone() or (None, "")
-                if question is None:
-                    raise LabelError(f"Example {id_} was never asked; only what was asked can be answered")
+                question, asked_at = self._question(id_, answer.round)
                 key = (id_, answer.who)
                 if key not in said:
                     said[key] = self._said(*key)
@@ -382,11 +383,21 @@ class LabelStore(SealedFile):
                         f"Example {id_}: {answer.who} answered {_in_words(before[:2], names)} before and "
                         f"{_in_words(now, names)} now; to change the answer, tell it with replace (--replace)"
                     )
+                question = max(question, before[2] if before else 0)  # an old answer leaves no later question unanswered
                 said[key] = None if now[0] == "withdrawn" else (*now, question)
                 row = (question, id_, answer.who, *now, answer.at or at)
                 new.append(dict(zip(ANSWER, row, strict=True)))
             self._put(verb, event, new)
         return new
+
+    def _question(self, id_: int, round_: int | None) -> tuple[int, str]:
+        """The question of this round with this example, or the last, and when it was asked; LabelError where there is none."""
+        found = self._db.execute(LAST_ASKED, (id_, round_)).fetchone()
+        if found is None and round_ is not None and self._db.execute(LAST_ASKED, (id_, None)).fetchone():
+            raise LabelError(f"Example {id_} was not asked in round {round_}; correct the round, or leave it out")
+        if found is None:
+            raise LabelError(f"Example {id_} was never asked; only what was asked can be answered")
+        return int(found[0]), str(found[1])
 
     def last_told(self, who: str) -> list[int]:
         """The examples of this person's last tell; none where there is none."""
@@ -421,7 +432,7 @@ class LabelStore(SealedFile):
 
     def answered(self, id_: int, who: str) -> bool:
         """Has this person said something of this example since it was last asked, that still holds?"""
-        said, asked = self._said(id_, who), self._read(LAST_ASKED, id_)
+        said, asked = self._said(id_, who), self._read(LAST_ASKED, id_, None)
         return said is not None and said[2] >= asked[0][0]
 
     def _said(self, id_: int, who: str) -> tuple[str, int | None, int] | None:

@@ -3,6 +3,7 @@
     OUT/000012-tom.jpg      links to the chosen files (copies where links cannot be made), the id in front
     OUT/cat/, OUT/dog/      a folder a class
     OUT/skip/, unsure/, none/   for those that are not to be asked about, that cannot be told, that are of no class
+    OUT/.round              which question it is, so that a folder told once more answers no later one
 
 What was not moved was not answered.
 """
@@ -14,11 +15,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from svp.errors import DataError, SettingError
-from svp.exchange.items import Asked, Told
-from svp.files import make_folder, storage_errors
+from svp.exchange.items import Asked, Told, id_in, opened
+from svp.files import make_folder, storage_errors, write_bytes
 
 WORDS = ("skip", "unsure", "none")
 _NAME = re.compile(r"(\d+)-(.+)", re.DOTALL)
+_ROUND = ".round"
 _LITTER = ("thumbs.db", "desktop.ini")
 
 
@@ -32,6 +34,8 @@ def write(path: Path, asked: Sequence[Asked], classes: Sequence[str]) -> None:
         raise SettingError(f"{without[0]} is no file that could be sorted; write a table (--out batch.csv)")
     for name in (*classes, *WORDS):
         make_folder(path / name)
+    for item in asked[:1]:
+        write_bytes(path / _ROUND, f"{item.round}\n".encode())
     width = max([6, *(len(str(item.id)) for item in asked)])
     for item in asked:
         assert item.file is not None
@@ -42,7 +46,7 @@ def read(path: Path) -> list[Told]:
     """Raises DataError for a file in a class folder that was not asked about here, by its name."""
     if not path.is_dir():
         raise DataError(f"{path} is no folder; give the one in which the files were sorted")
-    found = []
+    found, round_ = [], _round_of(path)
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         for file in _files(folder):
             named = _NAME.fullmatch(file.name)
@@ -51,8 +55,14 @@ def read(path: Path) -> list[Told]:
                 raise DataError(
                     f"{where} was not put there by svp (its name does not begin with a number and a hyphen); move it out"
                 )
-            found.append(Told(where, folder.name, int(named[1]), name=named[2]))
+            found.append(Told(where, folder.name, int(named[1]), name=named[2], round=round_))
     return found
+
+
+def _round_of(path: Path) -> int | None:
+    """None where nobody knows: the folder was written by an earlier version, or copied without hidden files."""
+    file = path / _ROUND
+    return id_in({"round": opened(file)}, "round", str(file)) if file.is_file() else None
 
 
 def _files(folder: Path) -> Iterator[Path]:

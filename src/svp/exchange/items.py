@@ -41,6 +41,7 @@ class Told:
     who    None: whoever brings the file
     at     ISO time; or None
     text   what the file says that the example says; or None
+    round  of the question that the file was written for; or None
     """
 
     where: str
@@ -51,6 +52,7 @@ class Told:
     who: str | None = None
     at: str | None = None
     text: str | None = None
+    round: int | None = None
 
 
 def word(value: Any) -> str:

@@ -135,7 +135,8 @@ def _told(path: Path, rows: Iterable[tuple[int, Mapping[str, Any]]], columns: Co
             at = time_of(row.get(names["at"]), where)
             key, text = word(row.get(names["key"])) or None, row.get("text")
             text = text if isinstance(text, str) else None
-            found.append(Told(where, said, id_in(row, names["id"], where), key, who=who, at=at, text=text))
+            id_, round_ = id_in(row, names["id"], where), id_in(row, "round", where)
+            found.append(Told(where, said, id_, key, who=who, at=at, text=text, round=round_))
     return found
 
 

@@ -75,7 +75,7 @@ def answers_of(session: "Session", told: Sequence[Told], who: str) -> list[Answe
                 "Nothing was stored"
             )
         before, other = first.setdefault((answer.id, answer.who, answer.at), (answer, row))
-        if before != answer:
+        if (before.kind, before.label) != (answer.kind, answer.label):
             raise LabelError(
                 f"{row.where}: {row.said!r}, but {other.where} says {other.said!r} of the same example; keep one of them. "
                 "Nothing was stored"
@@ -266,7 +266,7 @@ def _answer(store: LabelStore, told: Told, by_name: Mapping[str, tuple[str, int 
             f"{told.where}: {told.said!r} is no class; known are {known}. Correct it, or add the class: "
             "svp session classes add"
         )
-    return Answer(_id(store, told), said[1], told.who or who, told.at, said[0])  # type: ignore[arg-type]
+    return Answer(_id(store, told), said[1], told.who or who, told.at, said[0], told.round)  # type: ignore[arg-type]
 
 
 def _id(store: LabelStore, told: Told) -> int:
