@@ -716,6 +716,22 @@ def test_near_duplicates_in_a_question_are_skipped(capsys: pytest.CaptureFixture
     assert copies[0] <= 1 < copies[1]
 
 
+def test_near_duplicates_are_skipped_however_many_come_before_the_others(tmp_path: Path) -> None:
+    """Two clouds, and 100 copies of one point between them, which margin wants before all others."""
+    axis = np.eye(16)[:1]
+    clouds = np.random.default_rng(0).normal(size=(60, 16)) + np.repeat([-3, 3], 30)[:, None] * axis
+    x = np.concatenate([clouds, np.repeat(0.0 * axis, 100, axis=0)]).astype(np.float32)
+    pool = Dataset.from_arrays(x, classes=["left", "right"], name="clouds")
+    logistic = svp.TrainConfig(model="logistic")
+    config = svp.SessionConfig(dataset="clouds", classes=("left", "right"), proxy=logistic, target=logistic)
+    with Session.create(tmp_path / "s", config, pool) as session:
+        first = session.ask(40).ids
+        session.tell({int(i): int(x[i, 0] > 0) if i < 60 else "skip" for i in first})
+        second = session.ask(10)
+    assert second.origin == "margin"
+    assert (second.ids >= 60).sum() == 1
+
+
 def test_distinct_keeps_the_order_and_fills_up() -> None:
     vectors = np.array([[1, 0], [1, 0.01], [0, 1], [1, 0]], np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -23,7 +23,6 @@ from svp.workflows.finished import SCORED, Labelled, last
 from svp.workflows.outcomes import Ranked, Show
 from svp.workflows.pool import distinct_of
 
-_SPARE = 5  # times as many as are wanted are looked at for near-duplicates
 # How the origins of questions begin that were drawn, and that of labelled examples that look wrong.
 AT_RANDOM, SECOND_LOOK = "random", "a second look"
 
@@ -141,12 +140,12 @@ def best(
     """
     here = np.isin(ranked.ids, pool)
     ids, scores = np.asarray(ranked.ids)[here], np.asarray(ranked.scores)[here]
+    thinned = dataset is not None and budget > 0
+    taken = select(config.method, len(ids) if thinned else budget, scores=scores, ids=ids, seed=config.seed)
     if dataset is None or not budget:
-        taken = select(config.method, budget, scores=scores, ids=ids, seed=config.seed)
         return taken.ids, taken.gains
-    spare = select(config.method, min(len(ids), _SPARE * budget), scores=scores, ids=ids, seed=config.seed)
-    kept = distinct_of(dataset, spare.ids, budget)
-    return spare.ids[kept], spare.gains[kept]
+    kept = distinct_of(dataset, taken.ids, budget)
+    return taken.ids[kept], taken.gains[kept]
 
 
 def last_scores(folder: Path, labelled: Labelled) -> tuple[Path, int] | None:

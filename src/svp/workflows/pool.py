@@ -22,6 +22,7 @@ from svp.labels import LabelStore
 _MARK = ".pool.json"
 _ALIKE = 0.97  # cosine from which two examples of one question count as nearly the same
 _LEAST, _MOST = 16, 256  # candidates made ready at a time, at least and at most
+_CENTRE = 4096  # rows of numbers are compared about the mean of so many at least, from all of the ranking
 _SIDE = 16  # pixels to which images are brought before they are compared
 _WORDS = 1 << 12  # columns into which pieces of texts are hashed
 
@@ -135,15 +136,20 @@ def distinct(vectors: Callable[[int, int], NDArray[np.float32]], m: int, n: int)
 
 
 def distinct_of(dataset: Dataset, ids: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Positions of `n` of these (m,) ids: see `distinct`. Of images and texts no more are made ready than it takes."""
-    if dataset.is_text or _are_images(dataset.inputs):
-        return distinct(lambda start, stop: vectors_of(dataset, ids[start:stop]), len(ids), n)
-    rows = vectors_of(dataset, ids)  # about their common mean
-    return distinct(lambda start, stop: rows[start:stop], len(ids), n)
+    """Positions of `n` of these (m,) ids: see `distinct`. No more are made ready than it takes."""
+    centre = None
+    if not (dataset.is_text or _are_images(dataset.inputs)):
+        centre = _flat(dataset, ids[:: max(1, len(ids) // _CENTRE)]).mean(axis=0)
+    return distinct(lambda start, stop: vectors_of(dataset, ids[start:stop], centre), len(ids), n)
 
 
-def vectors_of(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(m, d) float32 of length 1: texts by their pieces, images by light and dark, rows of numbers as they are."""
+def vectors_of(
+    dataset: Dataset, ids: NDArray[np.int64], centre: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """(m, d) float32 of length 1: texts by their pieces, images by light and dark, rows of numbers as they are.
+
+    centre  (d,) of rows of numbers, from which they are seen; None: their mean
+    """
     inputs = dataset.inputs[dataset.positions(ids)]
     if dataset.is_text:
         from sklearn.feature_extraction.text import HashingVectorizer
@@ -154,11 +160,17 @@ def vectors_of(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         rows = _small(inputs.astype(np.float32).mean(axis=3)).reshape(len(inputs), -1)
         rows -= rows.mean(axis=1, keepdims=True)
     else:
-        rows = inputs.reshape(len(inputs), -1).astype(np.float32)
-        rows = rows - rows.mean(axis=0)
+        rows = _flat(dataset, ids)
+        rows = rows - (rows.mean(axis=0) if centre is None else centre)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     unit: NDArray[np.float32] = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
     return unit
+
+
+def _flat(dataset: Dataset, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(m, d) rows of numbers."""
+    inputs = dataset.inputs[dataset.positions(ids)]
+    return np.asarray(inputs.reshape(len(inputs), -1), np.float32)
 
 
 def _are_images(inputs: Any) -> bool:
