@@ -25,6 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from svp import labels, sealed
 from svp.errors import DataError, LabelError, SettingError, StorageError
 from svp.labels import WORDS, Answer, Batch, LabelStore, Standing
+from svp.write_ahead import is_damaged
 from tests.refused import refused
 
 ANIMALS = ("cat", "dog", "owl")
@@ -855,6 +856,79 @@ def test_flipped_bytes_are_detected_or_do_not_matter(path: Path, written: tuple[
             reasons.append(str(error))
     assert len(reasons) > 20
     assert all(str(path) in reason and "\n" not in reason for reason in reasons)
+
+
+@pytest.fixture
+def left(path: Path) -> tuple[bytes, int, list[Any]]:
+    """The log that a killed process left, where its last transaction but one begins, and all that was stored."""
+
+    def work(say: Callable[[str], None]) -> None:
+        store = LabelStore.create(path, ANIMALS)
+        store.ask(range(40), round=0, origin="x")
+        for i in range(40):
+            before = log.stat().st_size
+            store.tell({i: i % 3})
+            say(str(before))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    log = path.with_name(f"{path.name}-wal")
+    begins = forked(work)[1]()
+    assert len(begins) == 40
+    whole = log.read_bytes()
+    kept = path.read_bytes()
+    with LabelStore.open(path) as store:
+        seen = content(store)
+    assert len(seen[-1]) == 41
+    path.write_bytes(kept)
+    return whole, int(begins[-2]), seen
+
+
+@needs_fork
+def test_flipped_bytes_of_a_log_are_detected_but_in_its_last_transaction(
+    path: Path, left: tuple[bytes, int, list[Any]]
+) -> None:
+    whole, last_but_one, seen = left
+    log, kept = path.with_name(f"{path.name}-wal"), path.read_bytes()
+    for k in (*range(32), *range(32, last_but_one, 4999)):
+        path.write_bytes(kept)
+        log.write_bytes(whole[:k] + bytes([whole[k] ^ 1 << k % 8]) + whole[k + 1 :])
+        with refused(StorageError, str(path), "damaged", "put back a copy"):
+            LabelStore.open(path)
+        assert len(log.read_bytes()) == len(whole)  # nothing is dropped
+    log.write_bytes(whole)
+    with LabelStore.open(path) as store:
+        assert content(store) == seen
+
+
+@needs_fork
+def test_a_log_that_a_power_cut_cut_off_is_no_damage(path: Path, left: tuple[bytes, int, list[Any]]) -> None:
+    """What was not acknowledged is missing, whatever of it reached the disk; all before is there."""
+    whole, last_but_one, seen = left
+    log, kept = path.with_name(f"{path.name}-wal"), path.read_bytes()
+    frame = 24 + 4096
+    cut = [whole[:n] for n in (0, 10, 32, 40, 32 + frame, len(whole) - 1, len(whole) - frame, len(whole) - 2 * frame)]
+    for torn in (*cut, bytes(len(whole)), whole[: -2 * frame] + bytes(frame) + whole[-frame:]):
+        path.write_bytes(kept)
+        path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+        log.write_bytes(torn)
+        with LabelStore.open(path) as store:
+            assert content(store)[-1] == seen[-1][: len(content(store)[-1])]
+            if len(torn) >= len(whole) - 2 * frame and any(torn):
+                assert len(content(store)[-1]) >= 40
+
+
+def test_what_an_earlier_generation_left_in_a_log_is_no_damage(path: Path, store: LabelStore) -> None:
+    store.ask(range(40), round=0, origin="x")
+    for i in range(40):
+        store.tell({i: 0})
+    log = path.with_name(f"{path.name}-wal")
+    size = log.stat().st_size
+    store._db.execute("PRAGMA wal_checkpoint(RESTART)")  # the next change is written over the first ones
+    store.tell({0: 1}, replace=True)
+    assert log.stat().st_size == size
+    assert not is_damaged(log)
+    with LabelStore.open(path) as other:  # while the first is open
+        assert current(other)[0] == 1
 
 
 def test_a_changed_label_is_detected_where_sqlite_sees_nothing(path: Path, written: tuple[bytes, list[Any]]) -> None:

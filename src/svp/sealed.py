@@ -5,7 +5,7 @@ nothing. Several processes may use one file at once.
 
 An event's seal is the SHA-256 of the seal before it and of the event's own rows, as JSON. `open` checks the whole chain, so a
 file whose contents have changed is refused, also where SQLite itself sees nothing wrong. The file is in WAL mode: while it is
-open the newest changes are in `NAME-wal` beside it, and a copy needs both; the last process to close it folds them into one.
+open the newest changes are in `NAME-wal` beside it, and a copy needs both; the last process to close it folds them into one. Damage in that log is refused too (`write_ahead.py`).
 
 A large file is not checked as a whole each time: `.NAME.checked` beside it holds the SHA-256 of the file and the last event that
 was checked. A file with exactly these bytes is checked behind that event alone. Whoever closes a file writes it, where the bytes
@@ -34,6 +34,7 @@ from weakref import WeakSet
 
 from svp.errors import DataError, StorageError, shortened
 from svp.files import replace
+from svp.write_ahead import is_damaged
 
 BUSY_SECONDS = 30.0  # how long one process waits for another's transaction, of milliseconds
 
@@ -141,6 +142,7 @@ class SealedFile:
             raise StorageError(f"There is no {cls.WHAT} at {path}; create it first, or check the name")
         with _named(path):
             with _HASHING:
+                _refuse_damaged_log(path)
                 stat = _stat(path)
                 content = None if _in_use(stat) else _content(path, cls.REMEMBERED)
                 store = cls(path, _connect(path, "rw"), stat, content)
@@ -332,6 +334,13 @@ def _stat(path: Path) -> tuple[int, ...]:
 def _in_use(stat: tuple[int, ...]) -> bool:
     """Has this process a connection to this file, by whatever name?"""
     return any(store._stat[:2] == stat[:2] for store in _OPEN if store._open_db is not None)
+
+
+def _refuse_damaged_log(path: Path) -> None:
+    """SQLite drops what is behind damage in its log, without a word. To be called before it connects."""
+    log = Path(f"{os.path.realpath(path)}-wal")
+    if is_damaged(log):
+        raise StorageError(f"{path} is damaged (its newest changes, in {log.name}, are not as they were written); put back a copy of both")
 
 
 def _content(path: Path, least: int) -> str | None:
