@@ -199,7 +199,7 @@ def test_texts_are_labelled_in_a_table_whose_formulas_are_harmless(capsys: pytes
     fill("b.csv", lambda row: "GOOD" if "good" in row["text"] else "bad" if "bad" in row["text"] else "none")
     told = run(capsys, "tell", "s", "b.csv")
     assert (told["new"], told["labelled"]) == (8, 6)
-    assert run(capsys, "finish", "s")["n_predicted"] == 2
+    assert run(capsys, "finish", "s")["n_predicted"] == 0  # the other two are of none of the classes
 
 
 def test_texts_are_printed_with_their_question_each_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -572,6 +572,7 @@ def test_while_another_process_trains_people_tell_and_ask_by_the_last_scores(
         run(capsys, "tell", "s", "b.csv", "--who", "ann")
         asked = run(capsys, "ask", "s", "-n", "3", "--out", "a.csv")
         assert asked["origin"] == "random, as no model has scored them yet"
+        assert not any("Chosen" in note for note in asked["notes"])  # as the first ones were
         fill("a.csv", shade)
         run(capsys, "tell", "s", "a.csv", "--who", "ann")
     assert run(capsys, "train", "s")["trained"]
@@ -669,7 +670,7 @@ def test_what_was_trained_is_there_for_the_next_question(photos: Path, capsys: p
     run(capsys, "train", "s")
     made = sorted(Path("s/rounds").rglob("done.json"))
     asked = run(capsys, "ask", "s", "-n", "5")
-    assert asked["notes"] == ["Chosen by margin now (the round before: random start)"]
+    assert asked["notes"] == ["Chosen otherwise than the round before (random start): margin"]
     assert sorted(Path("s/rounds").rglob("done.json")) == made
 
 
@@ -688,7 +689,7 @@ def test_with_frozen_features_the_first_question_is_typical(photos: Path, capsys
     fill("b.csv", shade)
     run(capsys, "tell", "s", "b.csv")
     assert run(capsys, "ask", "s", "-n", "3")["notes"] == [
-        f"Chosen by margin now (the round before: {first['origin']})"
+        f"Chosen otherwise than the round before ({first['origin']}): margin"
     ]
 
 
@@ -833,6 +834,35 @@ def test_what_is_left_of_a_question_is_said_to_be_that(photos: Path, capsys: pyt
     left = run(capsys, "ask", "s", "-n", "3", "--out", "b.csv")
     assert len(left["ids"]) == 6
     assert left["notes"] == ["Still open: 6 of round 0; -n counts for the question after it"]
+    left = run(capsys, "ask", "s", "-n", "3", "--per-class", "equal")
+    assert left["notes"] == ["Still open: 6 of round 0; -n and --per-class count for the question after it"]
+    assert "Budget 'abc' is no number" in fails(capsys, "ask", "s", "-n", "abc")
+
+
+def test_what_a_terminal_obeys_is_not_printed_of_a_key(capsys: pytest.CaptureFixture[str]) -> None:
+    for i, name in enumerate(("a  b", "\x1b[2Jcleared", "line\nline", "c" * 150)):
+        photo(Path("photos") / f"{name}.png", 100, i)
+    begin(capsys)
+    cli.main(["session", "ask", "s", "-n", "4", "--quiet"])
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert {line.partition("\t")[2] for line in printed.splitlines()} == {
+        "a  b.png", " [2Jcleared.png", "line line.png", f"{'c' * 150}.png"
+    }  # fmt: skip
+
+
+def test_what_is_none_of_the_classes_is_taken_for_none(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(capsys)
+    asked = run(capsys, "ask", "s", "-n", "12", "--out", "b.csv")
+    said = dict(zip(map(str, asked["ids"]), ("none", "unsure", "skip"), strict=False))
+    fill("b.csv", lambda row: said.get(row["id"]) or shade(row))
+    run(capsys, "tell", "s", "b.csv")
+    done = run(capsys, "finish", "s")
+    assert (done["n_labelled"], done["n_predicted"]) == (9, 26)
+    labelled, predicted = ({row["id"] for row in table(f"s/{name}.csv")} for name in ("labelled", "predicted"))
+    none, *others = said
+    assert none not in labelled | predicted
+    assert set(others) <= predicted
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,19 @@ def test_a_curve_is_measured_once_and_said_from_then_on(session: Session) -> Non
     assert len({p.parent for p in done(session) if "folds" in p.parts}) == 5 * FOLDS
 
 
+def test_what_is_drawn_after_others_were_chosen_is_not_like_the_pool(session: Session) -> None:
+    from svp.workflows import hindsight
+
+    store = session.store
+    store.ask(range(10), round=0, origin="random start")
+    store.tell({i: i % 2 for i in range(10)})
+    store.ask([], round=1, origin="a second look", again=[3, 4])
+    store.ask(range(10, 20), round=2, origin="random, as no model has scored them yet")
+    store.ask(range(20, 30), round=3, origin="margin")
+    store.ask(range(30, 40), round=4, origin="random, as no model has scored them yet")
+    assert hindsight.random(store).tolist() == list(range(20))
+
+
 def test_without_a_random_part_all_labels_are_judged(tmp_path: Path) -> None:
     np.save(tmp_path / "emb.npy", X)
     seen = svp.TrainConfig.make({"model": "logistic", "features": str(tmp_path / "emb.npy")})
@@ -413,6 +426,16 @@ def test_answers_told_together_share_the_time_since_those_before(session: Sessio
     before = session.store.times()
     session.undo("ann")  # is no answer
     assert session.store.times() == before
+
+
+def test_large_files_told_an_hour_apart_say_how_long_an_answer_took(session: Session) -> None:
+    from svp.workflows import summary
+
+    ids = session.ask(240).ids.tolist()
+    for tell, hour in enumerate((0, 1, 2, 3, 4, 5)):
+        at = f"2026-01-01T{10 + hour}:00:00Z"
+        session.tell([Answer(i, 0, "ann", at) for i in ids[40 * tell : 40 * tell + 40]])
+    assert summary.of(session)["seconds_by"] == {"ann": 90.0}
 
 
 def test_the_time_for_an_answer_is_the_median_between_two(session: Session) -> None:

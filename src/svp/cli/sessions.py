@@ -13,9 +13,10 @@ from svp.config import SessionConfig
 from svp.data.unlabelled import unread_labels
 from svp.errors import MissingExtra, SettingError
 from svp.labels import WORDS, Batch
+from svp.select import resolve_budget
 from svp.words import learning
 from svp.workflows.files import texts_of
-from svp.workflows.people import SECOND_LOOK
+from svp.workflows.people import AT_RANDOM, SECOND_LOOK
 from svp.workflows.session import Session
 
 _WIDTH = 100  # letters of a text that is printed
@@ -93,10 +94,14 @@ def ask(
     with opened(folder, said) as session:
         known = session.status()
         before = [r["origin"] for r in known["rounds"] if r["origin"] != SECOND_LOOK]
-        batch = session.ask(int(n) if n.isdecimal() else n, now=now, per_class=_quotas(per_class, session.classes))
+        wanted = int(n) if n.isdecimal() else n
+        if isinstance(wanted, str):
+            resolve_budget(wanted, session.n_examples)  # while a question is open, nobody else looks at it
+        batch = session.ask(wanted, now=now, per_class=_quotas(per_class, session.classes))
         notes = [*_of_the_pool(session), *_of_the_choice(batch, before), *_may_stop(known["may_stop"])]
         if batch.round < len(known["rounds"]):
-            notes.append(f"Still open: {len(batch):,} of round {batch.round}; -n counts for the question after it")
+            counts = "-n counts" if per_class is None else "-n and --per-class count"
+            notes.append(f"Still open: {len(batch):,} of round {batch.round}; {counts} for the question after it")
         _hand_out(session, batch, out, format, notes, said)
 
 
@@ -148,7 +153,7 @@ def _hand_out(
     if out is None:
         texts = texts_of(session, ids)
         facts |= {"texts": [texts[i] for i in ids]} if texts else {}
-        lines = ["\t".join([str(i), keys[i], *([_on_a_line(texts[i])] if texts else [])]) for i in ids]
+        lines = ["\t".join([str(i), _plain(keys[i]), *([_on_a_line(texts[i])] if texts else [])]) for i in ids]
     else:
         answers = ", ".join([*session.classes[:20], *WORDS])
         lines = [
@@ -393,9 +398,14 @@ def _of_the_pool(session: Session) -> list[str]:
     return [f"{len(keys):,} {what}: {_some(keys)}" for what, keys in session.noticed.items() if keys]
 
 
+def _plain(text: str) -> str:
+    """A text without what a terminal would obey."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def _on_a_line(text: str) -> str:
-    """As much of a text as a line of a terminal shows, without what a terminal would obey."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """As much of a text as a line of a terminal shows."""
+    line = " ".join(_plain(text).split())
     return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 4]} ..."
 
 
@@ -411,7 +421,8 @@ def _left_out(facts: dict[str, Any]) -> list[str]:
 def _of_the_choice(batch: Batch, before: list[str]) -> list[str]:
     """That the way of choosing is another than the round before."""
     if before and len(before) <= batch.round and before[-1] != batch.origin:
-        return [f"Chosen by {batch.origin} now (the round before: {before[-1]})"]
+        if not (batch.origin.startswith(AT_RANDOM) and before[-1].startswith(AT_RANDOM)):
+            return [f"Chosen otherwise than the round before ({before[-1]}): {batch.origin}"]
     return []
 
 
@@ -442,4 +453,4 @@ def _quotas(said: str | None, classes: tuple[str, ...]) -> dict[str, Any] | None
 
 
 def _some(keys: Any) -> str:
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3:,} more" if len(keys) > 3 else "")
+    return ", ".join(map(_plain, keys[:3])) + (f" and {len(keys) - 3:,} more" if len(keys) > 3 else "")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,8 +112,9 @@ def asked_in(store: LabelStore, rounds: Sequence[int]) -> NDArray[np.int64]:
 
 
 def random(store: LabelStore) -> NDArray[np.int64]:
-    """Ids whose first question was a draw from all that were left: as good or bad as the pool."""
-    drawn = [q.ids for q in _questions(store) if q.origin.startswith(AT_RANDOM)]
+    """Ids that were drawn before any were chosen: as good or bad as the pool. What is drawn later lacks what was chosen."""
+    asked = (question for question in _questions(store) if len(question))
+    drawn = [q.ids for q in takewhile(lambda question: question.origin.startswith(AT_RANDOM), asked)]
     return np.concatenate([np.zeros(0, np.int64), *drawn])
 
 

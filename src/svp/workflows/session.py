@@ -276,16 +276,18 @@ class Session:
     def finish(self) -> Finished:
         """Train the target on the labels so far, and write what it makes of everything; the session can go on after it.
 
-        The labelled set goes to `labelled.csv`, what the target takes the rest for to `predicted.csv`, both in the folder. Raises
+        The labelled set goes to `labelled.csv`, what the target takes the rest for to `predicted.csv`, both in the folder; in
+        neither is what people say is none of the classes. Raises
         LabelError until two classes have labels.
         """
         with self.rounds.held("finish"):
             with self._store.one_moment():
                 ids, labels = self.two_classes("the target")
                 rows = files.labelled_rows(self)  # before the training: what is told during it, the target has not seen
+                none = [s.id for s in self._store.standings(self.ways.rule) if s.kind == "none"]
             fitted = self.rounds.final(ids, labels)
             files.write_labelled(self, self.folder / "labelled.csv", rows)
-            rest = np.setdiff1d(self.dataset.ids, ids, assume_unique=True)
+            rest = np.setdiff1d(self.dataset.ids, [*ids.tolist(), *none], assume_unique=True)
             Predictions.of(fitted, self.dataset, rest).save(self.folder / "predicted.csv")
         return Finished(fitted, self.folder / "labelled.csv", self.folder / "predicted.csv", len(ids), len(rest))
 

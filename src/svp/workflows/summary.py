@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from svp.workflows.session import Session
 
 SHOWN = 40  # examples of a list
-PAUSE = 300.0  # seconds between two answers: longer ones were spent on something else
+PAUSE = 300.0  # seconds for an answer: longer ones were spent on something else
 LEAST_GAPS = 5  # with fewer the time for an answer is not told
 
 Said = dict[int, list[Answer]]  # what each person says of an example
@@ -82,8 +82,8 @@ def _seconds_by(store: LabelStore) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for who, of in sorted(times.items()):
         instants, together = np.unique(of, return_counts=True)
-        gaps = np.diff(instants)
-        each = (gaps / together[1:])[gaps <= PAUSE]
+        each = np.diff(instants) / together[1:]
+        each = each[each <= PAUSE]
         found[who] = float(np.median(each)) if len(each) >= LEAST_GAPS else None
     return found
 
