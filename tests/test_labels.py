@@ -903,7 +903,7 @@ def test_flipped_bytes_of_a_log_are_detected_but_in_its_last_transaction(
 @needs_fork
 def test_a_log_that_a_power_cut_cut_off_is_no_damage(path: Path, left: tuple[bytes, int, list[Any]]) -> None:
     """What was not acknowledged is missing, whatever of it reached the disk; all before is there."""
-    whole, last_but_one, seen = left
+    whole, _, seen = left
     log, kept = path.with_name(f"{path.name}-wal"), path.read_bytes()
     frame = 24 + 4096
     cut = [whole[:n] for n in (0, 10, 32, 40, 32 + frame, len(whole) - 1, len(whole) - frame, len(whole) - 2 * frame)]

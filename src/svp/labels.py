@@ -336,8 +336,8 @@ class LabelStore(SealedFile):
         person answered, what is said now takes the place of that without `replace`, and the same once more says that it was
         looked at again; not where `at` is earlier than that question, or `round` that of one before: then it is the old answer,
         told again.
-        Raises LabelError for an example that was never asked, or not in that round, a class that does not exist, and without `replace` for a
-        person's second, different answer. Cost: two lookups an answer; 10,000 take about 0.2 s.
+        Raises LabelError for an example that was never asked, or not in that round, a class that does not exist, and without
+        `replace` for a person's second, different answer. Cost: two lookups an answer; 10,000 take about 0.2 s.
         """
         return len(self._put_said("tell", _as_answers(answers, who), WORDS, replace=replace))
 
@@ -383,7 +383,9 @@ class LabelStore(SealedFile):
                         f"Example {id_}: {answer.who} answered {_in_words(before[:2], names)} before and "
                         f"{_in_words(now, names)} now; to change the answer, tell it with replace (--replace)"
                     )
-                question = max(question, before[2] if before else 0)  # an old answer leaves no later question unanswered
+                question = max(
+                    question, before[2] if before else 0
+                )  # an old answer leaves no later question unanswered
                 said[key] = None if now[0] == "withdrawn" else (*now, question)
                 row = (question, id_, answer.who, *now, answer.at or at)
                 new.append(dict(zip(ANSWER, row, strict=True)))

@@ -5,7 +5,8 @@ nothing. Several processes may use one file at once.
 
 An event's seal is the SHA-256 of the seal before it and of the event's own rows, as JSON. `open` checks the whole chain, so a
 file whose contents have changed is refused, also where SQLite itself sees nothing wrong. The file is in WAL mode: while it is
-open the newest changes are in `NAME-wal` beside it, and a copy needs both; the last process to close it folds them into one. Damage in that log is refused too (`write_ahead.py`).
+open the newest changes are in `NAME-wal` beside it, and a copy needs both; the last process to close it folds them into one.
+Damage in that log is refused, too (`write_ahead.py`).
 
 A large file is not checked as a whole each time: `.NAME.checked` beside it holds the SHA-256 of the file and the last event that
 was checked. A file with exactly these bytes is checked behind that event alone. Whoever closes a file writes it, where the bytes
@@ -340,7 +341,9 @@ def _refuse_damaged_log(path: Path) -> None:
     """SQLite drops what is behind damage in its log, without a word. To be called before it connects."""
     log = Path(f"{os.path.realpath(path)}-wal")
     if is_damaged(log):
-        raise StorageError(f"{path} is damaged (its newest changes, in {log.name}, are not as they were written); put back a copy of both")
+        raise StorageError(
+            f"{path} is damaged (its newest changes, in {log.name}, are not as they were written); put back a copy of both"
+        )
 
 
 def _content(path: Path, least: int) -> str | None:

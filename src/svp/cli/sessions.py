@@ -420,10 +420,11 @@ def _left_out(facts: dict[str, Any]) -> list[str]:
 
 def _of_the_choice(batch: Batch, before: list[str]) -> list[str]:
     """That the way of choosing is another than the round before."""
-    if before and len(before) <= batch.round and before[-1] != batch.origin:
-        if not (batch.origin.startswith(AT_RANDOM) and before[-1].startswith(AT_RANDOM)):
-            return [f"Chosen otherwise than the round before ({before[-1]}): {batch.origin}"]
-    return []
+    if not before or len(before) > batch.round or before[-1] == batch.origin:
+        return []
+    if batch.origin.startswith(AT_RANDOM) and before[-1].startswith(AT_RANDOM):
+        return []
+    return [f"Chosen otherwise than the round before ({before[-1]}): {batch.origin}"]
 
 
 def _may_stop(reasons: list[str]) -> list[str]:

@@ -2,7 +2,8 @@
 
 Spreadsheets run a cell that begins with = + - @, a tab or a carriage return as a formula. In CSV such a text gets an apostrophe
 before it, which is taken away when it comes back; so does one that has apostrophes before such a sign, so that every text is read
-as it was (OWASP, "CSV Injection"). Who cuts the rows elsewhere, at semicolons say, gets other cells, which nothing here makes harmless.
+as it was (OWASP, "CSV Injection"). Who cuts the rows elsewhere, at semicolons say, gets other cells, which nothing here makes
+harmless.
 """
 
 import csv

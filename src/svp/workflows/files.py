@@ -48,11 +48,16 @@ def _all_told(session: "Session", path: Path, format: str | None) -> None:
     """What somebody filled in and has not told would be gone, were the next question written over it."""
     way_out = f"tell them first (svp session tell {session.folder} {path}), or give another name (--out)"
     try:
-        answers = answers_in(session, path, "somebody", format)
+        answers = answers_in(session, path, "", format)
     except SvpError as error:
         raise SettingError(f"{path} exists, and may hold answers that cannot be read ({error}); {way_out}") from None
-    stored = {(a.id, a.kind, a.label) for a in session.store.history() if isinstance(a, Answer)} if answers else set()
-    if untold := sum((a.id, a.kind, a.label) not in stored for a in answers):
+    stored = {
+        (a.id, a.kind, a.label, who)
+        for a in (session.store.history() if answers else ())
+        if isinstance(a, Answer)
+        for who in (a.who, "")  # of some files it is not known whose answers they hold
+    }
+    if untold := sum((a.id, a.kind, a.label, a.who) not in stored for a in answers):
         raise SettingError(f"{path} holds {untold:,} answers that were not told yet; {way_out}")
 
 
