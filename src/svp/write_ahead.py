@@ -1,7 +1,7 @@
 """Was SQLite's write-ahead log (`NAME-wal`) changed since it was written?
 
 SQLite reads the log up to the first frame whose checksum is wrong, and drops what is behind it: that is right for what a power
-cut has cut off, and wrong for damage, which would take acknowledged changes with it without a word. The two differ in what follows.
+cut has cut off, and wrong for damage, which would take acknowledged changes with it without a word. What follows tells which.
 A transaction begins once the one before is on the disk, so that a bad frame with a later transaction behind it was whole once.
 Damage in the last transaction of all cannot be told from a power cut in the middle of it.
 
