@@ -102,6 +102,55 @@ def test_wrong_input_is_one_line(
     assert not Path("runs").exists()  # nothing was begun
 
 
+def test_own_code_that_raises_is_named_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my_broken.py").write_text(
+        "def data():\n    raise ValueError('boo\\nand more')\n"
+        "def method(probs):\n    return probs.no_such_thing\n"
+        "method.needs = ('probs',)\n"
+    )
+    code, line = fails(capsys, "coreset", "my_broken:data", "--quiet")
+    assert (code, line) == (1, "svp: my_broken:data raised ValueError: boo and more; --debug shows where")
+    with pytest.raises(SettingError) as caught:
+        cli.main(["coreset", "my_broken:data", "--quiet", "--debug"])
+    assert isinstance(caught.value.__cause__, ValueError)
+    named = [word.replace("margin", "my_broken:method") for word in FAST]
+    code, line = fails(capsys, "coreset", "digits", *named)
+    assert code == 1
+    assert "my_broken:method raised AttributeError: " in line
+    assert line.endswith("; --debug shows where")
+
+
+LONG = "x" * 300  # no system has such names: refused just as a folder of somebody else is
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([f"{LONG}/photos"], "svp: cannot read xxx"),
+        (["cifar10", "--data", LONG], "svp: cannot read xxx"),
+        (["digits", *FAST, "--out", f"{LONG}/run"], "svp: cannot write xxx"),
+    ],
+)
+def test_a_place_that_cannot_be_looked_at_is_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    code, line = fails(capsys, "coreset", *arguments)
+    assert code == 1
+    assert line.startswith(says)
+    assert "File name too long; " in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("arguments", [["list", "methods"], ["--help"]])
+def test_a_full_disk_under_the_standard_output_is_one_line(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", "from svp.cli import main; main()", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("svp: No space left on device; ")
+
+
 def test_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
     from svp.errors import UnknownName
 
@@ -338,7 +387,7 @@ def test_own_model_beside_the_command(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.filterwarnings("default::UserWarning")
 @pytest.mark.parametrize("quiet", [True, False])
-def test_warnings_are_one_line_and_none_when_quiet(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
+def test_warnings_of_others_are_one_line_and_none_when_quiet(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
     """Logistic regression that may take two steps alone says so at every fit."""
     short = ["--proxy.options.max_iter", "2", "--target.options.max_iter", "3"]
     cli.main(["coreset", "digits", *[word for word in FAST if quiet or word != "--quiet"], *short])

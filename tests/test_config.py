@@ -112,9 +112,9 @@ def test_overrides_win_table_by_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "No such file"),
-        (b"a = ", "not valid TOML"),
-        (b"\xff\xfe", "cannot read"),
+        (None, "No such file or directory; put it back, or name another file"),
+        (b"a = ", "not valid TOML: .*; mend that line"),
+        (b"\xff\xfe", "cannot read .*; save it as UTF-8"),
         (b"a = 1\na = 2\n", "not valid TOML"),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path: Path, content
         path.write_bytes(content)
     with pytest.raises(DataError, match=words) as caught:
         CoresetConfig.load(path)
-    assert str(path) in str(caught.value)
+    assert str(caught.value).count(str(path)) == 1
     assert "\n" not in str(caught.value)
 
 

@@ -300,6 +300,11 @@ def test_an_option_without_a_meaning_is_refused(name, options, message):
         load_dataset(name, **options)
 
 
+def test_a_place_that_cannot_be_looked_at_is_named():
+    with pytest.raises(DataError, match=r"cannot read x+/photos: File name too long; .*name another place"):
+        load_dataset("x" * 300 + "/photos")
+
+
 def test_a_function_of_ones_own(tmp_path, monkeypatch):
     (tmp_path / "my_sets.py").write_text(
         "import svp.data\n"
@@ -321,8 +326,10 @@ def test_a_function_of_ones_own(tmp_path, monkeypatch):
         load_dataset("my_sets:three", image_size=3)
     with pytest.raises(SettingError, match=r"needs_more:three cannot be imported: .*no_such_package"):
         load_dataset("needs_more:three")
-    with pytest.raises(ModuleNotFoundError, match="no_such_package"):  # an error of theirs stays theirs
+    said = "my_sets:broken raised ModuleNotFoundError: No module named 'no_such_package'; --debug shows where"
+    with pytest.raises(SettingError, match=said) as caught:
         load_dataset("my_sets:broken")
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
 def test_a_function_of_ones_own_that_asks_for_nothing(tmp_path, monkeypatch):

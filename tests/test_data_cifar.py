@@ -314,6 +314,13 @@ def test_a_file_where_a_folder_is_expected(tmp_path, monkeypatch, below):
         load_dataset("cifar10", root=tmp_path / "file" / below)
 
 
+@pytest.mark.parametrize("read", [cifar.load, cifar.read_batches])
+def test_a_place_that_cannot_be_looked_at_is_named(tmp_path, read):
+    place = tmp_path / ("x" * 300)
+    with pytest.raises(DataError, match=r"cannot read .*xxx.*: File name too long; .*name another place"):
+        read(root=place)
+
+
 def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
     publish(monkeypatch, tmp_path)
     write = Path.write_bytes

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 from svp import files, provenance, runs
-from svp.config import CoresetConfig
+from svp.config import CoresetConfig, TrainConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, RunChanged, StorageError
-from svp.files import digest, read_array, read_json, write_array, write_bytes, write_json
+from svp.files import digest, fill_array, read_array, read_json, write_array, write_bytes, write_json
+from svp.learners import make_learner, settle
+from svp.learners.compute import Compute
 from svp.runs import Run, Stage
 from tests.refused import refused
 
@@ -78,6 +80,8 @@ def test_a_file_in_place_of_a_folder(tmp_path: Path, data: Dataset) -> None:
         Run.start(tmp_path / "file", config(), data)
     with refused(StorageError, str(tmp_path / "file" / "run")):
         Run.start(tmp_path / "file" / "run", config(), data)
+    with refused(StorageError, "File name too long", "--out"):
+        Run.start(tmp_path / ("x" * 300) / "run", config(), data)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "3", '"x"', "{}", '{"format": 1}', "[" * 100_000])
@@ -214,7 +218,7 @@ def test_changed_settings_are_refused_by_name(
 
 
 @pytest.mark.parametrize("other", ["settings", "data", "machine"])
-def test_a_folder_in_which_nothing_was_finished_is_begun_anew(
+def test_a_folder_that_holds_nothing_to_go_on_from_is_begun_anew(
     tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     folder = tmp_path / "run"
@@ -240,6 +244,55 @@ def test_a_folder_in_which_nothing_was_finished_is_begun_anew(
     assert len(diary(folder, "begun anew")[0]["changed"]) == 1
     with refused(RunChanged, "seed was"):
         Run.start(folder, config(seed=2), some)
+
+
+def rows_and_then_an_interrupt(start: int, stop: int) -> Any:
+    if start:
+        raise KeyboardInterrupt
+    return np.zeros((stop - start, 2), np.float32)
+
+
+def fit_linear(data: Dataset, folder: Path, progress: Any = None) -> None:
+    net = settle(TrainConfig(model="linear", epochs=3, min_steps=0))
+    made = make_learner(net, data, seed=0, compute=Compute("cpu", "fp32", channels_last=False, threads=1))
+    made.fit(data, data.ids, data.labels, folder=folder, progress=progress)
+
+
+def stop_a_stage(what: str, data: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted behind the first epoch of a net, behind the last, or behind the first rows of its answers."""
+
+    def interrupt(epoch: Any = None, n_epochs: int = 0) -> None:
+        if epoch is None or epoch["epoch"] == 1:
+            raise KeyboardInterrupt
+
+    if what == "scores":
+        fill_array(folder / "probs.npy", 4, rows_and_then_an_interrupt, 2)
+    elif what == "its records":
+        monkeypatch.setattr("svp.learners.checkpoints.remove", lambda path: interrupt())
+        fit_linear(data, folder)
+    else:
+        fit_linear(data, folder, interrupt)
+
+
+@pytest.mark.parametrize("what", ["a net", "its records", "scores"])
+def test_what_a_stage_goes_on_from_is_work(
+    tmp_path: Path, data: Dataset, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Hours of a killed training are lost to no other setting, dataset or machine."""
+    folder = tmp_path / "run"
+    with Run.start(folder, config(), data) as run:
+        stage = run.stage("proxy/seed-0/model-0", {}, CODE)
+        with pytest.raises(KeyboardInterrupt):
+            stop_a_stage(what, data, stage.folder, monkeypatch)
+    before = {path: path.read_bytes() for path in stage.folder.rglob("*") if path.is_file()}
+    other = Dataset.from_arrays(data.inputs, [1, 0] * 3, name="six")
+    for changed, some in ((config(seed=1), data), (config(), other)):
+        with refused(RunChanged, "was made with other settings", "undo that", "--out"):
+            Run.start(folder, changed, some)
+    change_surroundings(monkeypatch, cores=10_000)
+    with refused(RunChanged, "another environment", "--accept-code-change"):
+        Run.start(folder, config(), data)
+    assert {path: path.read_bytes() for path in stage.folder.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("where", [".", "mine"])

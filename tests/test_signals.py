@@ -122,6 +122,12 @@ def test_a_full_disk_while_recording_is_said(tmp_path: Path, monkeypatch: pytest
         made.write_epoch(0, values(2))
 
 
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"cannot write .*signals: Not a directory"):
+        Signals.create(tmp_path / "file" / "signals", 2, 2)
+
+
 def test_no_signals_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*correct\.npy: No such file"):
         Signals.open(tmp_path)

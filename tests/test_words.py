@@ -140,9 +140,13 @@ def test_agreement_is_told_with_what_two_targets_reach() -> None:
 
 def test_a_proxy_as_good_as_the_target_is_said_so() -> None:
     metrics = coreset_metrics(*(answers(0.8, 3, 100, i) for i in range(3)))
-    last = "The proxy itself is no less accurate than the target: you may not need the target at all."
+    last = (
+        "The proxy itself is no worse than the target (-0.3 points, -0.8 to +0.2; margin 1 point): "
+        "you may not need the target at all."
+    )
     for judged, expected in (("shown", True), ("not shown", False), ("refuted", False)):
         found = {**metrics["comparisons"][1], "arm": "proxy model", "verdict": judged}
+        found |= {"mean": -0.3, "low": -0.8, "high": 0.2}
         said = verdict({**metrics, "comparisons": [*metrics["comparisons"], found]})
         assert (said[-1] == last) == expected
         assert not any("proxy model" in sentence for sentence in said)

@@ -420,10 +420,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file, or a DataError that says what is wrong with it."""
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the configuration {path}: {error}") from None
+    except OSError as error:
+        raise DataError(
+            f"cannot read the configuration {path}: {error.strerror}; put it back, or name another file"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"cannot read the configuration {path}: {error}; save it as UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{path} is not valid TOML: {error}") from None
+        raise DataError(f"{path} is not valid TOML: {error}; mend that line") from None
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@
     ├── BudgetError          more asked for than there is, or less than nothing
     ├── MissingInput         a method needs probabilities, embeddings, signals or labels that were not given
     ├── MissingExtra         an optional dependency is not installed (names the extra)
-    ├── TrainingError        training cannot go on (diverged, no examples of a class)
+    ├── TrainingError        training cannot go on (diverged, no examples at all)
     ├── LabelError           an answer that does not fit its question, or contradicts an earlier one
     ├── RunChanged           a run folder was made with another configuration, dataset or code
     ├── StorageError         the folder cannot be written (full, read-only)
@@ -21,7 +21,8 @@ The command line prints the message on one line and exits with status 1; a SvpWa
 import difflib
 import importlib
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 
@@ -95,6 +96,17 @@ def one_line(error: BaseException) -> str:
     """What went wrong in code that is not ours: "ValueError: its message", on one line."""
     reason = " ".join(str(error).split())
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
+@contextmanager
+def own_code(path: str) -> Iterator[None]:
+    """SettingError that names somebody's own function, "package.module:name", if that raises; named errors stay as they are."""
+    try:
+        yield
+    except SvpError:
+        raise
+    except Exception as error:  # whatever a function of somebody's own may raise
+        raise SettingError(f"{path} raised {one_line(error)}; --debug shows where") from error
 
 
 def shortened(message: object) -> str:

@@ -38,6 +38,17 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path}: {why}") from error
 
 
+@contextmanager
+def reading_errors(path: Path) -> Iterator[None]:
+    """Say in one line that a place may not be looked at, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"cannot read {error.filename or path}: {error.strerror or error}; mend that, or name another place"
+        ) from error
+
+
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents."""
     with storage_errors(path):

@@ -36,6 +36,8 @@ STORE = "labels.sqlite"  # questions and answers of a session
 SIMULATED = "sessions"  # folder of a run in which sessions lie that an oracle answers
 SUMMARY, SUMMARY_FORMAT = "session.json", 1  # what the report of a session is made of, written anew for each
 METRICS_FORMAT = 4  # of metrics.json, which is written anew whenever a run is called again
+# What a stage that is not done goes on from: a training's last checkpoint or, at its end, its records; marks of `fill_array`.
+RESUMABLE = ("checkpoint.safetensors", "history.json", ".*.json")
 # What a done-mark calls the parts of a stage that are timed, and what they are called elsewhere.
 PARTS = {"embed_seconds": "embed", "seconds": "train", "inference_seconds": "score", "ranking_seconds": "select"}
 
@@ -159,8 +161,8 @@ class Run:
         may_vary  settings that say which of the arms are wanted now (such as "control"): what is there stays, what is not is made
         reuse     other run folders: stages made from exactly the same things are linked from there, not run again
         siblings  the same, of run folders that nobody named: a damaged stage there is left alone, where it would be refused
-        Raises RunChanged with every setting that differs, StorageError if the folder is in use or cannot be written. A folder in
-        which nothing was finished is begun anew by other settings.
+        Raises RunChanged with every setting that differs, StorageError if the folder is in use or cannot be written. A folder
+        that holds nothing to read or to go on from is begun anew by other settings.
         """
         run = cls(folder)
         if may_grow:  # its commands name the folder without a flag
@@ -171,7 +173,9 @@ class Run:
             raise DataError(f"{strangers[0]} holds no run to reuse; name a folder that svp coreset or svp active made")
         if (name := str(folder)) != printable(name):
             raise StorageError(f"cannot write {printable(name)}: this name is no valid Unicode; {run._elsewhere}")
-        if folder.is_file():
+        with storage_errors(folder):
+            is_file = folder.is_file()
+        if is_file:
             raise StorageError(f"cannot write {folder}: it is a file; {run._elsewhere}")
         make_folder(folder)
         run._take_lock()
@@ -234,9 +238,11 @@ class Run:
         self.event("accepted environment", changed=moved)
 
     def _holds_work(self) -> bool:
-        """Is there a finished stage, or a label store that people were asked by?"""
+        """Is there a finished stage, one that can go on from where it stopped, or a label store that people were asked by?"""
         stores = [path for path in self.folder.rglob(STORE) if path.relative_to(self.folder).parts[0] != SIMULATED]
-        return any(self.folder.rglob(DONE)) or not all(map(self._never_asked, stores))
+        begun = [mark.parent for mark in self.folder.rglob(BEGUN)]
+        resumable = any(any(stage.glob(pattern)) for stage in begun for pattern in RESUMABLE)
+        return resumable or any(self.folder.rglob(DONE)) or not all(map(self._never_asked, stores))
 
     def _clear(self) -> None:
         """Remove the stages that were begun here, the sessions of a simulation, and a label store without a question; files of

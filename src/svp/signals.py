@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from svp.errors import DataError
-from svp.files import read_array, storage_errors
+from svp.files import make_folder, read_array, storage_errors
 
 KINDS: dict[str, type[np.generic]] = {
     "correct": np.uint8,
@@ -47,7 +47,7 @@ class Signals:
 
         rows  of the examples that training will show, where it holds some out
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         arrays = {}
         for kind, dtype in KINDS.items():
             path = folder / f"{kind}.npy"

@@ -161,7 +161,11 @@ def details(metrics: dict[str, Any]) -> list[str]:
     said += _separation(metrics.get("separation", [])) + _saw(metrics)
     for found in metrics["comparisons"]:
         if found["arm"] == "proxy model" and found["verdict"] == "shown":
-            said.append("The proxy itself is no less accurate than the target: you may not need the target at all.")
+            ends = f"{found['mean']:+.1f} points, {found['low']:+.1f} to {found['high']:+.1f}"
+            said.append(
+                f"The proxy itself is no worse than the target ({ends}; margin {points(metrics['margin'])}): "
+                "you may not need the target at all."
+            )
     return said
 
 

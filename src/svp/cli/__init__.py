@@ -163,6 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.path.insert(0, os.getcwd())
     try:
         _app()([a for a in arguments if a != "--debug"], exit_on_error=False, print_error=False)
+        sys.stdout.flush()  # a full disk is met here, not when Python ends
     except KeyboardInterrupt:
         import shlex
 
@@ -170,18 +171,35 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output (head, less) has gone.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
     except Exception as error:
         from cyclopts import CycloptsError
 
         from svp.errors import SvpError
 
-        if debug or not isinstance(error, SvpError | CycloptsError):
+        if debug or not isinstance(error, SvpError | CycloptsError | OSError):
             raise
         wrong_usage = isinstance(error, CycloptsError)
-        _say(" ".join(str(error).split()) + (" (see: svp --help)" if wrong_usage else ""))
+        said = _of_the_system(error) if isinstance(error, OSError) else " ".join(str(error).split())
+        _say(said + (" (see: svp --help)" if wrong_usage else ""))
         sys.exit(2 if wrong_usage else 1)
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the system refused, of which file, and what to do."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+    what = " ".join(str(error.strerror or error).split())
+    place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
+    return f"{place}{what}; mend that, or name another place, and repeat the command (--debug shows where)"
+
+
+def _drop_output() -> None:
+    """Python flushes when it ends, which would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str) -> None:

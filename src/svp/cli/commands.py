@@ -95,8 +95,8 @@ def demo(*, out: Path | None = None, quiet: Annotated[bool, Parameter(negative=(
     quiet
         show no progress
     """
-    for module, extra in (("torch", "torch,report"), ("safetensors", "torch,report"), ("altair", "torch,report")):
-        require(module, extra)
+    for module in ("torch", "safetensors", "altair", "vl_convert"):
+        require(module, "torch,report")
     from svp.workflows.active import active as run_active
     from svp.workflows.coreset import coreset as run_coreset
 

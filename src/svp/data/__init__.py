@@ -6,6 +6,7 @@ Adding a source is one function `load(...) -> Dataset` in one file, and a row in
 import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +14,8 @@ from typing import Any
 
 from svp.config import DataConfig
 from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, hold_out
-from svp.errors import DataError, SettingError, UnknownName, if_spreadsheet
+from svp.errors import DataError, SettingError, UnknownName, if_spreadsheet, own_code
+from svp.files import reading_errors
 from svp.names import PATH, resolve
 
 __all__ = ["DATASETS", "Dataset", "Source", "hold_out", "load_dataset"]
@@ -154,7 +156,10 @@ def load_dataset(
         raise SettingError(f"{name_or_path}: {_spelled(extra)} means nothing here; this dataset takes {takes}")
     if progress is not None and "progress" in source.options:
         given["progress"] = progress
-    data = resolve(source.load)(*args, **given)
+    theirs = own_code(source.load) if source.load == os.fspath(name_or_path) else nullcontext()
+    function = resolve(source.load)
+    with theirs:
+        data = function(*args, **given)
     if not isinstance(data, Dataset):
         raise DataError(f"{source.load} returned a {type(data).__name__}; it must return a svp.Dataset")
     return data
@@ -202,14 +207,9 @@ def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[
     if isinstance(name_or_path, str) and name in DATASETS:
         return DATASETS[name], DATASETS[name].args
     path = Path(name).expanduser()
-    if path.exists():
-        from svp.data import parquet, text
-
-        if path.is_file() and (hint := if_spreadsheet(path.suffix)):
-            raise DataError(f"{path} is a file of a spreadsheet, which is not read{hint}, and give that")
-        if text.is_source(path, given):
-            return _TEXT, (path,)
-        return _PARQUET if parquet.is_source(path) else _FOLDER if path.is_dir() else _NPZ, (path,)
+    with reading_errors(path):
+        if path.exists():
+            return _source_of(path, given), (path,)
     if PATH.fullmatch(name):
         root = given.pop("root", None)
         takes_root = bool(inspect.signature(resolve(name)).parameters)
@@ -222,6 +222,17 @@ def _find(name_or_path: str | os.PathLike[str], given: dict[str, Any]) -> tuple[
             "file or a name (svp list datasets)"
         )
     raise UnknownName("dataset", name, DATASETS, "svp list datasets; or a path, or package.module:function")
+
+
+def _source_of(path: Path, given: dict[str, Any]) -> Source:
+    """What reads this file or folder, which exists."""
+    from svp.data import parquet, text
+
+    if path.is_file() and (hint := if_spreadsheet(path.suffix)):
+        raise DataError(f"{path} is a file of a spreadsheet, which is not read{hint}, and give that")
+    if text.is_source(path, given):
+        return _TEXT
+    return _PARQUET if parquet.is_source(path) else _FOLDER if path.is_dir() else _NPZ
 
 
 def _spelled(options: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from svp.data.base import Dataset, Progress
 from svp.errors import DataError, StorageError
+from svp.files import reading_errors
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def load(
     """
     layout = LAYOUTS[name]
     folder = _folder(root if root is not None else os.environ.get("SVP_DATA") or "~/.cache/svp", layout)
-    if missing := [file for file in layout.names if not (folder / file).is_file()]:
+    if missing := _missing(folder, layout):
         _unpack(_archive(folder, missing, layout, progress), missing, folder, layout)
     return _read_all(folder, name, layout.files)
 
@@ -121,7 +122,7 @@ def read_batches(root: str | os.PathLike[str]) -> Dataset:
     """
     layout = LAYOUTS["cifar10"]
     folder = _folder(root, layout)
-    if missing := [name for name in layout.names if not (folder / name).is_file()]:
+    if missing := _missing(folder, layout):
         raise DataError(f"{folder}: {_listed(missing)} not there; this layout has {', '.join(layout.names)}")
     return _read_all(folder, "cifar10", None)
 
@@ -146,11 +147,17 @@ def _read_all(folder: Path, name: str, md5s: Mapping[str, str] | None) -> Datase
 def _folder(root: str | os.PathLike[str], layout: Layout) -> Path:
     """The folder of the files, which need not be there yet."""
     path = Path(root).expanduser()
-    if path.exists() and not path.is_dir():
-        raise DataError(f"{path} is a file; give the folder {layout.folder}, or the one that holds it")
+    with reading_errors(path):
+        if path.exists() and not path.is_dir():
+            raise DataError(f"{path} is a file; give the folder {layout.folder}, or the one that holds it")
     # `train` and `test` may be folders of anything else: of CIFAR-100 they are files.
-    here = path.name == layout.folder or any((path / name).is_file() for name in layout.names)
+    here = path.name == layout.folder or len(_missing(path, layout)) < len(layout.names)
     return path if here else path / layout.folder
+
+
+def _missing(folder: Path, layout: Layout) -> list[str]:
+    with reading_errors(folder):
+        return [name for name in layout.names if not (folder / name).is_file()]
 
 
 def _listed(names: list[str]) -> str:

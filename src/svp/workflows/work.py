@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from svp.chance import spawn_seed
 from svp.config import PREVIOUS, ComputeConfig, RunConfig, TrainConfig
 from svp.data.base import Dataset, silent
-from svp.errors import SettingError, TrainingError
+from svp.errors import SettingError, TrainingError, own_code
 from svp.evaluate import majority_rate
 from svp.files import Json, digest, fill_array, read_array, write_array, write_json
 from svp.learners import EpochRecord, Learner, find, make_learner
@@ -226,7 +227,8 @@ class Work:
                 arrays = [{**given, "labels": labels} for given in arrays]
             self.show(f"choosing {how.budget:,} of {len(ids):,} by {how.method}", 0, 0)
             begin = time.perf_counter()
-            selection, scores = choose(row, arrays, pool, how)
+            with own_code(how.method) if ":" in how.method else nullcontext():
+                selection, scores = choose(row, arrays, pool, how)
             ranking = time.perf_counter() - begin
             selection.of(self.dataset).save(stage.folder / "selection.parquet")
             of_candidates = candidates(pool)
