@@ -383,7 +383,7 @@ def cards(caller: Caller, who: str) -> list[dict[str, Any]]:
 
 def test_nobody_gets_in_without_the_token(server: Server) -> None:
     stranger = Caller(server)
-    for path in ("/", "/progress", "/image/0", "/nothing", "/?token=", "/?token=wrong", "/answer"):
+    for path in ("/", "/progress", "/image/any/0", "/nothing", "/?token=", "/?token=wrong", "/answer"):
         status, headers, _ = stranger.get(path)
         assert status == 403, path
         assert "Set-Cookie" not in headers
@@ -461,7 +461,7 @@ def test_too_much_at_once_is_refused(caller: Caller) -> None:
 def test_answers_photos_and_undo(server: Server, caller: Caller, photos: Path) -> None:
     mine, theirs = cards(caller, "ann"), cards(caller, "bob")
     assert not {c["id"] for c in mine} & {c["id"] for c in theirs}
-    status, headers, content = caller.get(f"/image/{mine[0]['id']}")
+    status, headers, content = caller.get(mine[0]["image"])
     assert (status, headers["Content-Type"]) == (200, "image/png")
     if mine[0]["key"] != "cat0.png":
         assert content == (photos / "photos" / mine[0]["key"]).read_bytes()
@@ -485,10 +485,10 @@ def test_files_of_the_machine_cannot_be_named(server: Server, caller: Caller) ->
     outside = [
         "/etc/passwd",
         "/image/../../etc/passwd",
-        "/image/%2e%2e%2fx",
-        "/image/-1",
-        "/image/999",
-        "/image/0/../1",
+        "/image/any/%2e%2e%2fx",
+        "/image/any/-1",
+        "/image/any/999",
+        "/image/any/0/../1",
     ]
     outside += [
         "/static/../web.py",
@@ -496,7 +496,7 @@ def test_files_of_the_machine_cannot_be_named(server: Server, caller: Caller) ->
         "/static/%2e%2e/web.py",
         "/static/",
         "//etc/passwd",
-        "/image/cat1.png",
+        "/image/any/cat1.png",
     ]
     for path in outside:
         status, _, body = caller.get(path)
@@ -505,7 +505,7 @@ def test_files_of_the_machine_cannot_be_named(server: Server, caller: Caller) ->
     # The one photo that is a link out of the pool is shown as the models see it, not as its file.
     with Session.open(server.facts["folder"]) as session:
         id_ = session.store.id_of("cat0.png")
-    status, _, content = caller.get(f"/image/{id_}")
+    status, _, content = caller.get(f"/image/any/{id_}")
     assert status == 200
     with Image.open(io.BytesIO(content)) as image:
         assert image.size == (8, 8)

@@ -70,7 +70,7 @@ function enable() {
 function show(state) {
   progress(state);
   const [next, ...later] = state.cards;
-  for (const other of later) if (other.text === null) new Image().src = `/image/${other.id}`;
+  for (const other of later) if (other.text === null) new Image().src = other.image;
   if (next === undefined) {
     card = null;
     pause(state);
@@ -84,6 +84,8 @@ function show(state) {
 
 function lay(next) {
   card = next;
+  busy = true;
+  enable();
   const image = $("image"), text = $("text");
   image.hidden = next.text !== null;
   text.hidden = next.text === null;
@@ -108,7 +110,7 @@ function lay(next) {
     $("pause").textContent = `The picture ${next.key} cannot be shown. Skip it, or say what it is if you know.`;
     ready();
   };
-  image.src = `/image/${next.id}`;
+  image.src = next.image;
 }
 
 function pause(state) {
