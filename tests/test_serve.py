@@ -195,6 +195,34 @@ def test_answers_that_came_in_a_file_are_not_taken_back_by_a_key(store: LabelSto
     assert asked(desk, "ann") == [3, 4, 5]
 
 
+def test_an_answer_of_before_the_start_is_asked_again_once_its_card_is_here(store: LabelStore) -> None:
+    store.ask(range(9), round=0, origin="random")
+    for id_ in range(5):
+        store.tell({id_: 0}, who="ann")
+    desk = Desk(store, "majority", Clock())
+    desk.put([card(id_) for id_ in range(5, 9)])
+    assert [desk.undo("ann") for _ in range(2)] == [4, 3]
+    assert desk.lacking == {3, 4}
+    assert desk.open == {5, 6, 7, 8}  # whoever brings cards brings the others
+    desk.put([card(3)], sought=[3, 4])  # the other one is no longer in the pool
+    assert asked(desk, "ann") == [3, 5, 6]
+    assert (desk.lacking, desk.open) == (set(), {3, 5, 6, 7, 8})
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_who_differs_on_the_last_one_is_asked_again(store: LabelStore, here: bool) -> None:
+    desk = desk_of(store, 2)
+    desk.exhausted = True
+    desk.answer("ann", 0, 0)
+    assert desk.exhausted
+    if here:
+        desk.answer("bob", 0, 1)
+    else:
+        store.tell({0: 1}, who="bob")
+    assert desk.progress()["others"]["tie"] == 1
+    assert not desk.exhausted  # there is something to ask
+
+
 def test_a_pull_of_several_people_is_not_taken_back_by_a_key(store: LabelStore) -> None:
     desk = desk_of(store, 9)
     asked(desk, "ann")
@@ -548,6 +576,29 @@ def test_it_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "svp session serve" in fails(str(tmp_path / "none"))
     assert "--data" in fails(str(tmp_path / "none"), "--classes", "a,b")
     assert "give 1 or more" in fails(str(tmp_path / "none"), "-n", "0")
+
+
+def test_the_last_ones_come_again_taken_back_or_divided(tmp_path: Path) -> None:
+    """After a new start the page has no card of what was answered; and nothing is over while people are divided."""
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(6, 3)))
+    words = ["--data", str(tmp_path / "x.npz"), "--classes", "cat,dog", "-n", "6", "--port", "0", *FAST]
+    with served(tmp_path / "s", *words) as first:
+        ann = Caller(first).enter()
+        for _ in range(6):
+            last = cards(ann, "ann")[0]["id"]
+            assert ann.say("/answer", {"who": "ann", "id": last, "said": 0})[0] == 200
+    with served(tmp_path / "s", "--port", "0") as second:
+        ann = Caller(second).enter()
+        taken = [ann.say("/undo", {"who": "ann"})[1]["undone"] for _ in range(3)]
+        for _ in range(300):
+            if len(again := [each["id"] for each in cards(ann, "ann")]) == 3:
+                break
+            time.sleep(0.1)
+        assert (again, taken[0]) == (taken[::-1], last)
+        for id_ in taken:
+            ann.say("/answer", {"who": "ann", "id": id_, "said": 0})
+        ann.say("/answer", {"who": "bob", "id": last, "said": 1})
+        assert (cards(ann, "ann")[0]["id"], cards(ann, "ann")[0]["again"]) == (last, True)
 
 
 def test_the_readmes_command_begins_a_session_and_given_again_goes_on(photos: Path) -> None:

@@ -53,11 +53,13 @@ class Supply:
 
     async def look(self) -> None:
         """Start whatever is due."""
-        free, told, labelled, open_, exhausted = await self._at_desk(
-            lambda desk: (desk.n_free, desk.told, desk.labelled, desk.open, desk.exhausted)
+        free, told, labelled, open_, lacking, exhausted = await self._at_desk(
+            lambda desk: (desk.n_free, desk.told, desk.labelled, desk.open, desk.lacking, desk.exhausted)
         )
         if not self._begun:
             self._chooser.begin(self._choose(Wanted(self._n, open_, hindsight=True)))
+        elif lacking:
+            self._chooser.begin(self._choose(Wanted(0, open_, lacking)))
         elif not exhausted and free < max(FEW, self._n // 4):
             # Half as many as before: what is asked while the proxy is trained does not know of it yet.
             self._chooser.begin(self._choose(Wanted(max(FEW, self._n // 2), open_)))
@@ -65,7 +67,7 @@ class Supply:
         enough = n_labels >= self._n if self._learned < 0 else told - self._learned >= self._n
         if self._begun and self._scores and two_classes and enough:
             self._learner.begin(self._learn("train", n_labels, told))
-        elif self._begun and not self._scores and not open_ and not exhausted:
+        elif self._begun and not self._scores and not open_ and not lacking and not exhausted:
             self._learner.begin(self._learn("ask", n_labels, told))
 
     def finish(self, n_labels: int) -> None:
@@ -78,11 +80,12 @@ class Supply:
         await asyncio.gather(self._chooser.end(), self._learner.end())
 
     async def _choose(self, wanted: Wanted) -> None:
+        news = await self._at_desk(lambda desk: desk.news)
         found: Found = await self._chooser.ask(wanted)
 
         def put(desk: Desk) -> None:
-            desk.put(found.cards)
-            desk.exhausted = found.exhausted
+            desk.put(found.cards, wanted.lacking)
+            desk.exhausted = found.exhausted and desk.news == news  # else: look again
             if wanted.hindsight:
                 desk.right = {**found.right, **desk.right}
 
