@@ -171,10 +171,10 @@ def test_a_server_that_refuses_or_is_another_is_said(
         assert server.asked[-1][1] == f"Token {TOKEN}"
 
 
-@pytest.mark.parametrize(
-    "said", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b""]
-)
-def test_another_protocol_or_half_an_answer_is_said(said: bytes, session: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("said", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b""])
+def test_another_protocol_or_half_an_answer_is_said(
+    said: bytes, session: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def answer(listening: socket.socket) -> None:
         connection, _ = listening.accept()
         with connection:

@@ -576,6 +576,9 @@ def test_it_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "svp session serve" in fails(str(tmp_path / "none"))
     assert "--data" in fails(str(tmp_path / "none"), "--classes", "a,b")
     assert "give 1 or more" in fails(str(tmp_path / "none"), "-n", "0")
+    for port in ("-1", "65536"):
+        assert "65535" in fails(str(tmp_path / "none"), "--data", "digits", "--port", port)
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_last_ones_come_again_taken_back_or_divided(tmp_path: Path) -> None:

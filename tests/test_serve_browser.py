@@ -91,6 +91,7 @@ def test_texts_are_shown_as_they_are_and_run_nothing(browser: Any, server: Serve
         assert browser.execute_script("return document.querySelectorAll('#text *, iframe, base, style').length") == 0
         key = page.press("s", key)
     page.until(lambda: "nothing is left" in page.find("pause").text)
+    assert page.find("next").get_property("textContent") == ""
     assert sorted(seen) == sorted(texts)
     assert browser.execute_script("return window.harm") is None
     names = [each.get_property("textContent") for each in browser.find_elements(By.CSS_SELECTOR, ".answer .name")]
@@ -154,7 +155,7 @@ def test_keys_mean_nothing_in_a_field_and_everything_can_be_reached_by_tab(brows
     page.find("use-keys").click()
     assert page.key() == about
     assert len(said_in(server.facts["folder"])) == n + 1
-    for live in ("said", "learning", "trouble"):
+    for live in ("said", "learning", "trouble", "pause"):
         assert page.find(live).get_attribute("role") in ("status", "alert")
     assert not quiet(browser)
 

@@ -146,7 +146,11 @@ class Server:
             raise ServerError(
                 f"{self.url} answered {error.code} to {method} {path.partition('?')[0]}: {said}"
             ) from None
-        except (OSError, ValueError, http.client.HTTPException) as error:  # what came is no JSON, or no HTTP, or not all of it
+        except (
+            OSError,
+            ValueError,
+            http.client.HTTPException,
+        ) as error:  # what came is no JSON, or no HTTP, or not all of it
             reason = self._without_token(str(getattr(error, "reason", error)) or type(error).__name__)
             raise ServerError(
                 f"{self.url} cannot be reached, or is no Label Studio ({reason}); repeat the command"
@@ -179,7 +183,9 @@ def _is_task(answer: Any) -> bool:
 
 
 def _another(url: str, came: str) -> ServerError:
-    return ServerError(f"{url} is no Label Studio, or of another version: {came} came; check the address, then repeat the command")
+    return ServerError(
+        f"{url} is no Label Studio, or of another version: {came} came; check the address, then repeat the command"
+    )
 
 
 def _reason(said: str) -> str:

@@ -24,6 +24,7 @@ function stored(name, value) {
 // --- the server ------------------------------------------------------------------------------------------------------------
 
 class Refused extends Error {}
+class Failed extends Error {} // the server says why: its disk is full
 
 async function call(path, said) {
   const options = said === undefined ? {} : {
@@ -36,7 +37,7 @@ async function call(path, said) {
     throw new Refused("svp was started anew. Open the link that it printed this time; all answers before this one are stored.");
   }
   const state = await answer.json();
-  if (!answer.ok) throw answer.status >= 500 ? new Error(state.error) : new Refused(state.error);
+  if (!answer.ok) throw answer.status >= 500 ? new Failed(state.error) : new Refused(state.error);
   return state;
 }
 
@@ -49,7 +50,8 @@ async function insist(path, said) {
       return state;
     } catch (error) {
       if (error instanceof Refused) throw error;
-      trouble("svp does not answer. All answers before this one are stored; this one is tried again until it is.");
+      const why = error instanceof Failed ? `This cannot be stored: ${error.message}.` : "svp does not answer.";
+      trouble(`${why} All answers before this one are stored; this one is tried again until it is.`);
       await new Promise((wake) => setTimeout(wake, 1500));
     }
   }
@@ -115,7 +117,7 @@ function lay(next) {
 
 function pause(state) {
   $("image").hidden = $("text").hidden = true;
-  $("key").textContent = $("note").textContent = "";
+  $("key").textContent = $("note").textContent = $("next").textContent = "";
   $("pause").hidden = false;
   const waits = state.behind.learning
     ? `The model is learning from ${number(state.behind.learns_from, "label")} and chooses the next. You can wait, or come back.`

@@ -256,7 +256,7 @@ class Page:
         }
 
     def _mark(self, card: Card) -> str:
-        """Another for each start of a server, since every session counts from 0 at the same port, and for a photo that has changed."""
+        """Another for each start of a server, as every session counts from 0, and for a photo that has changed."""
         changed = None
         with suppress(OSError, ValueError):  # pixels that lie in no file
             changed = (self._served.pool / card.key).stat().st_mtime_ns
