@@ -1,5 +1,6 @@
 """The labelling page without a browser: who is asked what, what is stored, who is let in, which files are given out."""
 
+import asyncio
 import io
 import json
 import shlex
@@ -19,11 +20,13 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 import svp
-from svp.errors import LabelError
+from svp.errors import FolderInUse, LabelError, SvpError, TrainingError
 from svp.labels import WORDS, Answer, LabelStore
 from svp.serve.cards import Card, as_webp, media_type, photo
 from svp.serve.desk import IN_HAND, RECENT, Desk, curve
 from svp.serve.door import HEADERS, Keys
+from svp.serve.behind import Learned, Result, Where
+from svp.serve.supply import Supply
 from svp.serve.web import keys_of
 from svp.workflows.hindsight import first_guesses, right_before
 from svp.workflows.session import Session
@@ -579,6 +582,52 @@ def test_it_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for port in ("-1", "65536"):
         assert "65535" in fails(str(tmp_path / "none"), "--data", "digits", "--port", port)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(("error", "tries"), [(FolderInUse("a curve is measured"), 2), (TrainingError("it broke"), 1)])
+def test_the_final_model_is_wanted_once_until_it_is_there(error: SvpError, tries: int, store: LabelStore) -> None:
+    """However often that is said, while a proxy trains; and again where the folder was in use."""
+    desk, asked_for = desk_of(store, 9), []
+
+    async def at_desk(do: Any) -> Any:
+        return do(desk)
+
+    async def scene() -> None:
+        supply, proxy_is_trained = Supply(at_desk, Where(Path()), 9, scores=True), asyncio.Event()
+
+        async def ask(item: tuple[str, int]) -> Any:  # stands for the process behind
+            asked_for.append(item[0])
+            if item[0] == "train":
+                await proxy_is_trained.wait()
+                return Learned(())
+            if len(asked_for) == 2:
+                raise error
+            return Result("s", (), 9, 0)
+
+        async def done() -> None:
+            while supply._learner.busy:
+                await asyncio.sleep(0)
+
+        supply._learner.ask = ask  # type: ignore[method-assign]
+        supply._learner.begin(supply._learn("train", 9, 9))
+        for _ in range(3):
+            supply.finish(9)
+            await asyncio.sleep(0)
+            assert (supply.state()["learning"], supply.state()["finish_wanted"]) == ("train", True)
+        proxy_is_trained.set()
+        await done()
+        assert supply.state()["finish_wanted"] == (tries == 2)
+        assert supply.state()["trouble"] == str(error)
+        if tries == 2:
+            supply._learner.forgive()  # the rest is over
+            supply._begun, desk.exhausted = True, True
+            await supply.look()
+            await done()
+            assert (supply.state()["finish_wanted"], supply.state()["trouble"]) == (False, "")
+            assert supply.result is not None
+
+    asyncio.run(scene())
+    assert asked_for == ["train", *["finish"] * tries]
 
 
 def test_the_last_ones_come_again_taken_back_or_divided(tmp_path: Path) -> None:

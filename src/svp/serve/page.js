@@ -158,7 +158,8 @@ function model(behind, right, curve) {
   if (behind.learned_from) words = `It has learned from ${number(behind.learned_from, "label")}.`;
   if (behind.learning) words = `The model is learning from ${number(behind.learns_from, "label")}.`;
   if (behind.learning === "finish") words = `The final model is being trained on ${number(behind.learns_from, "label")}.`;
-  if (behind.trouble) words = `Something failed and will be tried again: ${behind.trouble}`;
+  else if (behind.finish_wanted) words += " The training of the final model is waiting.";
+  if (behind.trouble) words = `${behind.finish_wanted ? "The final model is waiting" : "Something failed"}: ${behind.trouble}`;
   if ($("learning").textContent !== words) $("learning").textContent = words;
   const enough = behind.may_stop.length ? `You may stop: ${behind.may_stop.join("; and ")}.` : "";
   if ($("enough").textContent !== enough) $("enough").textContent = enough;
@@ -176,7 +177,7 @@ function model(behind, right, curve) {
 
 function finish(behind, classes, total) {
   const button = $("finish");
-  button.disabled = behind.learning === "finish" || classes < 2 || who === "";
+  button.disabled = behind.finish_wanted || classes < 2 || who === "";
   const result = behind.result, told = result ? `${result.folder} ${result.n_labelled}` : "";
   if ($("result").dataset.told === told) return;
   $("result").dataset.told = told;
