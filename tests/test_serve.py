@@ -22,10 +22,10 @@ pytest.importorskip("uvicorn")
 import svp
 from svp.errors import FolderInUse, LabelError, SvpError, TrainingError
 from svp.labels import WORDS, Answer, LabelStore
+from svp.serve.behind import Learned, Result, Where
 from svp.serve.cards import Card, as_webp, media_type, photo
 from svp.serve.desk import IN_HAND, RECENT, Desk, curve
 from svp.serve.door import HEADERS, Keys
-from svp.serve.behind import Learned, Result, Where
 from svp.serve.supply import Supply
 from svp.serve.web import keys_of
 from svp.workflows.hindsight import first_guesses, right_before

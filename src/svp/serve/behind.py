@@ -93,7 +93,7 @@ def _asked(session: Session, n: int) -> bool:
 
 
 def learner(where: Where) -> Callable[[tuple[str, int]], Result | Learned]:
-    """Trains: ("train", n) the proxy, ("ask", n) the proxy to choose a set of n with it, ("finish", n) the target; n is for "ask"."""
+    """Trains: ("train", _) the proxy, ("ask", n) the proxy to choose a set with it, ("finish", _) the target."""
     _end_with_the_server()
     session = _opened(where)
     if hasattr(os, "nice"):
