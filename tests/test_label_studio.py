@@ -157,6 +157,10 @@ def test_a_server_that_is_down_is_said_and_can_be_tried_again(
         (403, "", "refuses the token (403)"),
         (500, f"it broke with {TOKEN}", "answered 500 to GET /api/projects/: it broke with ..."),
         (200, "<html>", "is no Label Studio"),
+        (200, "{}", "is no Label Studio"),
+        (200, "[]", "is no Label Studio"),
+        (200, "7", "is no Label Studio"),
+        (200, json.dumps({"results": [None, {"id": 1}], "id": 1}), "no project came"),
     ],
 )
 def test_a_server_that_refuses_or_is_another_is_said(
@@ -165,6 +169,31 @@ def test_a_server_that_refuses_or_is_another_is_said(
     with Fake(status, body) as server:
         assert words in fails(capsys, "push", str(session), server.url)
         assert server.asked[-1][1] == f"Token {TOKEN}"
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", b""])
+def test_another_protocol_or_half_an_answer_is_said(
+    said: bytes, session: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(9999)
+            connection.sendall(said)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer, args=(listening,))
+        thread.start()
+        line = fails(capsys, "pull", str(session), f"http://127.0.0.1:{listening.getsockname()[1]}")
+        thread.join()
+    assert "cannot be reached, or is no Label Studio" in line
+
+
+@pytest.mark.parametrize("token", ["secret1\nsecret2", "secret1 secret2", "secret1…", "secret1\x7f"])
+def test_what_is_no_token_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(SettingError, match="LABEL_STUDIO_API_KEY") as refused:
+        Server("http://127.0.0.1:1", token)
+    assert "secret" not in str(refused.value)
 
 
 def test_an_annotation_that_was_deleted_there_is_withdrawn_here(
@@ -241,7 +270,18 @@ def test_without_a_token_it_is_asked_for(
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:8080", "ftp://127.0.0.1", "http://", "http://user:word@127.0.0.1", "file:///etc/passwd"]
+    "url",
+    [
+        "127.0.0.1:8080",
+        "ftp://127.0.0.1",
+        "http://",
+        "http://user:word@127.0.0.1",
+        "file:///etc/passwd",
+        "http://127.0.0.1:80a",
+        "http://127.0.0.1:99999",
+        "http://[::1",
+        "http://127.0.0.1:80\n",
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(SettingError, match="is no address of a server"):

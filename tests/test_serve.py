@@ -1,5 +1,6 @@
 """The labelling page without a browser: who is asked what, what is stored, who is let in, which files are given out."""
 
+import asyncio
 import io
 import json
 import shlex
@@ -19,11 +20,13 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 import svp
-from svp.errors import LabelError
+from svp.errors import FolderInUse, LabelError, SvpError, TrainingError
 from svp.labels import WORDS, Answer, LabelStore
+from svp.serve.behind import Learned, Result, Where
 from svp.serve.cards import Card, as_webp, media_type, photo
 from svp.serve.desk import IN_HAND, RECENT, Desk, curve
 from svp.serve.door import HEADERS, Keys
+from svp.serve.supply import Supply
 from svp.serve.web import keys_of
 from svp.workflows.hindsight import first_guesses, right_before
 from svp.workflows.session import Session
@@ -193,6 +196,34 @@ def test_answers_that_came_in_a_file_are_not_taken_back_by_a_key(store: LabelSto
         desk.undo("ann")
     assert desk.labelled == [2, 1]
     assert asked(desk, "ann") == [3, 4, 5]
+
+
+def test_an_answer_of_before_the_start_is_asked_again_once_its_card_is_here(store: LabelStore) -> None:
+    store.ask(range(9), round=0, origin="random")
+    for id_ in range(5):
+        store.tell({id_: 0}, who="ann")
+    desk = Desk(store, "majority", Clock())
+    desk.put([card(id_) for id_ in range(5, 9)])
+    assert [desk.undo("ann") for _ in range(2)] == [4, 3]
+    assert desk.lacking == {3, 4}
+    assert desk.open == {5, 6, 7, 8}  # whoever brings cards brings the others
+    desk.put([card(3)], sought=[3, 4])  # the other one is no longer in the pool
+    assert asked(desk, "ann") == [3, 5, 6]
+    assert (desk.lacking, desk.open) == (set(), {3, 5, 6, 7, 8})
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_who_differs_on_the_last_one_is_asked_again(store: LabelStore, here: bool) -> None:
+    desk = desk_of(store, 2)
+    desk.exhausted = True
+    desk.answer("ann", 0, 0)
+    assert desk.exhausted
+    if here:
+        desk.answer("bob", 0, 1)
+    else:
+        store.tell({0: 1}, who="bob")
+    assert desk.progress()["others"]["tie"] == 1
+    assert not desk.exhausted  # there is something to ask
 
 
 def test_a_pull_of_several_people_is_not_taken_back_by_a_key(store: LabelStore) -> None:
@@ -383,7 +414,7 @@ def cards(caller: Caller, who: str) -> list[dict[str, Any]]:
 
 def test_nobody_gets_in_without_the_token(server: Server) -> None:
     stranger = Caller(server)
-    for path in ("/", "/progress", "/image/0", "/nothing", "/?token=", "/?token=wrong", "/answer"):
+    for path in ("/", "/progress", "/image/any/0", "/nothing", "/?token=", "/?token=wrong", "/answer"):
         status, headers, _ = stranger.get(path)
         assert status == 403, path
         assert "Set-Cookie" not in headers
@@ -461,7 +492,7 @@ def test_too_much_at_once_is_refused(caller: Caller) -> None:
 def test_answers_photos_and_undo(server: Server, caller: Caller, photos: Path) -> None:
     mine, theirs = cards(caller, "ann"), cards(caller, "bob")
     assert not {c["id"] for c in mine} & {c["id"] for c in theirs}
-    status, headers, content = caller.get(f"/image/{mine[0]['id']}")
+    status, headers, content = caller.get(mine[0]["image"])
     assert (status, headers["Content-Type"]) == (200, "image/png")
     if mine[0]["key"] != "cat0.png":
         assert content == (photos / "photos" / mine[0]["key"]).read_bytes()
@@ -485,10 +516,10 @@ def test_files_of_the_machine_cannot_be_named(server: Server, caller: Caller) ->
     outside = [
         "/etc/passwd",
         "/image/../../etc/passwd",
-        "/image/%2e%2e%2fx",
-        "/image/-1",
-        "/image/999",
-        "/image/0/../1",
+        "/image/any/%2e%2e%2fx",
+        "/image/any/-1",
+        "/image/any/999",
+        "/image/any/0/../1",
     ]
     outside += [
         "/static/../web.py",
@@ -496,7 +527,7 @@ def test_files_of_the_machine_cannot_be_named(server: Server, caller: Caller) ->
         "/static/%2e%2e/web.py",
         "/static/",
         "//etc/passwd",
-        "/image/cat1.png",
+        "/image/any/cat1.png",
     ]
     for path in outside:
         status, _, body = caller.get(path)
@@ -505,7 +536,7 @@ def test_files_of_the_machine_cannot_be_named(server: Server, caller: Caller) ->
     # The one photo that is a link out of the pool is shown as the models see it, not as its file.
     with Session.open(server.facts["folder"]) as session:
         id_ = session.store.id_of("cat0.png")
-    status, _, content = caller.get(f"/image/{id_}")
+    status, _, content = caller.get(f"/image/any/{id_}")
     assert status == 200
     with Image.open(io.BytesIO(content)) as image:
         assert image.size == (8, 8)
@@ -548,6 +579,78 @@ def test_it_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "svp session serve" in fails(str(tmp_path / "none"))
     assert "--data" in fails(str(tmp_path / "none"), "--classes", "a,b")
     assert "give 1 or more" in fails(str(tmp_path / "none"), "-n", "0")
+    for port in ("-1", "65536"):
+        assert "65535" in fails(str(tmp_path / "none"), "--data", "digits", "--port", port)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(("error", "tries"), [(FolderInUse("a curve is measured"), 2), (TrainingError("it broke"), 1)])
+def test_the_final_model_is_wanted_once_until_it_is_there(error: SvpError, tries: int, store: LabelStore) -> None:
+    """However often that is said, while a proxy trains; and again where the folder was in use."""
+    desk, asked_for = desk_of(store, 9), []
+
+    async def at_desk(do: Any) -> Any:
+        return do(desk)
+
+    async def scene() -> None:
+        supply, proxy_is_trained = Supply(at_desk, Where(Path()), 9, scores=True), asyncio.Event()
+
+        async def ask(item: tuple[str, int]) -> Any:  # stands for the process behind
+            asked_for.append(item[0])
+            if item[0] == "train":
+                await proxy_is_trained.wait()
+                return Learned(())
+            if len(asked_for) == 2:
+                raise error
+            return Result("s", (), 9, 0)
+
+        async def done() -> None:
+            while supply._learner.busy:
+                await asyncio.sleep(0)
+
+        supply._learner.ask = ask  # type: ignore[method-assign]
+        supply._learner.begin(supply._learn("train", 9, 9))
+        for _ in range(3):
+            supply.finish(9)
+            await asyncio.sleep(0)
+            assert (supply.state()["learning"], supply.state()["finish_wanted"]) == ("train", True)
+        proxy_is_trained.set()
+        await done()
+        assert supply.state()["finish_wanted"] == (tries == 2)
+        assert supply.state()["trouble"] == str(error)
+        if tries == 2:
+            supply._learner.forgive()  # the rest is over
+            supply._begun, desk.exhausted = True, True
+            await supply.look()
+            await done()
+            assert (supply.state()["finish_wanted"], supply.state()["trouble"]) == (False, "")
+            assert supply.result is not None
+
+    asyncio.run(scene())
+    assert asked_for == ["train", *["finish"] * tries]
+
+
+def test_the_last_ones_come_again_taken_back_or_divided(tmp_path: Path) -> None:
+    """After a new start the page has no card of what was answered; and nothing is over while people are divided."""
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(6, 3)))
+    words = ["--data", str(tmp_path / "x.npz"), "--classes", "cat,dog", "-n", "6", "--port", "0", *FAST]
+    with served(tmp_path / "s", *words) as first:
+        ann = Caller(first).enter()
+        for _ in range(6):
+            last = cards(ann, "ann")[0]["id"]
+            assert ann.say("/answer", {"who": "ann", "id": last, "said": 0})[0] == 200
+    with served(tmp_path / "s", "--port", "0") as second:
+        ann = Caller(second).enter()
+        taken = [ann.say("/undo", {"who": "ann"})[1]["undone"] for _ in range(3)]
+        for _ in range(300):
+            if len(again := [each["id"] for each in cards(ann, "ann")]) == 3:
+                break
+            time.sleep(0.1)
+        assert (again, taken[0]) == (taken[::-1], last)
+        for id_ in taken:
+            ann.say("/answer", {"who": "ann", "id": id_, "said": 0})
+        ann.say("/answer", {"who": "bob", "id": last, "said": 1})
+        assert (cards(ann, "ann")[0]["id"], cards(ann, "ann")[0]["again"]) == (last, True)
 
 
 def test_the_readmes_command_begins_a_session_and_given_again_goes_on(photos: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import svp
 from svp.labels import LabelStore
@@ -90,6 +91,7 @@ def test_texts_are_shown_as_they_are_and_run_nothing(browser: Any, server: Serve
         assert browser.execute_script("return document.querySelectorAll('#text *, iframe, base, style').length") == 0
         key = page.press("s", key)
     page.until(lambda: "nothing is left" in page.find("pause").text)
+    assert page.find("next").get_property("textContent") == ""
     assert sorted(seen) == sorted(texts)
     assert browser.execute_script("return window.harm") is None
     names = [each.get_property("textContent") for each in browser.find_elements(By.CSS_SELECTOR, ".answer .name")]
@@ -153,7 +155,7 @@ def test_keys_mean_nothing_in_a_field_and_everything_can_be_reached_by_tab(brows
     page.find("use-keys").click()
     assert page.key() == about
     assert len(said_in(server.facts["folder"])) == n + 1
-    for live in ("said", "learning", "trouble"):
+    for live in ("said", "learning", "trouble", "pause"):
         assert page.find(live).get_attribute("role") in ("status", "alert")
     assert not quiet(browser)
 
@@ -215,10 +217,55 @@ def test_the_page_of_another_site_can_say_nothing(browser: Any, server: Server) 
 
 def test_a_wrong_token_opens_nothing(browser: Any, server: Server) -> None:
     browser.delete_all_cookies()
-    for path in (f"/?token={'x' * 43}", "/", "/progress", "/image/0"):
+    for path in (f"/?token={'x' * 43}", "/", "/progress", "/image/any/0"):
         browser.get(server.origin + path)
         assert "that svp printed" in browser.find_element(By.TAG_NAME, "body").text
         assert not browser.find_elements(By.ID, "work")
+    browser.get_log("browser")
+
+
+def colour(page: Page) -> list[int]:
+    """Red, green and blue of the middle of the photo that is shown."""
+    drawn: list[int] = page.browser.execute_script(
+        "const canvas = document.createElement('canvas'); canvas.width = canvas.height = 1;"
+        "const pen = canvas.getContext('2d'); pen.drawImage(document.getElementById('image'), 0, 0, 1, 1);"
+        "return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);"
+    )
+    return drawn
+
+
+def test_photos_are_those_of_this_session_and_of_now(browser: Any, tmp_path: Path) -> None:
+    """Another session at the same port counts its examples from 0 too, and browsers keep what they were shown."""
+    shades = {"red": [255, 0, 0], "blue": [0, 0, 255]}
+    port = "0"
+    for name, shade in shades.items():
+        (tmp_path / name).mkdir()
+        for i in range(12):
+            Image.new("RGB", (80, 80), tuple(shade)).save(tmp_path / name / f"{name}{i}.png")
+        data = ["--data", str(tmp_path / name), "--classes", "cat,dog", "--image-size", "8", "-n", "12", *FAST]
+        with served(tmp_path / f"s-{name}", *data, "--port", port) as server:
+            port = server.origin.rpartition(":")[2]
+            page = Page(browser, server.link, "ann")
+            seen = [page.key()]
+            for _ in range(4):  # the later ones were fetched ahead
+                assert seen[-1].startswith(name)
+                assert colour(page) == shade
+                seen.append(page.press("1", seen[-1]))
+            Image.new("RGB", (80, 80), "lime").save(tmp_path / name / seen[-2])
+            page.press("z", seen[-1])
+            assert page.key() == seen[-2]
+            assert colour(page) == [0, 255, 0]
+    browser.get_log("browser")
+
+
+def test_no_key_means_anything_before_the_photo_is_seen(browser: Any, server: Server) -> None:
+    page = Page(browser, server.link, "ann")
+    waits = browser.execute_script(
+        "card = null; busy = false; lay({id: 0, key: 'a.png', image: '/image/any/99999', text: null, origin: ''});"
+        "return [busy, document.querySelector('.answer').getAttribute('aria-disabled')];"
+    )
+    assert waits == [True, "true"]
+    page.until(lambda: "cannot be shown" in page.find("pause").text and page.is_asked())
     browser.get_log("browser")
 
 

@@ -160,7 +160,7 @@ AND verb IN ('tell', 'pull') AND event NOT IN (SELECT undone FROM undos) ORDER B
 # Everything that is asked and waits for an answer, question by question.
 WAITING = f"""
 SELECT asked.id, round, origin, {_ANSWERED} FROM asked JOIN questions ON questions.event = question
-WHERE question >= (SELECT question FROM asked WHERE NOT {_ANSWERED} AND {_HERE} ORDER BY question LIMIT 1)
+WHERE question >= (SELECT question FROM asked WHERE NOT {_ANSWERED_SINCE} AND {_HERE} ORDER BY question LIMIT 1)
 AND NOT {_ANSWERED_SINCE} AND {_HERE} ORDER BY question, rank"""
 
 # Each person's answer about each example: SQLite takes the other columns from the row of the maximum. {of}: which examples.

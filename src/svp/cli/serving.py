@@ -59,6 +59,8 @@ def serve(
 
     if n < 1:
         raise SettingError(f"-n is {n}; give 1 or more")
+    if port is not None and not 0 <= port < 2**16:
+        raise SettingError(f"--port is {port}; give 0 (any that is free) to 65535")
     _begin(folder, data, settings, recipe, said)
     with opened(folder, said) as session:
         served = Served(

@@ -4,6 +4,7 @@ Plain HTTP over the standard library. The project is known by a mark in its desc
 nothing has to be kept here, and whatever was interrupted can be done again.
 """
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -46,11 +47,12 @@ class Server:
     """
 
     def __init__(self, url: str, token: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-            raise SettingError(f"{url!r} is no address of a server; give one such as http://127.0.0.1:8080")
         self.url, self._token = url.rstrip("/"), token.strip()
-        proxies = [urllib.request.ProxyHandler({})] if parts.hostname in _HERE else []
+        if not all("!" <= letter <= "~" for letter in self._token):  # the message does not repeat it
+            raise SettingError(
+                "The token holds a space, a line break, or a letter that no token has; copy it anew into LABEL_STUDIO_API_KEY"
+            )
+        proxies = [urllib.request.ProxyHandler({})] if _host(url) in _HERE else []
         self._opener = urllib.request.build_opener(_Stays, *proxies)
         self._authority = ""
 
@@ -68,7 +70,7 @@ class Server:
                 "show_collab_predictions": True,
                 "show_skip_button": True,
             }
-            project = self._call("POST", "/api/projects/", settings)
+            project = _project_in(self._call("POST", "/api/projects/", settings), self.url)
         elif project["label_config"] != interface:
             self._call("PATCH", f"/api/projects/{project['id']}/", {"label_config": interface})
         known = {task["data"].get("svp_id") for task in self._tasks(project["id"])}
@@ -94,16 +96,20 @@ class Server:
         page = 1
         while True:
             found = self._call("GET", f"/api/projects/?{urlencode({'page': page, 'page_size': 100})}")
+            if not isinstance(found, dict) or not isinstance(found.get("results"), list):
+                raise _another(self.url, "no list of projects")
             for project in found["results"]:
-                if project.get("description") == mark:
-                    return project
+                if isinstance(project, dict) and project.get("description") == mark:
+                    return _project_in(project, self.url)
             if not found.get("next"):
                 return None
             page += 1
 
     def _tasks(self, project: int) -> list[Any]:
         query = {"exportType": "JSON", "download_all_tasks": "true"}
-        found: list[Any] = self._call("GET", f"/api/projects/{project}/export?{urlencode(query)}")
+        found = self._call("GET", f"/api/projects/{project}/export?{urlencode(query)}")
+        if not isinstance(found, list) or not all(_is_task(task) for task in found):
+            raise _another(self.url, "no list of tasks")
         return found
 
     # --- HTTP ----------------------------------------------------------------------------------------------------------------
@@ -117,7 +123,10 @@ class Server:
         """A personal access token (a JSON web token) is exchanged for one of some minutes; a legacy one is sent as it is."""
         if self._token.count(".") != 2:
             return f"Token {self._token}"
-        return f"Bearer {self._send('POST', '/api/token/refresh', {'refresh': self._token}, {})['access']}"
+        answer = self._send("POST", "/api/token/refresh", {"refresh": self._token}, {})
+        if not isinstance(answer, dict) or not isinstance(answer.get("access"), str):
+            raise _another(self.url, "no token")
+        return f"Bearer {answer['access']}"
 
     def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
         data = None if body is None else json.dumps(body).encode()
@@ -137,14 +146,46 @@ class Server:
             raise ServerError(
                 f"{self.url} answered {error.code} to {method} {path.partition('?')[0]}: {said}"
             ) from None
-        except (OSError, ValueError) as error:  # the latter: what came is no JSON
-            reason = self._without_token(str(getattr(error, "reason", error)))
+        except (
+            OSError,
+            ValueError,
+            http.client.HTTPException,
+        ) as error:  # what came is no JSON, or no HTTP, or not all of it
+            reason = self._without_token(str(getattr(error, "reason", error)) or type(error).__name__)
             raise ServerError(
                 f"{self.url} cannot be reached, or is no Label Studio ({reason}); repeat the command"
             ) from None
 
     def _without_token(self, said: str) -> str:
         return shortened(said.replace(self._token, "...") if self._token else said)
+
+
+def _host(url: str) -> str:
+    """The name of the machine in the address of a server."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # a port that is no number raises
+    except ValueError:
+        host = None
+    if not host or not url.isprintable() or parts.scheme not in ("http", "https") or parts.username is not None:
+        raise SettingError(f"{url!r} is no address of a server; give one such as http://127.0.0.1:8080")
+    return host
+
+
+def _project_in(answer: Any, url: str) -> Any:
+    if not isinstance(answer, dict) or not {"id", "label_config"} <= answer.keys():
+        raise _another(url, "no project")
+    return answer
+
+
+def _is_task(answer: Any) -> bool:
+    return isinstance(answer, dict) and isinstance(answer.get("data"), dict)
+
+
+def _another(url: str, came: str) -> ServerError:
+    return ServerError(
+        f"{url} is no Label Studio, or of another version: {came} came; check the address, then repeat the command"
+    )
 
 
 def _reason(said: str) -> str:

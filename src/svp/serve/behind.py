@@ -31,10 +31,11 @@ class Where:
 
 @dataclass(frozen=True)
 class Wanted:
-    """`n` examples to show, beside those that are shown already; and with `hindsight` what was before."""
+    """`n` examples to show and the `lacking` ones, beside those that are shown already; and with `hindsight` what was before."""
 
     n: int
     known: frozenset[int]
+    lacking: frozenset[int] = frozenset()
     hindsight: bool = False
 
 
@@ -72,6 +73,7 @@ def chooser(where: Where) -> Callable[[Wanted], Found]:
     def find(wanted: Wanted) -> Found:
         while True:
             waiting = [each for each in session.store.waiting() if each.id not in wanted.known]
+            waiting.sort(key=lambda each: each.id not in wanted.lacking)  # stable: the others in order of asking
             cards = cards_of(session, waiting[: max(wanted.n, _MOST)])
             if len(cards) >= wanted.n or not _asked(session, wanted.n - len(cards)):
                 exhausted = not len(session.unasked())
@@ -91,7 +93,7 @@ def _asked(session: Session, n: int) -> bool:
 
 
 def learner(where: Where) -> Callable[[tuple[str, int]], Result | Learned]:
-    """Trains: ("train", 0) the proxy, ("ask", n) the proxy to choose a set with it, ("finish", 0) the target."""
+    """Trains: ("train", _) the proxy, ("ask", n) the proxy to choose a set with it, ("finish", _) the target."""
     _end_with_the_server()
     session = _opened(where)
     if hasattr(os, "nice"):

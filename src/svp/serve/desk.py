@@ -36,7 +36,8 @@ class Desk:
     """
 
     def __init__(self, store: LabelStore, rule: Rule, clock: Callable[[], float] = time.monotonic) -> None:
-        self.exhausted = False  # nothing is left that was not asked
+        self.exhausted = False  # nothing is left to ask
+        self.news = 0  # how often there was something to ask anew: others asked, or people were divided
         self.told = 0  # answers that were new, through this desk
         self.right: dict[int, bool] = {}  # by example, in order of the answers: had the proxy taken it for what it is?
         self._store, self._rule, self._clock = store, rule, clock
@@ -50,16 +51,24 @@ class Desk:
 
     # --- examples ------------------------------------------------------------------------------------------------------------
 
-    def put(self, cards: Iterable[Card]) -> None:
-        """More to hand out."""
+    def put(self, cards: Iterable[Card], sought: Iterable[int] = ()) -> None:
+        """More to hand out; what was sought and has no card still is no longer in the pool."""
         for card in cards:
             self._cards[card.id] = card
             self._open[card.id] = None
+        for id_ in sought:
+            if id_ not in self._cards:
+                self._open.pop(id_, None)
 
     @property
     def open(self) -> frozenset[int]:
         """What can be handed out, or is in somebody's hands."""
-        return frozenset(self._open)
+        return frozenset(self._open.keys() & self._cards.keys())
+
+    @property
+    def lacking(self) -> frozenset[int]:
+        """What was taken back and has no card here: it was answered before this start, long ago, or by a command."""
+        return frozenset(self._open.keys() - self._cards.keys())
 
     @property
     def n_free(self) -> int:
@@ -147,7 +156,10 @@ class Desk:
         for event, _ in changes:
             self._event = event
             self._counts[before or _NOTHING] -= 1
-            self._counts[self._standing(id_) or _NOTHING] += 1
+            now = self._standing(id_) or _NOTHING
+            self._counts[now] += 1
+            if now[0] == "tie" and now != before:
+                self._renew()
         for stale in [other for other in self._cards if other not in self._open][:-_KEPT]:
             del self._cards[stale]
 
@@ -158,12 +170,19 @@ class Desk:
             return
         self._event = changes[-1][0]
         if any(verb == "ask" for _, verb in changes):
-            self.exhausted = False  # a second look, perhaps: whoever puts cards here knows
+            self._renew()  # a second look, perhaps: whoever puts cards here knows
         if any(verb != "ask" for _, verb in changes):
             self.classes = self._store.classes
+            n_ties = self._counts["tie", None]
             self._counts = Counter((s.kind, s.label) for s in self._store.standings(self._rule))
+            if self._counts["tie", None] > n_ties:
+                self._renew()
             waiting = {each.id for each in self._store.waiting()}
             self._open = {id_: None for id_ in self._open if id_ in waiting}
+
+    def _renew(self) -> None:
+        self.exhausted = False
+        self.news += 1
 
     # --- what is known -------------------------------------------------------------------------------------------------------
 

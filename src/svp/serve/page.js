@@ -24,6 +24,7 @@ function stored(name, value) {
 // --- the server ------------------------------------------------------------------------------------------------------------
 
 class Refused extends Error {}
+class Failed extends Error {} // the server says why: its disk is full
 
 async function call(path, said) {
   const options = said === undefined ? {} : {
@@ -36,7 +37,7 @@ async function call(path, said) {
     throw new Refused("svp was started anew. Open the link that it printed this time; all answers before this one are stored.");
   }
   const state = await answer.json();
-  if (!answer.ok) throw answer.status >= 500 ? new Error(state.error) : new Refused(state.error);
+  if (!answer.ok) throw answer.status >= 500 ? new Failed(state.error) : new Refused(state.error);
   return state;
 }
 
@@ -49,7 +50,8 @@ async function insist(path, said) {
       return state;
     } catch (error) {
       if (error instanceof Refused) throw error;
-      trouble("svp does not answer. All answers before this one are stored; this one is tried again until it is.");
+      const why = error instanceof Failed ? `This cannot be stored: ${error.message}.` : "svp does not answer.";
+      trouble(`${why} All answers before this one are stored; this one is tried again until it is.`);
       await new Promise((wake) => setTimeout(wake, 1500));
     }
   }
@@ -70,7 +72,7 @@ function enable() {
 function show(state) {
   progress(state);
   const [next, ...later] = state.cards;
-  for (const other of later) if (other.text === null) new Image().src = `/image/${other.id}`;
+  for (const other of later) if (other.text === null) new Image().src = other.image;
   if (next === undefined) {
     card = null;
     pause(state);
@@ -84,6 +86,8 @@ function show(state) {
 
 function lay(next) {
   card = next;
+  busy = true;
+  enable();
   const image = $("image"), text = $("text");
   image.hidden = next.text !== null;
   text.hidden = next.text === null;
@@ -108,12 +112,12 @@ function lay(next) {
     $("pause").textContent = `The picture ${next.key} cannot be shown. Skip it, or say what it is if you know.`;
     ready();
   };
-  image.src = `/image/${next.id}`;
+  image.src = next.image;
 }
 
 function pause(state) {
   $("image").hidden = $("text").hidden = true;
-  $("key").textContent = $("note").textContent = "";
+  $("key").textContent = $("note").textContent = $("next").textContent = "";
   $("pause").hidden = false;
   const waits = state.behind.learning
     ? `The model is learning from ${number(state.behind.learns_from, "label")} and chooses the next. You can wait, or come back.`
@@ -154,7 +158,8 @@ function model(behind, right, curve) {
   if (behind.learned_from) words = `It has learned from ${number(behind.learned_from, "label")}.`;
   if (behind.learning) words = `The model is learning from ${number(behind.learns_from, "label")}.`;
   if (behind.learning === "finish") words = `The final model is being trained on ${number(behind.learns_from, "label")}.`;
-  if (behind.trouble) words = `Something failed and will be tried again: ${behind.trouble}`;
+  else if (behind.finish_wanted) words += " The training of the final model is waiting.";
+  if (behind.trouble) words = `${behind.finish_wanted ? "The final model is waiting" : "Something failed"}: ${behind.trouble}`;
   if ($("learning").textContent !== words) $("learning").textContent = words;
   const enough = behind.may_stop.length ? `You may stop: ${behind.may_stop.join("; and ")}.` : "";
   if ($("enough").textContent !== enough) $("enough").textContent = enough;
@@ -172,7 +177,7 @@ function model(behind, right, curve) {
 
 function finish(behind, classes, total) {
   const button = $("finish");
-  button.disabled = behind.learning === "finish" || classes < 2 || who === "";
+  button.disabled = behind.finish_wanted || classes < 2 || who === "";
   const result = behind.result, told = result ? `${result.folder} ${result.n_labelled}` : "";
   if ($("result").dataset.told === told) return;
   $("result").dataset.told = told;

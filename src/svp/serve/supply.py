@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from svp.engine import Worker
-from svp.errors import SvpError
+from svp.errors import FolderInUse, SvpError
 from svp.serve.behind import Found, Learned, Result, Wanted, Where
 from svp.serve.desk import Desk
 
@@ -37,6 +37,7 @@ class Supply:
         self._may_stop: tuple[str, ...] = ()
         self._since = 0.0
         self._begun = False  # the first examples were chosen
+        self._finish_wanted = False  # until it is done, or has failed for another reason than that the folder is in use
 
     def state(self) -> dict[str, Any]:
         """What is going on, in plain values."""
@@ -47,47 +48,66 @@ class Supply:
             "learned_from": self._learned_from,
             "seconds": round(time.monotonic() - self._since) if self._learning else 0,
             "may_stop": self._may_stop,
+            "finish_wanted": self._finish_wanted,
             "trouble": self._learner.trouble or self._chooser.trouble,
             "result": None if self.result is None else vars(self.result),
         }
 
     async def look(self) -> None:
         """Start whatever is due."""
-        free, told, labelled, open_, exhausted = await self._at_desk(
-            lambda desk: (desk.n_free, desk.told, desk.labelled, desk.open, desk.exhausted)
+        free, told, labelled, open_, lacking, exhausted = await self._at_desk(
+            lambda desk: (desk.n_free, desk.told, desk.labelled, desk.open, desk.lacking, desk.exhausted)
         )
         if not self._begun:
             self._chooser.begin(self._choose(Wanted(self._n, open_, hindsight=True)))
+        elif lacking:
+            self._chooser.begin(self._choose(Wanted(0, open_, lacking)))
         elif not exhausted and free < max(FEW, self._n // 4):
             # Half as many as before: what is asked while the proxy is trained does not know of it yet.
             self._chooser.begin(self._choose(Wanted(max(FEW, self._n // 2), open_)))
         n_labels, two_classes = sum(labelled), sum(map(bool, labelled)) > 1
+        if self._finish_wanted:
+            self._learner.begin(self._finish(n_labels))
+            return
         enough = n_labels >= self._n if self._learned < 0 else told - self._learned >= self._n
         if self._begun and self._scores and two_classes and enough:
             self._learner.begin(self._learn("train", n_labels, told))
-        elif self._begun and not self._scores and not open_ and not exhausted:
+        elif self._begun and not self._scores and not open_ and not lacking and not exhausted:
             self._learner.begin(self._learn("ask", n_labels, told))
 
     def finish(self, n_labels: int) -> None:
         """Have the target trained on what is labelled, as soon as the learner is free."""
-        self._learner.trouble, self._learner.rest_until = "", 0.0
-        self._learner.begin(self._learn("finish", n_labels, None), wait=True)
+        if not self._finish_wanted:
+            self._finish_wanted = True
+            self._learner.forgive()
+            self._learner.begin(self._finish(n_labels), wait=True)
 
     async def end(self) -> None:
         """No process is left. What was being trained goes on with the next start."""
         await asyncio.gather(self._chooser.end(), self._learner.end())
 
     async def _choose(self, wanted: Wanted) -> None:
+        news = await self._at_desk(lambda desk: desk.news)
         found: Found = await self._chooser.ask(wanted)
 
         def put(desk: Desk) -> None:
-            desk.put(found.cards)
-            desk.exhausted = found.exhausted
+            desk.put(found.cards, wanted.lacking)
+            desk.exhausted = found.exhausted and desk.news == news  # else: look again
             if wanted.hindsight:
                 desk.right = {**found.right, **desk.right}
 
         await self._at_desk(put)
         self._begun = True
+
+    async def _finish(self, n_labels: int) -> None:
+        try:
+            await self._learn("finish", n_labels, None)
+        except FolderInUse:  # `look` tries it again
+            raise
+        except SvpError:
+            self._finish_wanted = False
+            raise
+        self._finish_wanted = False
 
     async def _learn(self, what: str, n_labels: int, told: int | None) -> None:
         self._learning, self._n_labels, self._since = what, n_labels, time.monotonic()
@@ -117,6 +137,10 @@ class Helper:
     @property
     def busy(self) -> bool:
         return any(not task.done() for task in self._tasks)
+
+    def forgive(self) -> None:
+        """Try at once what has failed."""
+        self.trouble, self.rest_until = "", 0.0
 
     def begin(self, work: Any, *, wait: bool = False) -> None:
         """Do this now; not at all where something else is being done, unless it may `wait`, or where that failed just now."""

@@ -1,9 +1,11 @@
 """The page, and what it asks the server: a handful of routes over the desk and the supply."""
 
 import asyncio
+import hashlib
+import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -93,7 +95,7 @@ def app_of(served: Served, keys: Keys) -> ASGIApp:
         routes=[
             Route("/", page.index),
             Route("/static/{name}", page.static),
-            Route("/image/{id:int}", page.image),
+            Route("/image/{mark}/{id:int}", page.image),
             Route("/next", page.next, methods=["POST"]),
             Route("/answer", page.answer, methods=["POST"]),
             Route("/undo", page.undo, methods=["POST"]),
@@ -111,6 +113,7 @@ class Page:
 
     def __init__(self, served: Served, keys: Keys) -> None:
         self._served, self._keys = served, keys
+        self._start = secrets.token_hex(8)  # stands for this server and its session
         self._thread = ThreadPoolExecutor(1, "desk")
         self._supply = Supply(self._at_desk, served.where, served.n, scores=served.scores)
         self._templates = jinja2.Environment(
@@ -175,7 +178,10 @@ class Page:
         return Response(content, media_type=STATIC[name], headers={"Cache-Control": "no-cache"})
 
     async def image(self, request: Request) -> Response:
-        """The photo or the pixels of an example that is on the desk: there is no way to name a file."""
+        """The photo or the pixels of an example that is on the desk: there is no way to name a file.
+
+        The mark before the id is for the browser alone, which keeps images by their addresses.
+        """
         id_ = request.path_params["id"]
         card = await self._at_desk(lambda desk: desk.card(id_))
         if card is None or card.text is not None:
@@ -228,7 +234,7 @@ class Page:
         """Do this, and say what the person is asked next. In one go, so that nobody comes between."""
 
         def go(desk: Desk) -> dict[str, Any]:
-            return {**first(desk), "cards": [_shown(card) for card in desk.hand(who)], **self._state(desk)}
+            return {**first(desk), "cards": [self._shown(card) for card in desk.hand(who)], **self._state(desk)}
 
         state = await self._at_desk(go)
         await self._supply.look()
@@ -237,17 +243,24 @@ class Page:
     def _state(self, desk: Desk) -> dict[str, Any]:
         return {"progress": desk.progress(), "behind": self._supply.state(), "exhausted": desk.exhausted}
 
+    def _shown(self, card: Card) -> dict[str, Any]:
+        return {
+            "id": card.id,
+            "key": card.key,
+            "image": f"/image/{self._mark(card)}/{card.id}" if card.text is None else None,
+            "origin": card.origin,
+            "again": card.again,
+            "text": card.text,
+            "letters": card.letters,
+            "tiny": card.tiny,
+        }
 
-def _shown(card: Card) -> dict[str, Any]:
-    return {
-        "id": card.id,
-        "key": card.key,
-        "origin": card.origin,
-        "again": card.again,
-        "text": card.text,
-        "letters": card.letters,
-        "tiny": card.tiny,
-    }
+    def _mark(self, card: Card) -> str:
+        """Another for each start of a server, as every session counts from 0, and for a photo that has changed."""
+        changed = None
+        with suppress(OSError, ValueError):  # pixels that lie in no file
+            changed = (self._served.pool / card.key).stat().st_mtime_ns
+        return hashlib.sha256(repr((self._start, card.key, changed)).encode()).hexdigest()[:16]
 
 
 async def _body(request: Request) -> bytes:
