@@ -285,3 +285,38 @@ def test_a_format_is_known_by_its_name_or_asked_for(tmp_path: Path) -> None:
         format_of(Path("a.xlsx"))
     with pytest.raises(UnknownName, match="did you mean 'label-studio'"):
         format_of(Path("a.json"), "labelstudio")
+
+
+def test_links_of_the_pool_are_sorted_as_files(tmp_path: Path) -> None:
+    """A hard link of a relative link would lead nowhere from another folder."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_text("a")
+    link = tmp_path / "photos/b.jpg"
+    link.symlink_to("a.jpg")
+    write(tmp_path / "out", [Asked(1, "b.jpg", 0, file=link)], ("cat", "dog"))
+    (place,) = (path for path in (tmp_path / "out").iterdir() if path.name.endswith("b.jpg"))
+    assert place.read_text() == "a"
+    place.rename(tmp_path / "out/cat" / place.name)
+    assert saw(read(tmp_path / "out")) == {1: "cat"}
+    (tmp_path / "out/dog/000002-c.jpg").symlink_to("nowhere.jpg")
+    with pytest.raises(DataError, match=r"000002-c.jpg leads to no file"):
+        read(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", '[{"data": {"svp_id": 1}, "annotations": null}]'),
+        ("a.json", '[{"data": {"svp_id": 1}, "annotations": [{"result": null}]}]'),
+        ("a.json", '[{"data": 5}]'),
+        ("a.json", "[" * 100_000),
+        ("a.csv", 'id,label\n1,"{""choices"": null}"\n'),
+        ("a.jsonl", "[" * 100_000),
+        ("p.jsonl", '{"meta": {"svp_id": 1}, "answer": "accept", "accept": null}'),
+        ("p.jsonl", '{"meta": {"svp_id": 1}, "answer": ["x"]}'),
+    ],
+)
+def test_values_of_another_kind_are_named(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=name):
+        read(tmp_path / name, "prodigy" if name == "p.jsonl" else None)

@@ -1236,3 +1236,30 @@ def test_two_processes_ask_and_tell_at_once(photos: Path) -> None:
         second = bob.ask(4)
         assert ann.ask(4).ids.tolist() == second.ids.tolist()
         assert set(ann.status()["people"]) == {"ann", "bob"}
+
+
+def test_no_export_takes_the_place_of_answers_or_of_the_session(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(capsys)
+    run(capsys, "ask", "s", "-n", "4", "--out", "batch.csv")
+    fill("batch.csv", shade)
+    assert "answers that were not told yet" in fails(capsys, "export", "s", "--out", "batch.csv")
+    run(capsys, "tell", "s", "batch.csv", "--who", "ann")
+    run(capsys, "export", "s", "--out", "batch.csv")
+    store = Path("s/labels.sqlite")
+    assert "is no history" in fails(capsys, "export", "s", "--history", "--out", str(store))
+    for _ in range(2):  # its own is written anew
+        run(capsys, "export", "s", "--history", "--out", "h.jsonl")
+    assert run(capsys, "status", "s")["labelled"] == 4
+
+
+def test_who_has_no_name_here_says_one(
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(capsys)
+    run(capsys, "ask", "s", "-n", "2", "--out", "batch.csv")
+    fill("batch.csv", shade)
+    monkeypatch.setattr("getpass.getuser", lambda: {}["uid"])  # as in a container, for a number without a name
+    assert "--who" in fails(capsys, "tell", "s", "batch.csv")
+    assert run(capsys, "tell", "s", "batch.csv", "--who", "ann")["new"] == 2

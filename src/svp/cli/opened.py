@@ -1,5 +1,6 @@
 """What all commands of `svp session` share: their flags, the session that they open, and how they say what came of it."""
 
+import getpass
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,14 @@ def opened(folder: Path, said: Said) -> Iterator[Session]:
 def say(said: Said, facts: dict[str, Any], *lines: str) -> None:
     """Print facts as JSON where that was asked for, else the lines."""
     print(json.dumps(facts, ensure_ascii=False) if said.json else "\n".join(lines))
+
+
+def user() -> str:
+    """What the system calls whoever is at this machine; "" where it has no name, as for a bare number in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, ImportError, OSError):
+        return ""
 
 
 def held_out(n: int) -> list[str]:

@@ -1,6 +1,5 @@
 """`svp session serve`: the labelling page."""
 
-import getpass
 import json
 import sys
 import threading
@@ -12,7 +11,7 @@ from cyclopts import Parameter
 from pydantic import BaseModel
 
 from svp.cli.flags import Common, configure
-from svp.cli.opened import Flag, SessionFlags, Trains, held_out, opened
+from svp.cli.opened import Flag, SessionFlags, Trains, held_out, opened, user
 from svp.cli.progress import progress
 from svp.config import SessionConfig
 from svp.errors import SettingError, require
@@ -68,7 +67,7 @@ def serve(
             session.store.path,
             session.ways.rule,
             folder.resolve().name,
-            getpass.getuser(),
+            user() or "me",
             Path(session.config.dataset).expanduser(),
             n,
             session.n_examples,

@@ -1,13 +1,12 @@
 """`svp session`: labelling with people. Each command calls one method of `svp.Session` and says what came of it."""
 
-import getpass
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from svp.cli.flags import Common, configure
-from svp.cli.opened import Flag, Said, SessionFlags, Trains, held_out, opened, say
+from svp.cli.opened import Flag, Said, SessionFlags, Trains, held_out, opened, say, user
 from svp.cli.progress import progress
 from svp.config import SessionConfig
 from svp.data.unlabelled import unread_labels
@@ -188,8 +187,10 @@ def tell(
     replace
         where somebody says something else than before, take it; the old answer stays in the history
     """
+    if not (who := who or user()):
+        raise SettingError("the system has no name for you; say who answers: --who NAME")
     with opened(folder, said) as session:
-        new, given = session.tell_file(answers, who=who or getpass.getuser(), format=format, replace=replace)
+        new, given = session.tell_file(answers, who=who, format=format, replace=replace)
         status = session.status()
     facts = {"new": new, "given": given, "labelled": status["labelled"], "open": status["open"], "ties": status["ties"]}
     lines = [

@@ -67,14 +67,17 @@ def _round_of(path: Path) -> int | None:
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.name.startswith(".") and path.name.lower() not in _LITTER:
-            yield path
+        if path.is_dir() or path.name.startswith(".") or path.name.lower() in _LITTER:
+            continue
+        if not path.is_file():
+            raise DataError(f"{path} leads to no file; put the file itself there, or remove it")
+        yield path
 
 
 def _link(file: Path, place: Path) -> None:
     with storage_errors(place):
         try:
-            os.link(file, place)
+            os.link(os.path.realpath(file), place)  # a link of a link that is relative would lead nowhere
         except FileNotFoundError:
             raise DataError(f"{file} has gone since it was asked about; ask again") from None
         except OSError:

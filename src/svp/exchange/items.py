@@ -1,6 +1,7 @@
 """What goes out and what comes in, whatever the format; and what every format asks of the values that it reads."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +54,15 @@ class Told:
     at: str | None = None
     text: str | None = None
     round: int | None = None
+
+
+@contextmanager
+def understood(where: str, what: str) -> Iterator[None]:
+    """DataError for values of other kinds than a format has; what is read here was edited by people and programs."""
+    try:
+        yield
+    except (TypeError, KeyError, AttributeError, IndexError, ValueError, RecursionError):
+        raise DataError(f"{where}: this is no {what}; write it anew, or leave it out") from None
 
 
 def word(value: Any) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from svp.errors import DataError
-from svp.exchange.items import Asked, Told, annotator, id_in, opened, time_of, word
+from svp.exchange.items import Asked, Told, annotator, id_in, opened, time_of, understood, word
 from svp.files import write_bytes
 
 _LOCAL = "/data/local-files/?d="
@@ -29,7 +29,7 @@ def write(path: Path, asked: Sequence[Asked], classes: Sequence[str]) -> None:
 def read(path: Path) -> list[Told]:
     try:
         tasks = json.loads(opened(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON: {error}; export it anew") from None
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise DataError(f"{path} is no export of Label Studio: it holds no list of tasks")
@@ -43,7 +43,11 @@ def tasks_of(asked: Sequence[Asked], photos: bool) -> list[dict[str, Any]]:
 
 def annotations_of(tasks: Sequence[dict[str, Any]], where: str) -> list[Told]:
     """Of an export."""
-    return [told for number, task in enumerate(tasks) for told in _of_task(task, f"{where}, task {number}")]
+    found: list[Told] = []
+    for number, task in enumerate(tasks):
+        with understood(place := f"{where}, task {number}", "task of an export of Label Studio"):
+            found += _of_task(task, place)
+    return found
 
 
 def _task(item: Asked, kind: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from svp.errors import DataError
-from svp.exchange.items import Asked, Told, id_in, opened, time_of, word
+from svp.exchange.items import Asked, Told, id_in, opened, time_of, understood, word
 from svp.files import write_bytes
 
 _ANSWERS = {"ignore": "skip", "reject": "none"}
@@ -29,22 +29,27 @@ def read(path: Path) -> list[Told]:
         if not line.strip():
             continue
         where = f"{path.name}, line {number}"
-        try:
-            task = json.loads(line)
-            meta, answer, accepted = task["meta"], task.get("answer"), task.get("accept", [])
-            id_, key = id_in(meta, "svp_id", where), word(meta.get("svp_key")) or None
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise DataError(f"{where}: this is no answer of Prodigy to a task that svp wrote") from None
-        if answer is None:  # a task as svp wrote it
-            continue
-        said = _ANSWERS.get(answer)
-        if said is None:
-            if len(accepted) != 1:
-                raise DataError(f"{where}: {len(accepted)} classes are chosen; choose one, or ignore the task")
-            said = word(accepted[0])
-        who = word(task.get("_annotator_id") or task.get("_session_id")) or None
-        found.append(Told(where, said, id_, key, who=who, at=time_of(task.get("_timestamp"), where)))
+        with understood(where, "answer of Prodigy to a task that svp wrote"):
+            told = _of_line(line, where)
+        if told is not None:
+            found.append(told)
     return found
+
+
+def _of_line(line: str, where: str) -> Told | None:
+    """None for a task as svp wrote it."""
+    task = json.loads(line)
+    meta, answer, accepted = task["meta"], task.get("answer"), task.get("accept", [])
+    id_, key = id_in(meta, "svp_id", where), word(meta.get("svp_key")) or None
+    if answer is None:
+        return None
+    said = _ANSWERS.get(answer)
+    if said is None:
+        if len(accepted) != 1:
+            raise DataError(f"{where}: {len(accepted)} classes are chosen; choose one, or ignore the task")
+        said = word(accepted[0])
+    who = word(task.get("_annotator_id") or task.get("_session_id")) or None
+    return Told(where, said, id_, key, who=who, at=time_of(task.get("_timestamp"), where))
 
 
 def is_one(path: Path) -> bool:
@@ -52,7 +57,7 @@ def is_one(path: Path) -> bool:
     try:
         with path.open(encoding="utf-8-sig") as file:
             first = json.loads(file.readline())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(first, dict) and "answer" in first and "meta" in first
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from svp.errors import DataError
-from svp.exchange.items import Asked, Told, annotator, id_in, opened, time_of, word
+from svp.exchange.items import Asked, Told, annotator, id_in, opened, time_of, understood, word
 from svp.files import write_bytes
 from svp.tables import WRITERS
 
@@ -64,7 +64,7 @@ def read_jsonl(path: Path) -> list[Told]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}, line {number}: this is no JSON ({error})") from None
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: this is no JSON object")
@@ -158,7 +158,8 @@ def _one(value: Any, where: str) -> str:
             choices = json.loads(text)["choices"]
         except (ValueError, KeyError, TypeError):
             return text
-        if len(choices) != 1:
-            raise DataError(f"{where}: {len(choices)} classes are chosen; choose one")
-        return word(choices[0])
+        with understood(where, "list of classes, as Label Studio writes it"):
+            if len(choices) != 1:
+                raise DataError(f"{where}: {len(choices)} classes are chosen; choose one")
+            return word(choices[0])
     return text

@@ -30,10 +30,8 @@ _HISTORY, _VERSION = "svp-session-history", 1
 
 
 def write_question(session: "Session", batch: Batch, path: Path, format: str | None) -> None:
-    """SettingError for a place among the data, and for an earlier file with answers in it that nobody told yet."""
-    _outside_the_data(session, path)
-    if path.is_file() and path.stat().st_size:
-        _all_told(session, path, format)
+    """Raises as `refuse_untold`."""
+    refuse_untold(session, path, format)
     write(path, items_of(session, batch), session.classes, format)
 
 
@@ -127,6 +125,8 @@ def write_history(session: "Session", path: Path) -> int:
     if not session.ways.grows:
         raise SettingError("this session is a simulation: made again from its configuration, it is the same")
     _outside_the_data(session, path)
+    if path.exists() and not _is_history(path):
+        raise SettingError(f"{path} exists, and is no history of a session; give another name (--out)")
     first = {
         "format": _HISTORY,
         "version": _VERSION,
@@ -135,6 +135,22 @@ def write_history(session: "Session", path: Path) -> int:
     lines = [json.dumps(line, ensure_ascii=False) for line in (first, *session.store.events())]
     write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
     return len(lines) - 1
+
+
+def _is_history(path: Path) -> bool:
+    """Whether a file can be written over by another history, because it is one."""
+    try:
+        first = next(_lines(path), None)
+    except SvpError:
+        return False
+    return isinstance(first, dict) and first.get("format") == _HISTORY
+
+
+def refuse_untold(session: "Session", path: Path, format: str | None = None) -> None:
+    """SettingError for a place among the data, and for a file that holds answers which nobody told yet."""
+    _outside_the_data(session, path)
+    if path.is_file() and path.stat().st_size:
+        _all_told(session, path, format)
 
 
 def restore(folder: Path, history: Path) -> None:
@@ -283,7 +299,7 @@ def _id(store: LabelStore, told: Told) -> int:
         return by_key
     key = store.keys([told.id]).get(told.id)
     other = told.key if told.key is not None and told.key != key else None
-    if told.name is not None and key is not None and PurePosixPath(key).name != told.name:
+    if told.name is not None and key is not None and _folded(PurePosixPath(key).name) != _folded(told.name):
         other = told.name
     if other is not None and key is not None:
         raise LabelError(

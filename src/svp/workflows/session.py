@@ -337,7 +337,11 @@ class Session:
         files.write_question(self, batch, Path(path), format)
 
     def export(self, path: str | Path) -> int:
-        """Write the labelled examples as .csv, .jsonl or .parquet; returns how many there are."""
+        """Write the labelled examples as .csv, .jsonl or .parquet; returns how many there are.
+
+        SettingError for a file with answers that nobody told yet.
+        """
+        files.refuse_untold(self, Path(path))
         return files.write_labelled(self, Path(path), files.labelled_rows(self))
 
     def export_history(self, path: str | Path) -> int:
