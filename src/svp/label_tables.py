@@ -157,10 +157,12 @@ SAID_BEFORE = """
 SELECT question, kind, label FROM answers JOIN events USING (event) WHERE id = ? AND who = ? AND event < ?
 AND verb IN ('tell', 'pull') AND event NOT IN (SELECT undone FROM undos) ORDER BY answer DESC LIMIT 1"""
 
-# Everything that is asked and waits for an answer, question by question.
+# Everything that is asked and waits for an answer, question by question; where nobody has to answer anything for the first time,
+# what the last question asks again.
 WAITING = f"""
 SELECT asked.id, round, origin, {_ANSWERED} FROM asked JOIN questions ON questions.event = question
-WHERE question >= (SELECT question FROM asked WHERE NOT {_ANSWERED_SINCE} AND {_HERE} ORDER BY question LIMIT 1)
+WHERE question >= coalesce(
+    (SELECT question FROM asked WHERE NOT {_ANSWERED} AND {_HERE} ORDER BY question LIMIT 1), (SELECT max(question) FROM asked))
 AND NOT {_ANSWERED_SINCE} AND {_HERE} ORDER BY question, rank"""
 
 # Each person's answer about each example: SQLite takes the other columns from the row of the maximum. {of}: which examples.
