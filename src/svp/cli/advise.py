@@ -26,7 +26,7 @@ def _some_facts() -> type[Config]:
 
 
 SomeFacts = _some_facts()
-FactFlags = flags_of(SomeFacts)
+FactFlags = flags_of(SomeFacts, negated=False)
 
 
 def advise(

@@ -23,8 +23,13 @@ SPELLED: dict[Any, Any] = {
 }
 
 
-def flags_of(config: type[Config], defaults: Config | None = None, without: Collection[str] = ()) -> type[BaseModel]:
-    """The settings of `config` as flags that may all be left out; help shows the defaults, which stay with `config`."""
+def flags_of(
+    config: type[Config], defaults: Config | None = None, without: Collection[str] = (), *, negated: bool = True
+) -> type[BaseModel]:
+    """The settings of `config` as flags that may all be left out; help shows the defaults, which stay with `config`.
+
+    negated  switches have a --no- form, too
+    """
     fields: dict[str, Any] = {}
     for name, info in config.model_fields.items():
         if name in without:
@@ -32,19 +37,18 @@ def flags_of(config: type[Config], defaults: Config | None = None, without: Coll
         default = getattr(defaults, name) if defaults is not None else info.default
         kind: Any = info.annotation
         if isinstance(kind, type) and issubclass(kind, Config):
-            fields[name] = (Annotated[flags_of(kind, default) | None, SkipValidation], None)
+            fields[name] = (Annotated[flags_of(kind, default, negated=negated) | None, SkipValidation], None)
             continue
         kind = SPELLED.get(kind, kind)
         known = "" if info.is_required() or default in (None, (), {}) else f" [default: {_plain(default)}]"
         several = str(kind).startswith("tuple[")
+        negative = None if negated and kind in (bool, bool | None) else ()  # None: as cyclopts has it
         fields[name] = (
             # Not checked here: `config` itself says what is wrong with a value, in one place for flags, files and calls.
             Annotated[
                 kind | None,
                 SkipValidation,
-                Parameter(
-                    consume_multiple=several, negative=None if kind in (bool, bool | None) else (), show_default=False
-                ),
+                Parameter(consume_multiple=several, negative=negative, show_default=False),
             ],
             Field(None, description=f"{info.description or ''}{known}".strip() or None),
         )
