@@ -23,7 +23,8 @@ import numpy as np
 
 from benchmarks.run import clock, company, machine
 from svp.config import SessionConfig, TrainConfig
-from svp.workflows.session import Batch, Session
+from svp.labels import Batch
+from svp.workflows.session import Session
 
 CLASSES = 3
 ASKED, TOLD = 200, 1_000
@@ -31,12 +32,6 @@ ASKED, TOLD = 200, 1_000
 
 def answers(batch: Batch) -> dict[int, int]:
     return {id_: id_ % CLASSES for id_ in batch.ids.tolist()}
-
-
-def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
-    begin = time.perf_counter()
-    result = work()
-    return time.perf_counter() - begin, result
 
 
 def measure(folder: Path, rows: int, runs: int) -> dict[str, list[float]]:
@@ -52,30 +47,32 @@ def measure(folder: Path, rows: int, runs: int) -> dict[str, list[float]]:
         target=TrainConfig(model="logistic"),
     )
     taken: dict[str, list[float]] = {}
+    svp, where = str(Path(sys.executable).with_name("svp")), str(folder / "s")
 
-    def note(what: str, call: Callable[[], Any]) -> Any:
-        spent, result = seconds(call)
-        taken.setdefault(what, []).append(spent)
+    def note(what: str, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        begin = time.perf_counter()
+        result = call(*given, **named)
+        taken.setdefault(what, []).append(time.perf_counter() - begin)
         return result
+
+    def command(what: str, *words: str) -> None:
+        note(what, subprocess.run, [svp, *words], check=True, capture_output=True)
 
     with Session.create(folder / "s", config) as session:
         session.tell(answers(session.ask(100)), who="ann")
-        session.tell(answers(note("ask(200), training and scoring the pool", lambda: session.ask(ASKED))), who="ann")
+        session.tell(answers(note("ask(200), training and scoring the pool", session.ask, ASKED)), who="ann")
         for _ in range(runs):
-            batch = note("ask(200) by stored scores", lambda: session.ask(ASKED, now=True))
+            batch = note("ask(200) by stored scores", session.ask, ASKED, now=True)
             session.tell(answers(batch), who="ann")
             said = answers(session.ask(TOLD, now=True))
-            note("tell of 1,000 answers", lambda said=said: session.tell(said, who="ann"))  # type: ignore[misc]
-    svp = [str(Path(sys.executable).with_name("svp")), "session"]
+            note("tell of 1,000 answers", session.tell, said, who="ann")
     for i in range(runs):
         table = folder / f"{i}.jsonl"
-        ask = [*svp, "ask", str(folder / "s"), "-n", str(TOLD), "--now", "--out", str(table)]
-        note("svp session ask --now, 1,000", lambda ask=ask: subprocess.run(ask, check=True, capture_output=True))  # type: ignore[misc]
+        command("svp session ask --now, 1,000", "session", "ask", where, "-n", str(TOLD), "--now", "--out", str(table))
         asked = [json.loads(line) for line in table.read_text().splitlines()]
         table.write_text("".join(json.dumps({**row, "label": "abc"[row["id"] % CLASSES]}) + "\n" for row in asked))
-        tell = [*svp, "tell", str(folder / "s"), str(table)]
-        note("svp session tell, 1,000", lambda tell=tell: subprocess.run(tell, check=True, capture_output=True))  # type: ignore[misc]
-        note("svp --help", lambda: subprocess.run([svp[0], "--help"], check=True, capture_output=True))
+        command("svp session tell, 1,000", "session", "tell", where, str(table))
+        command("svp --help", "--help")
     return taken
 
 

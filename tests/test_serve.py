@@ -585,7 +585,9 @@ def test_it_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(("error", "tries"), [(FolderInUse("a curve is measured"), 2), (TrainingError("it broke"), 1)])
-def test_the_final_model_is_wanted_once_until_it_is_there(error: SvpError, tries: int, store: LabelStore) -> None:
+def test_the_final_model_is_wanted_once_until_it_is_there(
+    error: SvpError, tries: int, store: LabelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However often that is said, while a proxy trains; and again where the folder was in use."""
     desk, asked_for = desk_of(store, 9), []
 
@@ -608,7 +610,7 @@ def test_the_final_model_is_wanted_once_until_it_is_there(error: SvpError, tries
             while supply._learner.busy:
                 await asyncio.sleep(0)
 
-        supply._learner.ask = ask  # type: ignore[method-assign]
+        monkeypatch.setattr(supply._learner, "ask", ask)
         supply._learner.begin(supply._learn("train", 9, 9))
         for _ in range(3):
             supply.finish(9)

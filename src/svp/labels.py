@@ -383,9 +383,8 @@ class LabelStore(SealedFile):
                         f"Example {id_}: {answer.who} answered {_in_words(before[:2], names)} before and "
                         f"{_in_words(now, names)} now; to change the answer, tell it with replace (--replace)"
                     )
-                question = max(
-                    question, before[2] if before else 0
-                )  # an old answer leaves no later question unanswered
+                # An old answer leaves no later question unanswered.
+                question = max(question, before[2] if before else 0)
                 said[key] = None if now[0] == "withdrawn" else (*now, question)
                 row = (question, id_, answer.who, *now, answer.at or at)
                 new.append(dict(zip(ANSWER, row, strict=True)))

@@ -146,11 +146,8 @@ class Server:
             raise ServerError(
                 f"{self.url} answered {error.code} to {method} {path.partition('?')[0]}: {said}"
             ) from None
-        except (
-            OSError,
-            ValueError,
-            http.client.HTTPException,
-        ) as error:  # what came is no JSON, or no HTTP, or not all of it
+        # What came is no JSON, or no HTTP, or not all of it.
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = self._without_token(str(getattr(error, "reason", error)) or type(error).__name__)
             raise ServerError(
                 f"{self.url} cannot be reached, or is no Label Studio ({reason}); repeat the command"

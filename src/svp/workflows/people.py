@@ -140,10 +140,10 @@ def best(
     """
     here = np.isin(ranked.ids, pool)
     ids, scores = np.asarray(ranked.ids)[here], np.asarray(ranked.scores)[here]
-    thinned = dataset is not None and budget > 0
-    taken = select(config.method, len(ids) if thinned else budget, scores=scores, ids=ids, seed=config.seed)
     if dataset is None or not budget:
+        taken = select(config.method, budget, scores=scores, ids=ids, seed=config.seed)
         return taken.ids, taken.gains
+    taken = select(config.method, len(ids), scores=scores, ids=ids, seed=config.seed)
     kept = distinct_of(dataset, taken.ids, budget)
     return taken.ids[kept], taken.gains[kept]
 
