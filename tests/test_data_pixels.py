@@ -328,7 +328,7 @@ def test_a_file_that_kills_its_reader_is_named(tmp_path, monkeypatch):
     deadly.write_text(source.replace("    with Image.open(", trap, 1))
     monkeypatch.setattr(decode, "__file__", str(deadly))
     files = [str(root / name) for name in ("ant/ant0.png", "ant/ant1.png", "bee/bee0.png")]
-    worker = pixels._Worker()
+    worker = pixels._Decoder()
     for _ in range(2):
         images, broken = worker(files, 4, 4)
         assert images[:, 0, 0, 0].tolist() == [0, 100]
@@ -347,7 +347,7 @@ def test_processes_give_the_pixels_of_this_one(tmp_path):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (300, 200, 3), np.uint8)).save(root / "ant" / "large.jpg")
     files = [str(path) for path in sorted(root.rglob("*.*"))]
-    worker = pixels._Worker()
+    worker = pixels._Decoder()
     try:
         for items in (files, [Path(file).read_bytes() for file in files]):
             images, broken = worker(items, 8, 9)

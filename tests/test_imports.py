@@ -23,7 +23,7 @@ MAY = {
     "engine": {"errors", "names"},
     "chance": {"errors"},
     "config": {"errors"},
-    "data": {"errors", "names", "machine", "chance", "config", "files", "mapped"},
+    "data": {"errors", "names", "machine", "chance", "config", "files", "mapped", "engine"},
     "sealed": {"errors", "files", "write_ahead"},
     "write_ahead": set(),
     "label_tables": {"sealed"},
@@ -199,6 +199,13 @@ def test_only_the_loop_trains() -> None:
     assert trainers == ["loop.py"]
     steppers = [path.name for path in FILES if "optimizer.step" in calls(path)]
     assert steppers == ["loop.py"]
+
+
+def test_only_the_engine_starts_processes() -> None:
+    starters = {"subprocess", "multiprocessing", "concurrent.futures.ProcessPoolExecutor", "os.fork", "os.posix_spawn"}
+    for path in FILES:
+        found = {name for name in {*imports(path), *calls(path)} if name in starters or name.startswith("os.spawn")}
+        assert bool(found) == (path == ROOT / "engine" / "processes.py"), (path, found)
 
 
 WRITES = {"write_text", "write_bytes", "savez", "tofile", "open_memmap", "rename", "save_file", "makedirs", "mkdir"}

@@ -1,6 +1,6 @@
 """One image file becomes a square of bytes. Run as a program, it decodes for another process until that one closes the pipe.
 
-Nothing of svp is imported here, so that a worker starts in a tenth of a second and runs no code of the user's own program.
+Nothing of svp is imported here, so that it starts in a quarter of a second and runs no code of the user's own program.
 """
 
 import io
@@ -65,7 +65,7 @@ def _reason(error: Exception) -> str:
 
 
 def serve() -> None:
-    """Answer each (files, size, short_side) on standard input with what `squares` gives, until the pipe is closed."""
+    """Answer each (files, size, short_side) on standard input with what `squares` gives, as workers of svp.engine answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks decides when to stop
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a reader of images prints is no answer
@@ -74,7 +74,8 @@ def serve() -> None:
             files, size, short_side = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        answers.write(pickle.dumps(squares(files, size, short_side), protocol=5))
+        failure = None
+        answers.write(pickle.dumps((failure, squares(files, size, short_side)), protocol=5))
         answers.flush()
 
 

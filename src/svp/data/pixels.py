@@ -14,14 +14,11 @@ the same are copied from the earlier map, and it is removed when the new one is 
 import hashlib
 import json
 import os
-import pickle
 import queue
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +29,8 @@ from numpy.typing import NDArray
 from svp.data import decode
 from svp.data.base import Facts, MappedImages, Progress, facts_of, silent
 from svp.data.cache import cache_folder, check_outside, check_space, flush, held, storage_errors
+from svp.engine import Program
+from svp.errors import WorkerError
 from svp.files import replace
 from svp.machine import n_cores
 
@@ -257,20 +256,18 @@ class _Cache:
 # --- worker processes
 
 
-class _Worker:
+class _Decoder:
     """A process that decodes. If a file kills it, that file is broken, and another process takes over."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self._program: Program | None = None
 
     def __call__(self, files: list[decode.Item], size: int, short_side: int) -> tuple[Images, dict[int, str]]:
-        if not files:
-            return decode.squares(files, size, short_side)
-        if self._process is None and not self._start():
+        if not files or (self._program is None and not self._start()):
             return decode.squares(files, size, short_side)
         try:
-            return self._ask(files, size, short_side)
-        except (EOFError, OSError, pickle.UnpicklingError):
+            return cast(tuple[Images, dict[int, str]], cast(Program, self._program).ask((files, size, short_side)))
+        except WorkerError:
             status = self.close()
         if len(files) == 1:
             return decode.squares([], size, short_side)[0], {0: f"its reader died ({status})"}
@@ -279,36 +276,18 @@ class _Worker:
 
     def _start(self) -> bool:
         """Whether a process of this Python answers; where there can be none, this one decodes."""
-        path = os.pathsep.join(place for place in sys.path if place)
-        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-P", decode.__file__]
+        self._program = Program(decode.__file__, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
         try:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-            )
-            self._ask([], 1, 1)
-        except (EOFError, OSError, pickle.UnpicklingError):
+            self._program.ask(([], 1, 1))
+        except WorkerError:
             self.close()
             return False
         return True
 
-    def _ask(self, files: list[decode.Item], size: int, short_side: int) -> tuple[Images, dict[int, str]]:
-        process = cast("subprocess.Popen[bytes]", self._process)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(pickle.dumps((files, size, short_side), protocol=5))
-        process.stdin.flush()
-        return cast(tuple[Images, dict[int, str]], pickle.load(process.stdout))  # written by our own process
-
     def close(self) -> int:
         """End the process; returns its exit status."""
-        if self._process is None:
-            return 0
-        process, self._process = self._process, None
-        for pipe in (process.stdin, process.stdout):
-            with suppress(OSError):  # it has died with a question in the pipe
-                cast(Any, pipe).close()
-        return process.wait()
+        program, self._program = self._program, None
+        return 0 if program is None else program.close()
 
 
 @contextmanager
@@ -323,8 +302,8 @@ def _workers(n: int) -> Iterator[tuple[Callable[..., "Future[tuple[Images, dict[
 
         yield answer, 0
         return
-    workers = [_Worker() for _ in range(n)]
-    idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+    workers = [_Decoder() for _ in range(n)]
+    idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
     for worker in workers:
         idle.put(worker)
 

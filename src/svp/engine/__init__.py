@@ -1,5 +1,5 @@
-"""Where work runs: in processes of this machine. One verb, `map`; and a `Worker` to keep, where items come over hours."""
+"""Where work runs: in processes of this machine. `map` is the verb; a `Worker` is kept where items come over hours."""
 
-from svp.engine.processes import Worker, map
+from svp.engine.processes import Program, Worker, map
 
-__all__ = ["Worker", "map"]
+__all__ = ["Program", "Worker", "map"]

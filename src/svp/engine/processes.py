@@ -83,22 +83,23 @@ def _result(future: Future[Any]) -> Any:
     return future.result()
 
 
-class Worker:
-    """One process, started when it is first asked: `map` with one item at a time, for whoever asks over hours.
+class Program:
+    """A process that runs a program of Python and answers one item after the other; started when it is first asked.
 
+    command      what Python is started with
+    environment  variables set for it alone
     `kill` may be called by another thread than the one that waits in `ask`, which then raises WorkerError.
     """
 
-    def __init__(self, start: str, setting: Any) -> None:
-        self._told = (start, setting)
+    def __init__(self, *command: str, **environment: str) -> None:
+        self._command, self._environment = command, environment
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = False
 
     def ask(self, item: Any) -> Any:
-        """What the item becomes, as in `map`."""
+        """What the item becomes."""
         if self._process is None:
             self._begin()
-            self._exchange(self._told)
         return self._exchange(item)
 
     def _begin(self) -> None:
@@ -107,13 +108,14 @@ class Worker:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "svp.engine.worker"],
+                [sys.executable, "-P", *self._command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._said,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, **self._environment, "PYTHONPATH": path},
             )
         except OSError as error:
+            self._said.close()
             raise WorkerError(
                 f"no process can be started here ({error.strerror or error}); set compute.processes to 1"
             ) from error
@@ -157,13 +159,26 @@ class Worker:
         if self._process is not None:
             self._process.wait()
 
-    def close(self) -> None:
-        """Once no thread uses its pipes."""
+    def close(self) -> int:
+        """Once no thread uses its pipes: without them it ends. Returns its exit status, 0 where it was never asked."""
         if self._process is None:
-            return
+            return 0
         for pipe in (self._process.stdin, self._process.stdout, self._said):
             with suppress(OSError):  # it has died with an item in the pipe
                 cast(Any, pipe).close()
+        return self._process.wait()
+
+
+class Worker(Program):
+    """A process that calls `start` with `setting` once, then what that returned with each item: `map`, one item at a time."""
+
+    def __init__(self, start: str, setting: Any) -> None:
+        super().__init__("-m", "svp.engine.worker")
+        self._told = (start, setting)
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._exchange(self._told)
 
 
 def _error(failure: Failure) -> SvpError:
