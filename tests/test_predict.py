@@ -24,7 +24,7 @@ from svp.config import ActiveConfig, CoresetConfig
 from svp.data.base import Dataset
 from svp.errors import DataError, SettingError, SvpWarning, UnknownName
 from svp.learners import LEARNERS
-from svp.provenance import code_digest
+from svp.provenance import code_digests
 from svp.tables import write_table
 from svp.workflows import model as model_module
 from svp.workflows.model import load_model
@@ -669,7 +669,7 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
     probs = stored(run / "target/proxy-epochs/seed-0")
     np.testing.assert_array_equal(load_model(run).predict(held_out(data)).probs, probs)
     Path("mine_to_predict.py").write_text(own + "\nOTHER = 1\n")
-    code_digest.cache_clear()
+    code_digests.cache_clear()
     with pytest.warns(SvpWarning, match="trained by other code"):
         _ = load_model(run)
     sys.path.remove(str(tmp_path))

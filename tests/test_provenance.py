@@ -21,7 +21,7 @@ def test_code_is_what_runs_not_how_it_looks(tmp_path: Path, monkeypatch: pytest.
 
     def of(source: str, where: str = "a.py") -> str:
         (package / where).write_text(source)
-        provenance.code_digest.cache_clear()
+        provenance.code_digests.cache_clear()
         return provenance.code_digest(("digested",))
 
     plain = of('def f(x):\n    """Doc."""\n    return x + 1\n')
@@ -89,15 +89,21 @@ def test_code_is_read_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     whole = provenance.code_digest(("unrunnable",))
     assert {name for name in sys.modules if name.startswith("unrunnable")} == before == set()
     (package / "inner" / "deep.py").write_text("x = 2\n")
-    provenance.code_digest.cache_clear()
+    provenance.code_digests.cache_clear()
     assert provenance.code_digest(("unrunnable",)) != whole
+    assert list(provenance.code_digests(("unrunnable",))) == [
+        "unrunnable",
+        "unrunnable.a",
+        "unrunnable.inner",
+        "unrunnable.inner.deep",
+    ]
     # One of its modules: only that file.
-    provenance.code_digest.cache_clear()
+    provenance.code_digests.cache_clear()
     alone = provenance.code_digest(("unrunnable.a",))
     (package / "a.py").write_text("raise SystemExit('and changed')\n")
-    provenance.code_digest.cache_clear()
+    provenance.code_digests.cache_clear()
     assert provenance.code_digest(("unrunnable.a",)) != alone
-    provenance.code_digest.cache_clear()
+    provenance.code_digests.cache_clear()
 
 
 def test_modules_without_a_file_count_by_their_name() -> None:

@@ -305,10 +305,24 @@ def test_a_label_store_is_work_though_no_stage_is_finished(tmp_path: Path, data:
     assert (tmp_path / where / "labels.sqlite").exists()
 
 
-def test_changed_data_are_refused(tmp_path: Path, data: Dataset) -> None:
-    worked(tmp_path / "run", config(), data)
-    other = Dataset.from_arrays(data.inputs, [1, 0] * 3, test=(data.test.inputs, data.test.labels), name="six")
-    with refused(RunChanged, "content of dataset six", other.fingerprint[:12]):
+@pytest.mark.parametrize(
+    ("labels", "classes", "n_test", "words"),
+    [
+        ([1, 0] * 3, "ab", 2, "the same numbers of examples, of which some are others"),
+        ([0, 1] * 2, "ab", 2, "6 examples were there, now 4; of class a: 3, now 2, b: 3, now 2"),
+        ([0, 0, 1, 1, 1, 1], "ab", 1, "2 test examples were there, now 1; of class a: 3, now 2, b: 3, now 4"),
+        ([0, 1, 2, 3, 4, 5], "bcdefg", 2, "gone: class a; new: class c, d, e and 2 more; of class b: 3, now 1"),
+    ],
+)
+def test_changed_data_are_refused_by_what_is_another(
+    tmp_path: Path, data: Dataset, labels: list[int], classes: str, n_test: int, words: str
+) -> None:
+    test = (data.test.inputs, data.test.labels)
+    of = {"test": test, "name": "six"}
+    worked(tmp_path / "run", config(), Dataset.from_arrays(data.inputs, data.labels, classes=("a", "b"), **of))
+    of["test"] = tuple(part[:n_test] for part in test)
+    other = Dataset.from_arrays(data.inputs[: len(labels)], labels, classes=tuple(classes), **of)
+    with refused(RunChanged, f"dataset six is another ({words})"):
         Run.start(tmp_path / "run", config(), other)
 
 
@@ -543,7 +557,8 @@ def test_marks_of_earlier_versions_vouch_for_nothing(tmp_path: Path, data: Datas
 
 
 def change_code(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    monkeypatch.setattr(runs, "code_digest", lambda modules: version)
+    for module in (provenance, runs):
+        monkeypatch.setattr(module, "code_digests", lambda modules: {"svp.chance": version, "svp.files": "the same"})
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -559,7 +574,7 @@ def test_changed_code_is_refused_unless_accepted(
     change_code(monkeypatch, "two")
     with (
         Run.start(folder, config(), data) as run,
-        refused(RunChanged, "the code of stage train", "svp.chance", "--accept-code-change"),
+        refused(RunChanged, "the code of stage train", "has changed (svp.chance);", "--accept-code-change"),
     ):
         run.stage("train", {}, CODE)
     with Run.start(folder, config(), data, accept_code_change=True) as run:
@@ -568,10 +583,13 @@ def test_changed_code_is_refused_unless_accepted(
         if not finished:
             stage.finish(seconds=1.0)
     # Both are recorded, and what was accepted stays accepted.
+    two = provenance.code_digest(CODE)
     record = read_json(folder / "train" / "begun.json")
-    assert (record["made_from"]["code"], record["code_accepted"]) == ("one", ["two"])
+    assert record["code_accepted"] == [two]
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    assert [(e["before"], e["after"]) for e in events if e["event"] == "accepted code change"] == [("one", "two")]
+    (event,) = [e for e in events if e["event"] == "accepted code change"]
+    assert (event["before"], event["after"], event["modules"]) == (record["made_from"]["code"], two, ["svp.chance"])
+    assert event["before"] != two
     with Run.start(folder, config(), data) as run:
         assert run.stage("train", {}, CODE).done
     change_code(monkeypatch, "three")
@@ -579,7 +597,7 @@ def test_changed_code_is_refused_unless_accepted(
         run.stage("train", {}, CODE)
     with Run.start(folder, config(), data, accept_code_change=True) as run:
         run.stage("train", {}, CODE)
-    assert read_json(folder / "train" / "begun.json")["code_accepted"] == ["two", "three"]
+    assert read_json(folder / "train" / "begun.json")["code_accepted"] == [two, provenance.code_digest(CODE)]
 
 
 def test_an_accepted_change_leaves_later_stages_valid(

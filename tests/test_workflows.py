@@ -36,7 +36,7 @@ from svp.files import digest, read_array, read_json
 from svp.labels import LabelStore
 from svp.learners import loop, make_learner
 from svp.learners.epochs import n_epochs
-from svp.provenance import code_digest
+from svp.provenance import code_digests
 from svp.runs import Run
 from svp.select import METHODS, SAMPLERS, Selection, select
 from svp.select.options import number
@@ -808,7 +808,7 @@ def test_an_edited_method_of_ones_own_is_changed_code(
     config = core(proxy=LOGISTIC, target=LOGISTIC, method="my_ranks:unsure")
 
     def go(out: str = "run", **given: Any) -> Run:
-        code_digest.cache_clear()  # as a process of its own would
+        code_digests.cache_clear()  # as a process of its own would
         return coreset(config, data, out=tmp_path / out, **given)
 
     first = go().selection.ids.tolist()
@@ -826,7 +826,7 @@ def test_an_edited_method_of_ones_own_is_changed_code(
     assert reused(go("other", reuse=tmp_path / "run")) >= {"proxy/seed-0/model-0"}
     assert "selection/seed-0" not in reused(Run.open(tmp_path / "other"))
     assert go(accept_code_change=True).selection.ids.tolist() == first
-    code_digest.cache_clear()
+    code_digests.cache_clear()
 
 
 def test_a_method_that_is_no_plain_function_counts_by_where_it_is_named(
@@ -843,10 +843,10 @@ def test_a_method_that_is_no_plain_function_counts_by_where_it_is_named(
     config = core(proxy=LOGISTIC, target=LOGISTIC, method="my_partial_ranks:squared")
     coreset(config, data, out=tmp_path / "run")
     module.write_text(source.replace("p=2", "p=3"))
-    code_digest.cache_clear()
+    code_digests.cache_clear()
     with refused(RunChanged, "the code of stage selection/seed-0", "my_partial_ranks"):
         coreset(config, data, out=tmp_path / "run")
-    code_digest.cache_clear()
+    code_digests.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -1396,7 +1396,7 @@ def test_a_session_asks_tells_and_goes_on_where_it_stopped(data: Dataset, tmp_pa
         session.fit()
     with refused(DataError, "holds no session"):
         Session.open(tmp_path / "none", data)
-    with refused(RunChanged, "content of dataset"):
+    with refused(RunChanged, "dataset shades is another"):
         Session.open(tmp_path / "s", make_data(seed=1))
 
 

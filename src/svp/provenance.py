@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import importlib.util
+import json
 import os
 import platform
 from functools import cache
@@ -14,7 +15,7 @@ import numpy as np
 
 from svp.config import BY_CONTENT
 from svp.data.base import Dataset
-from svp.files import Json
+from svp.files import Json, digest
 
 # What stages run, and their results may depend on.
 PACKAGES = (
@@ -30,31 +31,41 @@ PACKAGES = (
 )
 
 
-@cache
 def code_digest(modules: tuple[str, ...]) -> str:
-    """16 hexadecimal digits of the code of `modules` (packages whole); comments, layout and docstrings do not count.
+    """16 hexadecimal digits of the code of `modules` (packages whole); see `code_digests`."""
+    return digest(json.dumps(code_digests(modules)))
+
+
+@cache
+def code_digests(modules: tuple[str, ...]) -> dict[str, str]:
+    """16 hexadecimal digits of the code of each module (of packages, of all their modules); comments, layout and docstrings do
+    not count.
 
     Files are read, not imported. A module without a file in Python (built in, compiled, gone) counts by its name.
     """
-    sha = hashlib.sha256()
-    for module in sorted(set(modules)):
-        sha.update(module.encode())
-        for file in _files(module):
-            sha.update(file.name.encode())
-            sha.update(_written(_without_docstrings(ast.parse(file.read_bytes()))).encode())
-    return sha.hexdigest()[:16]
+    files = {name: file for module in sorted(set(modules)) for name, file in _files(module).items()}
+    return {name: "" if file is None else digest(_code(file)) for name, file in files.items()}
 
 
-def _files(module: str) -> list[Path]:
-    """The Python files of a module; of a package, all below it."""
+def _code(file: Path) -> str:
+    return _written(_without_docstrings(ast.parse(file.read_bytes())))
+
+
+def _files(module: str) -> dict[str, Path | None]:
+    """The Python file of a module; of a package, those of all modules below it; None where there is none."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
-        return []
+        spec = None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return []
+        return {module: None}
     origin = Path(spec.origin)
-    return sorted(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
+    if not spec.submodule_search_locations:
+        return {module: origin}
+    below = {
+        path: path.relative_to(origin.parent).with_suffix("").parts for path in sorted(origin.parent.rglob("*.py"))
+    }
+    return {".".join((module, *parts)).removesuffix(".__init__"): path for path, parts in below.items()}
 
 
 def _written(code: Any) -> str:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from svp.config import BY_CONTENT, CHANGES_NOTHING, RunConfig, changes
 from svp.data.base import Dataset, printable
 from svp.errors import DataError, FolderInUse, RunChanged, StorageError
 from svp.files import ELSEWHERE, Json, digest, make_folder, read_record, storage_errors, sweep, write_bytes, write_json
-from svp.provenance import code_digest, contents, environment, surroundings
+from svp.provenance import code_digest, code_digests, contents, environment, surroundings
 
 try:
     import fcntl
@@ -212,7 +212,7 @@ class Run:
             {**_drop(before["settings"], free), **before.get("contents", {})}, {**_drop(settings, free), **files}
         )
         if not may_grow and before["dataset"]["fingerprint"] != dataset.fingerprint:
-            changed.append(f"the content of dataset {dataset.name} is another (fingerprint {dataset.fingerprint[:12]})")
+            changed.append(f"dataset {dataset.name} is another ({_data_changes(before['dataset'], now['dataset'])})")
         moved = changes(surroundings(before), surroundings(now))
         if (changed or (moved and not self._accept_code_change)) and not self._holds_work():
             self._clear()
@@ -344,6 +344,7 @@ class Run:
         code       the modules (packages whole) that it runs
         """
         made = {**json.loads(json.dumps(dict(made_from))), "code": code_digest(tuple(code))}
+        digests = code_digests(tuple(code))
         here = self.environment
         also = {name: here[name] for name in ("machine", "packages")}
         if self.newest_event is not None:
@@ -352,21 +353,30 @@ class Run:
         mark = stage.folder / BEGUN
         if mark.exists() or stage.done:
             record = read_record(mark, "made_from")
-            before, accepted = record["made_from"], record.get("code_accepted", [])
+            before, accepted, known = record["made_from"], record.get("code_accepted", []), record.get("modules", {})
             changed = changes(_drop(before, ["code"]), _drop(made, ["code"]))
             if changed:
                 raise RunChanged(
                     f"stage {name} of {self.folder} was made from other things: {'; '.join(changed)}; {self._elsewhere}"
                 )
             if made["code"] not in (before["code"], *accepted):
+                edited = [
+                    module for module in digests.keys() | known.keys() if digests.get(module) != known.get(module)
+                ]
                 if not self._accept_code_change:
                     raise RunChanged(
-                        f"the code of stage {name} of {self.folder} has changed ({', '.join(code)}); "
+                        f"the code of stage {name} of {self.folder} has changed ({_some(edited)}); "
                         f"{self._elsewhere}, {_OR_ACCEPT}"
                     )
-                self.event("accepted code change", stage=name, before=before["code"], after=made["code"])
+                self.event(
+                    "accepted code change",
+                    stage=name,
+                    before=before["code"],
+                    after=made["code"],
+                    modules=sorted(edited),
+                )
                 accepted = [*accepted, made["code"]]
-                write_json(mark, {**record, "code_accepted": accepted})
+                write_json(mark, {**record, "code_accepted": accepted, "modules": digests})
             # As it was begun: later stages were made from that, and stay valid.
             stage = Stage(name, stage.folder, before, tuple(accepted), also)
             if stage.done:
@@ -379,7 +389,7 @@ class Run:
         if any(self._link_if_sound(stage, other / name) for other in self.siblings):
             return stage
         sweep(make_folder(stage.folder))
-        write_json(mark, {"format": FORMAT, "made_from": made})
+        write_json(mark, {"format": FORMAT, "made_from": made, "modules": digests})
         self.event("begun", stage=name)
         return stage
 
@@ -433,3 +443,28 @@ class Run:
 
 def _drop(settings: Json, names: Sequence[str]) -> Json:
     return {name: value for name, value in settings.items() if name not in names}
+
+
+def _data_changes(before: Json, now: Json) -> str:
+    """What of a data set is another, as far as its numbers tell: arguments are `environment(...)["dataset"]`."""
+    said = [
+        f"{before[count]:,} {what} were there, now {now[count]:,}"
+        for count, what in (("n", "examples"), ("n_test", "test examples"))
+        if before[count] != now[count]
+    ]
+    counts, counts_now = (dict(zip(d["classes"], d["class_counts"] or (), strict=False)) for d in (before, now))
+    if gone := [name for name in before["classes"] if name not in now["classes"]]:
+        said.append(f"gone: class {_some(gone)}")
+    if new := [name for name in now["classes"] if name not in before["classes"]]:
+        said.append(f"new: class {_some(new)}")
+    if other := [
+        f"{name}: {n:,}, now {counts_now[name]:,}" for name, n in counts.items() if counts_now.get(name, n) != n
+    ]:
+        said.append(f"of class {_some(other)}")
+    return "; ".join(said or ["the same numbers of examples, of which some are others"])
+
+
+def _some(names: Collection[str]) -> str:
+    """Three of them, and how many more."""
+    first = sorted(names)[:3]
+    return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
