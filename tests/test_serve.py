@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import shlex
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -630,6 +631,17 @@ def test_the_final_model_is_wanted_once_until_it_is_there(
 
     asyncio.run(scene())
     assert asked_for == ["train", *["finish"] * tries]
+
+
+def test_a_page_for_the_whole_network_is_called_by_the_address_that_leads_here(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(6, 3)))
+    words = ["--data", str(tmp_path / "x.npz"), "--classes", "cat,dog", "--host", "0.0.0.0", "--port", "0", *FAST]
+    with served(tmp_path / "s", *words) as server:
+        caller = Caller(server).enter()  # by the link as it is printed
+        assert caller.address.hostname != "0.0.0.0"
+        machine = socket.gethostname()
+        for name, status in {"127.0.0.1": 200, f"{machine}": 200, f"{machine}.local": 200, "evil.local": 421}.items():
+            assert caller.get("/", Host=f"{name}:{caller.address.port}")[0] == status, name
 
 
 def test_the_last_ones_come_again_taken_back_or_divided(tmp_path: Path) -> None:

@@ -18,13 +18,15 @@ def run(served: Served, host: str, port: int | None, ready: Callable[[str, str],
 
     host   the address to listen at; a name too, by which the page then goes
     port   None: PORT, or any that is free
-    ready  called once browsers can connect, with the link to print and one that works once
+    ready  called once browsers can connect, with the link to print and one for a browser on this machine, which works once
     Raises SettingError where that address or port cannot be had.
     """
     listening = _listen(host, port)
-    keys = Keys(listening.getsockname()[1], (host, socket.gethostname()))
-    name = host if host not in ("0.0.0.0", "::", "") else socket.gethostname()
-    page = f"http://{f'[{name}]' if ':' in name else name}:{keys.port}/?token="
+    machine = socket.gethostname()
+    keys = Keys(listening.getsockname()[1], (host, machine, f"{machine.partition('.')[0]}.local"))
+    everywhere = host in ("0.0.0.0", "::", "")
+    others = _page(_outward() or machine if everywhere else host, keys)
+    here = _page("127.0.0.1", keys) if everywhere else others
     # No log: the token would stand in it.
     config = uvicorn.Config(
         app_of(served, keys),
@@ -35,8 +37,23 @@ def run(served: Served, host: str, port: int | None, ready: Callable[[str, str],
         server_header=False,
         timeout_graceful_shutdown=3,
     )
-    ready(page + keys.token, page + keys.once())
+    ready(others + keys.token, here + keys.once())
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _page(name: str, keys: Keys) -> str:
+    return f"http://{f'[{name}]' if ':' in name else name}:{keys.port}/?token="
+
+
+def _outward() -> str | None:
+    """The address by which others in the network reach this machine, as phones know no name of it; None where it is in none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent: it only asks which way leads out
+        except OSError:
+            return None
+        address: str = probe.getsockname()[0]
+        return address
 
 
 def _listen(host: str, port: int | None) -> socket.socket:
