@@ -205,10 +205,10 @@ def test_keys_with_formulas_come_back(tmp_path: Path) -> None:
 
 
 def test_tasks_for_label_studio_have_an_interface_that_offers_the_classes(tmp_path: Path) -> None:
-    photo = tmp_path / "a b.jpg"
+    photo = tmp_path / "my pets" / "sub" / "a b.jpg"
     write(tmp_path / "t.json", [Asked(1, "sub/a b.jpg", 2, file=photo, guess=("cat", 0.75))], CLASSES)
     (task,) = json.loads((tmp_path / "t.json").read_text())
-    assert task["data"]["image"] == "/data/local-files/?d=sub/a%20b.jpg"
+    assert task["data"]["image"] == "/data/local-files/?d=my%20pets/sub/a%20b.jpg"
     (guess,) = task["predictions"]
     assert (guess["score"], guess["result"][0]["value"]) == (0.75, {"choices": ["cat"]})
     view = ElementTree.fromstring((tmp_path / "t.xml").read_text())

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from svp import cli
 from svp.errors import ServerError, SettingError
@@ -61,6 +62,8 @@ class Studio(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         self.project: dict[str, Any] | None = None
         self.tasks: list[dict[str, Any]] = []
+        self.storages: list[dict[str, Any]] = []
+        self.refuses = ""
         studio = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -68,7 +71,7 @@ class Studio(http.server.ThreadingHTTPServer):
                 body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null")
                 path, _, query = self.path.partition("?")
                 answer = json.dumps(studio.answer(f"{self.command} {path}", query, body)).encode()
-                self.send_response(200)
+                self.send_response(400 if studio.refuses == f"{self.command} {path}" else 200)
                 self.end_headers()
                 self.wfile.write(answer)
 
@@ -87,6 +90,13 @@ class Studio(http.server.ThreadingHTTPServer):
             return self.project
         if what == "GET /api/projects/":
             return {"results": [self.project] if self.project else [], "next": None}
+        if what == self.refuses:
+            return {"validation_errors": "it may not be"}
+        if what == "POST /api/storages/localfiles":
+            self.storages.append(body)
+            return body
+        if what == "GET /api/storages/localfiles":
+            return [storage for storage in self.storages if query == f"project={storage['project']}"]
         if what == "POST /api/projects/1/import":
             self.tasks += [{"id": len(self.tasks) + i, "annotations": [], **task} for i, task in enumerate(body)]
             return {}
@@ -136,6 +146,32 @@ def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     said = capsys.readouterr()
     assert TOKEN not in said.out + said.err
     return said.err.strip().splitlines()[-1]
+
+
+@pytest.mark.filterwarnings("always::svp.errors.SvpWarning")
+def test_the_folder_of_the_photos_becomes_a_storage_there_or_it_is_said_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", TOKEN)
+    monkeypatch.chdir(tmp_path)
+    for i in range(6):
+        Path("pets", "sub").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 30 * i, np.uint8)).save(f"pets/sub/{i}.png")
+    run(capsys, "new", "s", "--data", "pets", "--classes", "cat,dog", "--image-size", "8", *FAST)
+    with Studio() as studio:
+        studio.refuses = "POST /api/storages/localfiles"
+        cli.main(["session", "push", "s", studio.url, "-n", "3"])
+        said = capsys.readouterr().err
+        assert f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={tmp_path}," in said
+        assert "it may not be" in said
+        assert len(studio.tasks) == 3  # nothing of the question is lost
+        studio.refuses = ""
+        for _ in range(2):
+            run(capsys, "push", "s", studio.url, "-n", "3")
+            assert [storage["path"] for storage in studio.storages] == [str(tmp_path / "pets")]
+        assert {task["data"]["image"].rpartition("/")[0] for task in studio.tasks} == {"/data/local-files/?d=pets/sub"}
+        assert len(studio.tasks) == 3
 
 
 def test_a_server_that_is_down_is_said_and_can_be_tried_again(

@@ -30,15 +30,18 @@ COMMAND = os.environ.get("SVP_LABEL_STUDIO", str(ROOT / "build" / "label-studio"
 
 
 class Studio:
-    """A running server, its token, and what annotators do there."""
+    """A running server, its token, and what annotators do there. root: below it lie photos that it may give out."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, root: Path) -> None:
+        self.root = root
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url, self.token = f"http://127.0.0.1:{port}", secrets.token_hex(20)
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment |= {"LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true", "collect_analytics": "false"}
+        environment |= {"LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true"}
+        environment |= {"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(root)}
         words = [
             "start",
             "--no-browser",
@@ -73,6 +76,14 @@ class Studio:
         except urllib.error.HTTPError as error:
             raise AssertionError(error.read().decode()[:500]) from None
 
+    def shown(self, task: Any) -> bytes:
+        """The photo of a task, as an annotator's browser fetches it."""
+        request = urllib.request.Request(
+            self.url + task["data"]["image"], headers={"Authorization": f"Token {self.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return bytes(answer.read())
+
     def tasks(self, project: int) -> list[Any]:
         """In the order in which they are shown."""
         found: list[Any] = self.call("GET", f"/api/projects/{project}/export?exportType=JSON&download_all_tasks=true")
@@ -97,7 +108,7 @@ def _result(choice: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
-    running = Studio(tmp_path_factory.mktemp("studio"))
+    running = Studio(tmp_path_factory.mktemp("studio"), tmp_path_factory.mktemp("pools"))
     yield running
     running.process.terminate()
     running.process.wait(60)
@@ -110,11 +121,12 @@ def session(tmp_path: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", studio.token)
     rng = np.random.default_rng(0)
-    Path("photos").mkdir()
+    photos = studio.root / tmp_path.name
+    photos.mkdir()
     for i in range(24):
         pixels = (rng.integers(0, 90, (8, 8, 3)) + 150 * (i % 2)).astype(np.uint8)
-        Image.fromarray(pixels).save(f"photos/{i:02d}.png")
-    words = ["--data", "photos", "--classes", "dark,light", "--image-size", "8", *FAST]
+        Image.fromarray(pixels).save(photos / f"{i:02d}.png")
+    words = ["--data", str(photos), "--classes", "dark,light", "--image-size", "8", *FAST]
     cli.main(["session", "new", "s", *words, "--quiet"])
     with Session.open("s") as opened:
         first = opened.ask(12)
@@ -145,6 +157,8 @@ def test_a_session_goes_there_and_its_answers_come_back(
         assert question.scores is not None
         guesses = opened.guesses(question.ids)
     assert [task["data"]["svp_id"] for task in tasks] == question.ids.tolist()
+    for task in tasks:
+        assert studio.shown(task) == (studio.root / tmp_path.name / task["data"]["svp_key"]).read_bytes()
     assert [task["data"]["svp_score"] for task in tasks] == pytest.approx(question.scores.tolist())
     for task in tasks:
         (made,) = studio.call("GET", f"/api/predictions/?task={task['id']}")

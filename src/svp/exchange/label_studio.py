@@ -1,13 +1,14 @@
 """Label Studio: tasks out, and its exports JSON, JSON_MIN and CSV in. No server is needed here.
 
 Beside the tasks `NAME.xml` is written, the labelling interface to paste into the project. Photos are named as local files, by
-their path below the folder that LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT says: set it to the folder of the photos. Our id stands in
-`data` (`svp_id`), since Label Studio gives tasks numbers of its own. A task that was skipped comes back as skip.
+their path below the folder that LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT says: the one that holds the folder of the photos, since a
+server gives out what lies in a storage of the project, and a storage may not be that folder itself. Our id stands in `data`
+(`svp_id`), since Label Studio gives tasks numbers of its own. A task that was skipped comes back as skip.
 """
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
@@ -41,6 +42,11 @@ def tasks_of(asked: Sequence[Asked], photos: bool) -> list[dict[str, Any]]:
     return [_task(item, "image" if photos else "text") for item in asked]
 
 
+def pool_of(photo: Path, key: str) -> Path:
+    """The folder of the photos: this one lies below it by its key."""
+    return photo.absolute().parents[len(PurePath(key).parts) - 1]
+
+
 def annotations_of(tasks: Sequence[dict[str, Any]], where: str) -> list[Told]:
     """Of an export."""
     found: list[Told] = []
@@ -51,7 +57,7 @@ def annotations_of(tasks: Sequence[dict[str, Any]], where: str) -> list[Told]:
 
 
 def _task(item: Asked, kind: str) -> dict[str, Any]:
-    shown = item.text if item.file is None else _LOCAL + quote(item.key)
+    shown = item.text if item.file is None else _LOCAL + quote(f"{pool_of(item.file, item.key).name}/{item.key}")
     data = {"svp_id": item.id, "svp_key": item.key, kind: item.key if shown is None else shown}
     if item.score is not None:
         data["svp_score"] = item.score

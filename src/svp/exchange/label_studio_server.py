@@ -8,17 +8,20 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from svp.errors import ServerError, SettingError, shortened
+from svp.errors import ServerError, SettingError, SvpWarning, shortened
 from svp.exchange.items import Asked, Told
-from svp.exchange.label_studio import annotations_of, interface_of, tasks_of
+from svp.exchange.label_studio import annotations_of, interface_of, pool_of, tasks_of
 
 TIMEOUT = 60.0  # seconds
 _HERE = {"localhost", "127.0.0.1", "::1"}
+_STORAGES = "/api/storages/localfiles"
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Server:
             project = _project_in(self._call("POST", "/api/projects/", settings), self.url)
         elif project["label_config"] != interface:
             self._call("PATCH", f"/api/projects/{project['id']}/", {"label_config": interface})
+        if pools := {pool_of(item.file, item.key) for item in asked if item.file is not None}:
+            self._give_out(project["id"], pools.pop())
         known = {task["data"].get("svp_id") for task in self._tasks(project["id"])}
         new = [item for item in asked if item.id not in known]
         if new:
@@ -104,6 +109,23 @@ class Server:
             if not found.get("next"):
                 return None
             page += 1
+
+    def _give_out(self, project: int, photos: Path) -> None:
+        """Make the folder of the photos a storage of the project, else none is shown; a warning where that is refused."""
+        try:
+            known = self._call("GET", f"{_STORAGES}?{urlencode({'project': project})}")
+            if isinstance(known, list) and str(photos) in [one.get("path") for one in known if isinstance(one, dict)]:
+                return
+            storage = {"project": project, "title": "svp", "path": str(photos), "use_blob_urls": True}
+            self._call("POST", _STORAGES, storage)
+        except ServerError as error:
+            warnings.warn(
+                f"No photo is shown there as yet. Start the server with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
+                f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={photos.parent}, and push once more; where it runs on another machine, "
+                f"add a storage of local files for its copy of {photos.name} to the project ({error})",
+                SvpWarning,
+                stacklevel=2,
+            )
 
     def _tasks(self, project: int) -> list[Any]:
         query = {"exportType": "JSON", "download_all_tasks": "true"}
