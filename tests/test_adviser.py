@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterator
+from inspect import Parameter
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from svp.adviser import ANSWERS, advise, facts_of, rules_for
 from svp.errors import BudgetError, MissingInput, SettingError, SvpError, UnknownName
 from svp.rules import NOTES, RULES, Facts, signal_kinds
 from svp.select import METHODS
+from svp.select.forecast import forecast_of_sizes
+from svp.select.table import Shape
 
 fixed = settings(deadline=None, derandomize=True, max_examples=100)
 
@@ -114,6 +117,24 @@ def test_what_is_advised_can_be_done(facts: dict[str, Any], seed: int) -> None:
     for answer in advise(**facts).answers:
         chosen = eval(answer.call, {"svp": svp, **there})
         assert len(chosen) == facts["budget"]
+
+
+def test_what_it_costs_here_is_timed_where_that_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    facts: dict[str, Any] = {"n": 40_000, "classes": 7, "budget": "2%", "embeddings": True, "probs": True, "d": 16}
+    assert {answer.cost.seconds for answer in advise(**facts).answers} == {None}
+    assert all(answer.cost.seconds and answer.cost.seconds > 0 for answer in advise(**facts, timed=True).answers)
+    cli.main(["advise", "--n", "40000", "--budget", "2%", "--embeddings", "--d", "16"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "cost:" in line]
+    assert len(lines) >= 2
+    assert all("on this machine, " in line for line in lines)
+
+
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.cost is not None])
+def test_every_method_can_be_timed_on_sizes_alone(method: str) -> None:
+    options = {name: 3 for name, value in METHODS[method].options.items() if value is Parameter.empty}
+    found = forecast_of_sizes(method, Shape(600, c=3, d=4, n_epochs=5, budget=60), **options)
+    assert found.seconds is not None
+    assert found.seconds > 0
 
 
 @pytest.mark.parametrize(

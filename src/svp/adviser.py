@@ -17,8 +17,10 @@ from svp.rules import LABEL, NOTES, RULES, TRAIN, Condition, Facts, Rule, signal
 from svp.select import METHODS, resolve_budget
 from svp.select.budget import Budget
 from svp.select.docstrings import said
+from svp.select.forecast import forecast_of_sizes
 from svp.select.options import number, whole
 from svp.select.table import Shape
+from svp.words import seconds
 
 ANSWERS = 3
 _CLASSES = 10  # for the costs alone, where nothing is said
@@ -26,10 +28,11 @@ _CLASSES = 10  # for the costs alone, where nothing is said
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method takes here: its formula in words, and the memory where its row gives it."""
+    """What a method takes here: its formula in words; memory where its row gives it, and seconds where they were asked for."""
 
     words: str
     memory: float | None = None  # bytes beside the arrays
+    seconds: float | None = None  # on this machine
 
 
 @dataclass(frozen=True)
@@ -100,12 +103,13 @@ def facts_of(dataset: DatasetLike) -> dict[str, Any]:
     return facts
 
 
-def advise(n: int, budget: Budget, *, dataset: Sequence[str] = (), **known: Any) -> Advice:
+def advise(n: int, budget: Budget, *, dataset: Sequence[str] = (), timed: bool = False, **known: Any) -> Advice:
     """Two or three methods for these facts (see `Facts`), and what they have to beat.
 
     budget  a number of examples, or a share such as 0.1 or "10%"
     dataset how the command line names the data, ["photos"] say: where a proxy is all else there is, the answers are commands, and
             only what a workflow can do is advised
+    timed   say how long each takes here, by trials on made-up arrays of a few thousand rows: up to a second an answer
     known   the other facts, as they are called in `Facts`; goal by default "train" where there are labels, else "label"
     Nothing is computed from data: the answer is a table's, its sources named. It promises nothing about your data; a random
     control beside the choice does.
@@ -128,7 +132,7 @@ def advise(n: int, budget: Budget, *, dataset: Sequence[str] = (), **known: Any)
     )
     return Advice(
         facts,
-        tuple(_answer(rule, facts, dataset if runs else ()) for rule in rules_for(facts, runs=runs)),
+        tuple(_answer(rule, facts, dataset if runs else (), timed) for rule in rules_for(facts, runs=runs)),
         ("random", "stratified_random") if "labels" in facts.available else ("random",),
         tuple(
             f"{note.says} ({note.source})"
@@ -154,7 +158,7 @@ def _all_hold(conditions: tuple[Condition, ...], facts: Facts) -> bool:
     return all(condition.holds(facts) for condition in conditions)
 
 
-def _answer(rule: Rule, facts: Facts, dataset: Sequence[str]) -> Answer:
+def _answer(rule: Rule, facts: Facts, dataset: Sequence[str], timed: bool) -> Answer:
     options = rule.options(facts)
     return Answer(
         rule.method,
@@ -162,7 +166,7 @@ def _answer(rule: Rule, facts: Facts, dataset: Sequence[str]) -> Answer:
         tuple(condition.says for condition in rule.when),
         rule.why,
         rule.source,
-        cost_of(rule.method, facts),
+        cost_of(rule.method, facts, options if timed else None),
     )
 
 
@@ -198,21 +202,26 @@ def _command(method: str, facts: Facts, options: Mapping[str, Any], dataset: Seq
     return shlex.join(["svp", *how, "--seeds", "3"])
 
 
-def cost_of(method: str, facts: Facts) -> Cost:
-    """What the row of `method` says it costs here: the only place that knows how a row says it."""
+def cost_of(method: str, facts: Facts, timed_with: Mapping[str, Any] | None = None) -> Cost:
+    """What the row of `method` says it costs here: the only place that knows how a row says it.
+
+    timed_with  the options with which it is timed; None: it is not
+    """
     row = METHODS[method]
     words = said(row, "cost")
     if row.cost is None:
         return Cost(words)
     shape = Shape(facts.n, facts.classes or _CLASSES, facts.d, facts.epochs, facts.budget)
-    return Cost(words, float(row.cost.peak(shape)))
+    memory = float(row.cost.peak(shape))
+    return Cost(words, memory, None if timed_with is None else forecast_of_sizes(method, shape, **timed_with).seconds)
 
 
 def _cost_line(cost: Cost) -> str:
     if cost.memory is None:
         return cost.words
+    time = "" if cost.seconds is None else f"about {seconds(cost.seconds)} on this machine, "
     memory = f"about {cost.memory / 1e6:,.1f} MB" if cost.memory >= 1e5 else "next to nothing"
-    return f"{memory} beside the arrays ({cost.words})"
+    return f"{time}{memory} beside the arrays ({cost.words})"
 
 
 # --- facts that cannot be -------------------------------------------------------------------------------------------------

@@ -62,5 +62,5 @@ def advise(
     if "n" not in known:
         raise SettingError("advise: nothing says how many examples there are; name a dataset, or give --n")
     words = [] if dataset is None else [dataset, *([] if data is None else ["--data", str(data)])]
-    advice = advise_by(budget=budget, dataset=words, **known)
+    advice = advise_by(budget=budget, dataset=words, timed=True, **known)
     print(json.dumps(advice.as_dict(), indent=1) if json_ else "\n".join(advice.lines()))

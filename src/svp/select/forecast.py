@@ -14,8 +14,9 @@ from svp.select.budget import Budget, resolve_budget
 from svp.select.classes import as_numbers
 from svp.select.inputs import SHAPES, Inputs, as_ids
 from svp.select.limits import as_costs, resolve_spend
+from svp.select.methods import METHODS, find_method, with_sampler
 from svp.select.similarity import as_indexable, is_sparse, stored
-from svp.select.table import Shape, sized
+from svp.select.table import Method, Shape, sized
 
 _FIRST = 256  # examples in the first trial; each further one has four times as many
 _PIECES = 8  # from so many places: files are often sorted by class
@@ -45,7 +46,6 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
     wrong are not looked for. Cost: about 0.3 s at most, and a look at all ids, costs and named labels.
     """
     from svp.select import select
-    from svp.select.methods import find_method, with_sampler
 
     name, row = find_method(method)
     _, row = with_sampler(name, row, arguments.get("sampler"))
@@ -68,23 +68,56 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
     last = replace(first, already=shape.already + shape.budget, budget=0) if restarts else first
     n_bytes = int(max(row.cost.peak(first), row.cost.peak(last)))
     operations = row.cost.operations(first) + restarts * (row.cost.operations(first) + row.cost.operations(last))
+    if arguments.get("similarity") is not None:
+        try:
+            arguments["similarity"] = as_indexable(arguments["similarity"])
+        except SvpError:  # select itself will say
+            return Forecast(None, n_bytes, restarts)
+    seconds = _timed(method, row, shape.n, operations, lambda n: _part(arguments, shape, n))
+    return Forecast(seconds, n_bytes, restarts)
+
+
+def forecast_of_sizes(method: str, shape: Shape, *, sampler: str | None = None, **options: Any) -> Forecast:
+    """The same before there are any arrays: what `method` takes for these sizes, timed on made-up ones.
+
+    shape  n, c, d, n_epochs and budget
+    """
+    _, row = with_sampler(method, METHODS[method], sampler)
+    if row.cost is None:
+        return Forecast(None, None)
+    shape = sized(row, replace(shape, options=row.settle(method, options)))
+    operations, own = row.cost.operations(shape), {"sampler": sampler, **options}
+    seconds = _timed(method, row, shape.n, operations, lambda n: _made_up(row, shape, n, own))
+    return Forecast(seconds, int(row.cost.peak(shape)))
+
+
+def _timed(
+    method: str | Callable[..., Any],
+    row: Method,
+    n_all: int,
+    operations: float,
+    part: Callable[[int], tuple[dict[str, Any], Shape]],
+) -> float | None:
+    """Seconds for so many operations, by trials of ever more of the n_all examples; None where a trial is refused.
+
+    part  part(n) gives the arguments and the sizes of a trial of n examples
+    """
+    assert row.cost is not None
     trials: list[tuple[float, float]] = []  # operations, seconds
     begin = time.perf_counter()
-    n = min(_FIRST, shape.n)
+    n = min(_FIRST, n_all)
     try:
-        if arguments.get("similarity") is not None:
-            arguments["similarity"] = as_indexable(arguments["similarity"])
-        _seconds(method, *_part(arguments, shape, n))  # whatever is imported and compiled but once
+        _seconds(method, *part(n))  # whatever is imported and compiled but once
         while True:
-            part, size = _part(arguments, shape, n)
-            trials.append((row.cost.operations(size), min(_seconds(method, part, size) for _ in range(2))))
+            arguments, size = part(n)
+            trials.append((row.cost.operations(size), min(_seconds(method, arguments, size) for _ in range(2))))
             # Four times the examples are sixteen times the work at most.
-            if n == shape.n or (n > _FIRST and time.perf_counter() - begin + 8 * trials[-1][1] > _SECONDS):
+            if n == n_all or (n > _FIRST and time.perf_counter() - begin + 8 * trials[-1][1] > _SECONDS):
                 break
-            n = min(4 * n, shape.n)
+            n = min(4 * n, n_all)
     except SvpError:  # too few examples for an option, or wrong inputs: select itself will say
-        return Forecast(None, n_bytes, restarts)
-    return Forecast(extended(trials, operations), n_bytes, restarts)
+        return None
+    return extended(trials, operations)
 
 
 def _restarts(arguments: Mapping[str, Any]) -> int:
@@ -155,6 +188,28 @@ def _part(arguments: Mapping[str, Any], shape: Shape, n: int) -> tuple[dict[str,
     entries = stored(part.get("similarity"), part.get("neighbors"), n)
     size = replace(shape, n=n, budget=budget, already=already, entries=entries)
     return {**part, "ids": np.arange(n), "already": np.arange(already)}, size
+
+
+def _made_up(row: Method, shape: Shape, n: int, options: Mapping[str, Any]) -> tuple[dict[str, Any], Shape]:
+    """A call for n examples that nobody has: clouds of embeddings, one a class, everything else at random."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, shape.c, n)
+    given: dict[str, Any] = {"ids": np.arange(n), **options}
+    for need in row.reads:
+        if need in ("embeddings", "similarity"):
+            clouds = rng.normal(size=(shape.c, shape.d))[labels]
+            given["embeddings"] = (clouds + rng.normal(size=(n, shape.d))).astype(np.float32)
+        elif need == "probs":
+            given["probs"] = rng.dirichlet(np.ones(shape.c), n).astype(np.float32)
+        elif need == "labels":
+            given["labels"] = labels
+        elif need == "scores":
+            given["scores"] = rng.random(n)
+        else:
+            kind = rng.integers(0, 2, (shape.n_epochs, n)).astype(np.uint8 if need == "correct" else np.float16)
+            given.setdefault("signals", {})[need] = kind
+    budget = min(n, -(-shape.budget * n // shape.n))
+    return given, replace(shape, n=n, budget=budget)
 
 
 def _rows(n: int, size: int) -> NDArray[np.int64]:
