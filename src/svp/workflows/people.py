@@ -16,7 +16,7 @@ from svp.files import Json, read_array
 from svp.labels import WORDS, LabelStore, Rule
 from svp.learners import check_device, settle, trial
 from svp.runs import DONE
-from svp.select import select
+from svp.select import Selection, select
 from svp.workflows.begin import fitting
 from svp.workflows.features import stand_in
 from svp.workflows.finished import SCORED, Labelled, last
@@ -25,6 +25,7 @@ from svp.workflows.pool import distinct_of
 
 # How the origins of questions begin that were drawn, and that of labelled examples that look wrong.
 AT_RANDOM, SECOND_LOOK = "random", "a second look"
+_AHEAD = 4  # times as many are ranked as are looked at, so that few rankings are made
 
 
 @dataclass(frozen=True)
@@ -140,11 +141,23 @@ def best(
     """
     here = np.isin(ranked.ids, pool)
     ids, scores = np.asarray(ranked.ids)[here], np.asarray(ranked.scores)[here]
+
+    def head(size: int) -> Selection:
+        return select(config.method, min(size, len(ids)), scores=scores, ids=ids, seed=config.seed)
+
     if dataset is None or not budget:
-        taken = select(config.method, budget, scores=scores, ids=ids, seed=config.seed)
+        taken = head(budget)
         return taken.ids, taken.gains
-    taken = select(config.method, len(ids), scores=scores, ids=ids, seed=config.seed)
-    kept = distinct_of(dataset, taken.ids, budget)
+    taken = head(0)
+
+    def first(n: int) -> NDArray[np.int64]:
+        """The first n of the ranking. Of it no more is made than is looked at: a larger head begins with the smaller."""
+        nonlocal taken
+        if n > len(taken):
+            taken = head(_AHEAD * n)
+        return taken.ids[:n]
+
+    kept = distinct_of(dataset, ids, first, budget)
     return taken.ids[kept], taken.gains[kept]
 
 

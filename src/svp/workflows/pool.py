@@ -22,7 +22,7 @@ from svp.labels import LabelStore
 _MARK = ".pool.json"
 _ALIKE = 0.97  # cosine from which two examples of one question count as nearly the same
 _LEAST, _MOST = 16, 256  # candidates made ready at a time, at least and at most
-_CENTRE = 4096  # rows of numbers are compared about the mean of so many at least, from all of the ranking
+_CENTRE = 4096  # rows of numbers are compared about the mean of so many at least, from all of the pool
 _SIDE = 16  # pixels to which images are brought before they are compared
 _WORDS = 1 << 12  # columns into which pieces of texts are hashed
 
@@ -135,12 +135,17 @@ def distinct(vectors: Callable[[int, int], NDArray[np.float32]], m: int, n: int)
     return np.array([*kept, *twins][:n], np.int64)
 
 
-def distinct_of(dataset: Dataset, ids: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Positions of `n` of these (m,) ids: see `distinct`. No more are made ready than it takes."""
+def distinct_of(
+    dataset: Dataset, ids: NDArray[np.int64], first: Callable[[int], NDArray[np.int64]], n: int
+) -> NDArray[np.int64]:
+    """Positions of `n` in a ranking of these (m,) ids: see `distinct`. No more are made ready than it takes.
+
+    first  first(k) gives the first k of the ranking
+    """
     centre = None
     if not (dataset.is_text or _are_images(dataset.inputs)):
         centre = _flat(dataset, ids[:: max(1, len(ids) // _CENTRE)]).mean(axis=0)
-    return distinct(lambda start, stop: vectors_of(dataset, ids[start:stop], centre), len(ids), n)
+    return distinct(lambda start, stop: vectors_of(dataset, first(stop)[start:], centre), len(ids), n)
 
 
 def vectors_of(
