@@ -693,6 +693,31 @@ def test_with_frozen_features_the_first_question_is_typical(photos: Path, capsys
     ]
 
 
+@pytest.mark.filterwarnings("always::svp.errors.SvpWarning")
+def test_embeddings_that_are_a_row_off_after_the_pool_has_grown_are_said(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def order() -> list[str]:
+        return sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+
+    old = order()
+    rows = np.random.default_rng(0).normal(size=(len(old) + 1, 8)).astype(np.float32)
+    row_of = dict(zip([*old, "aaa.png"], rows, strict=True))
+    np.save("emb.npy", rows[:-1])
+    begin(capsys, "--proxy.features.source", "emb.npy")
+    run(capsys, "ask", "s", "-n", "9", "--out", "b.csv")
+    fill("b.csv", shade)
+    run(capsys, "tell", "s", "b.csv")
+    run(capsys, "train", "s")
+    photo(photos / "aaa.png", 90, 5)
+    shutil.copytree("s", "t")
+    for session, keys, warned in (("s", [*old, "aaa.png"], False), ("t", order(), True)):  # as numbered; by their names
+        np.save("emb.npy", np.stack([row_of[key] for key in keys]))
+        cli.main(["session", "train", session, "--json"])
+        said = capsys.readouterr().err
+        assert ("examples that it had embeddings of before have others now" in said) == warned, said
+
+
 def test_a_start_that_needs_embeddings_says_so(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     begin(capsys, "--start", "k_center")
     assert "needs embeddings" in fails(capsys, "ask", "s", "-n", "3")

@@ -7,6 +7,7 @@ and knows nothing of where they are from.
 """
 
 import json
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,15 +21,16 @@ from svp.columns import NAMES, SUFFIXES, Source, read_names, sha256_of
 from svp.columns import read_array as read_column
 from svp.config import PREVIOUS, FeaturesConfig, TrainConfig
 from svp.data.base import Dataset
-from svp.errors import DataError, MissingInput, SettingError
+from svp.errors import DataError, MissingInput, SettingError, SvpWarning
 from svp.files import Json, digest, fill_array, read_array, read_record, write_array
 from svp.learners import Learner, find, trial
 from svp.learners.encoders import TextEncoder, names_encoder, uses_device
-from svp.runs import BEGUN, DONE, Run
+from svp.runs import BEGUN, DONE, Run, Stage
 
 # Examples between two marks; a multiple of the batch in which nets score, so that resuming moves no rounding.
 BLOCK = 4096
 MEMORY = 1 << 30  # bytes of a table of embeddings that are held; more is put on disk
+_SAME = 0.99  # cosine of embeddings that were made twice, less what rounding does
 Part = Literal["embeddings", "test"]  # the files of the stage: of the training part, of the test part
 
 
@@ -117,11 +119,44 @@ def embed(
             with _rows(source, part, dataset, of, show) as rows:
                 seconds[part] = fill_array(stage.folder / f"{part}.npy", len(of), rows, BLOCK)
         write_array(stage.folder / "ids.npy", dataset.ids)
+        if source.facts["kind"] == "file":
+            _warn_of_other_rows(stage, source.facts["source"], dataset.ids)
         # Testing counts for itself.
-        stage.finish(embed_seconds=seconds["embeddings"], test_seconds=seconds.get("test", 0.0), n=len(dataset))
+        stage.finish(
+            embed_seconds=seconds["embeddings"],
+            test_seconds=seconds.get("test", 0.0),
+            n=len(dataset),
+            source=source.facts["source"],
+        )
     arrays = {part: read_array(stage.folder / f"{part}.npy") for part in parts}
     facts = {**source.facts, "d": arrays["embeddings"].shape[1], "seconds": stage.facts["embed_seconds"]}
     return Features(stage.origin, facts, dataset, as_seen(dataset, arrays))
+
+
+def _warn_of_other_rows(stage: Stage, source: str, ids: NDArray[np.int64]) -> None:
+    """Of a pool that has grown: are its earlier examples what the same file said that they were?
+
+    A bare array that was made anew in the order of the names is a row off, and nothing else would tell.
+    """
+    new = read_array(stage.folder / "embeddings.npy")
+    for mark in stage.folder.parent.glob(f"*/{DONE}"):
+        if read_record(mark, "facts")["facts"].get("source") != source:
+            continue
+        before, ids_before = read_array(mark.parent / "embeddings.npy"), read_array(mark.parent / "ids.npy")
+        _, rows, rows_before = np.intersect1d(ids, ids_before, assume_unique=True, return_indices=True)
+        some = slice(None, None, max(1, len(rows) // BLOCK))
+        one, other = new[rows[some]], before[rows_before[some]]
+        if one.shape != other.shape:
+            continue
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        if n_other := int(((one * other).sum(axis=1) < _SAME * lengths).sum()):
+            warnings.warn(
+                f"{source}: {n_other:,} of {len(one):,} examples that it had embeddings of before have others now. Where it "
+                "is a bare array, new examples stand behind all others; a table with a column key needs no order",
+                SvpWarning,
+                stacklevel=2,
+            )
+            return
 
 
 @contextmanager
