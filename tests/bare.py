@@ -29,6 +29,8 @@ assert np.load("kept.npy").shape == (5, 3)
 worked = run("svp", "list", "methods")
 assert worked.returncode == 0, worked.stderr
 assert "k_center" in worked.stdout
+worked = run("svp", "list", "recipes")  # files beside the code, which a wheel may lack
+assert "cifar10-coreset" in worked.stdout, worked
 worked = run("python", "-c", SELECT)
 assert worked.returncode == 0, worked.stderr
 with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,10 @@
 """The command line: exit codes, one line an error, settings from recipe and flags."""
 
 import json
+import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
 import warnings
@@ -118,6 +121,30 @@ def test_own_code_that_raises_is_named_in_one_line(capsys: pytest.CaptureFixture
     assert code == 1
     assert "my_broken:method raised AttributeError: " in line
     assert line.endswith("; --debug shows where")
+    np.save("probs.npy", [[0.5, 0.5]])
+    for command in (["select", "my_broken:method", "--budget", "1"], ["score", "my_broken:method"]):
+        code, line = fails(capsys, *command, "--probs", "probs.npy")
+        assert code == 1
+        assert line.startswith("svp: my_broken:method raised AttributeError: ")
+        assert line.endswith("; --debug shows where")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of a terminal")
+def test_ctrl_c_in_a_terminal_keeps_the_state_and_prints_the_line_that_goes_on() -> None:
+    """A terminal sends it to all processes of the group."""
+    command = ["coreset", "digits", "--proxy.model", "preact8", "--proxy.width", "0.25", "--proxy.epochs", "100"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "svp", *command, "--out", "run"], stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    assert process.stderr is not None
+    assert any("/100" in line for line in process.stderr)  # it trains
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=120)[1].splitlines()
+    assert process.returncode == 130
+    line = "svp: interrupted; what was finished is kept. Go on with: svp "
+    assert said[-1] == line + shlex.join([*command, "--out", "run"])
+    assert not any("Traceback" in text for text in said)
+    assert len(list(Path("run/proxy").rglob("begun.json"))) == 1
 
 
 LONG = "x" * 300  # no system has such names: refused just as a folder of somebody else is

@@ -46,7 +46,7 @@ MAY = {
     "audit": {"chance", "evaluate"},
     "separation": {"chance"},
     "rules": {"select"},
-    "adviser": {"errors", "select", "rules"},
+    "adviser": {"errors", "select", "rules", "words"},
     "words": set(),
     "workflows": SIDEWAYS
     | {
@@ -66,7 +66,7 @@ MAY = {
     "report": SIDEWAYS
     | {"data", "select", "evaluate", "words"},  # run folders and the data they were made from; no model, no workflow
 }
-COMMAND_LINE = {"cli"}
+COMMAND_LINE = {"cli", "__main__"}
 
 
 def part_of(path: Path) -> str:

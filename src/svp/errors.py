@@ -99,14 +99,19 @@ def one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def own_code(path: str) -> Iterator[None]:
-    """SettingError that names somebody's own function, "package.module:name", if that raises; named errors stay as they are."""
+def own_code(*names: str) -> Iterator[None]:
+    """SettingError that names what is somebody's own of `names` ("package.module:function") if that raises.
+
+    Named errors stay as they are, and so does everything where all names are from our tables.
+    """
     try:
         yield
     except SvpError:
         raise
     except Exception as error:  # whatever a function of somebody's own may raise
-        raise SettingError(f"{path} raised {one_line(error)}; --debug shows where") from error
+        if not (own := [name for name in names if ":" in name]):
+            raise
+        raise SettingError(f"{' or '.join(own)} raised {one_line(error)}; --debug shows where") from error
 
 
 def shortened(message: object) -> str:

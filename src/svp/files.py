@@ -22,19 +22,19 @@ Json = dict[str, Any]
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Say in one line what a failed write means and what to do."""
+def storage_errors(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
+    """Say in one line what a failed write means and what to do. elsewhere: how another place is named."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             why = "the disk is full; free some space and run the same command again, it continues where it stopped"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            why = f"the folder cannot be written; {ELSEWHERE}"
+            why = f"the folder cannot be written; {elsewhere}"
         elif error.errno == errno.EFBIG:
-            why = f"no file may become this large here; raise the limit (ulimit -f), or {ELSEWHERE}"
+            why = f"no file may become this large here; raise the limit (ulimit -f), or {elsewhere}"
         else:
-            why = f"{error.strerror or error}; repeat the command when that is mended, or {ELSEWHERE}"
+            why = f"{error.strerror or error}; repeat the command when that is mended, or {elsewhere}"
         raise StorageError(f"cannot write {path}: {why}") from error
 
 

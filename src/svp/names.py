@@ -22,8 +22,8 @@ def resolve(path: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever a module of somebody's own may raise
         missing = isinstance(error, ModuleNotFoundError)
-        step = "; install it, or set PYTHONPATH to its folder" if missing else ""
-        raise SettingError(f"{path} cannot be imported: {one_line(error)}{step}") from error
+        step = "install it, or set PYTHONPATH to its folder" if missing else "mend that (--debug shows where)"
+        raise SettingError(f"{path} cannot be imported: {one_line(error)}; {step}") from error
     if not hasattr(module, name):
         raise UnknownName(
             f"name in {module_name}", name, [known for known in vars(module) if not known.startswith("_")]

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from svp.cli.array_files import Files, Given, How, Switch, Whole
 from svp.cli.flags import value_of
 from svp.cli.measured import foresee, measured, report
-from svp.errors import SettingError
+from svp.errors import SettingError, own_code
 from svp.files import write_array
 from svp.select import Rank, Selection, find_method
 from svp.select import score as score_arrays
@@ -81,7 +81,8 @@ def select(
         read = _read_by(method, arguments)
         expected = foresee(method, budget, read, how)
         took.start()
-        chosen = select_arrays(method, budget, **read)
+        with own_code(method, sampler or ""):
+            chosen = select_arrays(method, budget, **read)
     chosen = replace(
         chosen, inputs=given.origin(), keys=None if keys is None else tuple(keys.take(chosen.ids).to_pylist())
     )
@@ -163,7 +164,8 @@ def score(method: str, /, *, files: Files = _NO_FILES, how: How = _AS_USUAL) -> 
         name, row = find_method(method)
         expected = foresee(method, 0, arguments, how) if isinstance(row, Rank) else Forecast(None, None)
         took.start()
-        values = score_arrays(method, **arguments)
+        with own_code(method):
+            values = score_arrays(method, **arguments)
     if how.out is not None and how.out.suffix.lower() == ".npy":
         write_array(how.out, values)
     elif how.out is not None:

@@ -6,7 +6,6 @@ Adding a source is one function `load(...) -> Dataset` in one file, and a row in
 import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -156,9 +155,8 @@ def load_dataset(
         raise SettingError(f"{name_or_path}: {_spelled(extra)} means nothing here; this dataset takes {takes}")
     if progress is not None and "progress" in source.options:
         given["progress"] = progress
-    theirs = own_code(source.load) if source.load == os.fspath(name_or_path) else nullcontext()
     function = resolve(source.load)
-    with theirs:
+    with own_code(source.load if source.load == os.fspath(name_or_path) else ""):
         data = function(*args, **given)
     if not isinstance(data, Dataset):
         raise DataError(f"{source.load} returned a {type(data).__name__}; it must return a svp.Dataset")

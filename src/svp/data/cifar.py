@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.data.base import Dataset, Progress
-from svp.errors import DataError, StorageError
+from svp.errors import DataError, StorageError, one_line
 from svp.files import reading_errors
 
 
@@ -166,6 +166,8 @@ def _listed(names: list[str]) -> str:
 
 # --- reading
 
+_ANEW = "put a whole copy of this file there"
+
 
 class _Record:
     """Stands in for numpy's array, dtype and array type in a pickle: keeps what it was made from, runs nothing."""
@@ -203,7 +205,7 @@ def _read(path: Path, md5s: Mapping[str, str] | None) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror}; mend that, or {_ANEW}") from error
     if md5s is not None and (actual := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5s[path.name]:
         raise DataError(
             f"{path} is truncated or altered: {len(content):,} bytes with md5 {actual}, not md5 {md5s[path.name]}; "
@@ -212,18 +214,18 @@ def _read(path: Path, md5s: Mapping[str, str] | None) -> dict[str, Any]:
     try:
         loaded = _Reader(io.BytesIO(content), encoding="bytes").load()
     except DataError as error:
-        raise DataError(f"{path} is refused: {error}") from None
+        raise DataError(f"{path} is refused: {error}; {_ANEW}") from None
     except Exception as error:  # a broken pickle can raise anything
-        raise DataError(f"{path} is truncated or no pickle: {type(error).__name__}: {error}") from error
+        raise DataError(f"{path} is truncated or no pickle ({one_line(error)}); {_ANEW}") from error
     if not isinstance(loaded, dict):
-        raise DataError(f"{path} holds a {type(loaded).__name__}, not the dict that this layout has")
+        raise DataError(f"{path} holds a {type(loaded).__name__}, not the dict that this layout has; {_ANEW}")
     return {_text(key): value for key, value in loaded.items()}
 
 
 def _classes(path: Path, md5s: Mapping[str, str] | None, key: str) -> tuple[str, ...]:
     names = _read(path, md5s).get(key)
     if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
-        raise DataError(f"{path} has no list {key} of class names")
+        raise DataError(f"{path} has no list {key} of class names; write one there")
     return tuple(_text(name) for name in names)
 
 
@@ -234,11 +236,15 @@ def _batch(
     batch = _read(path, md5s)
     raw, labels = _pixels(batch.get("data")), batch.get(key)
     if raw is None:
-        raise DataError(f"{path} has no array data of bytes (n, 3072)")
+        raise DataError(
+            f"{path} has no array data of bytes (n, 3072); write the images there, planes of red, green and blue"
+        )
     if not isinstance(labels, list) or len(labels) != len(raw):
-        raise DataError(f"{path} has no list {key} with one number for each of its {len(raw)} images")
+        raise DataError(f"{path} has no list {key} with one number for each of its {len(raw)} images; write one there")
     if wrong := [label for label in labels if type(label) is not int or not 0 <= label < n_classes]:
-        raise DataError(f"{path} has {key} outside 0 .. {n_classes - 1}, the first: {wrong[0]!r}")
+        raise DataError(
+            f"{path} has {key} outside 0 .. {n_classes - 1}, the first: {wrong[0]!r}; correct them, or name more classes"
+        )
     images = np.ascontiguousarray(raw.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     return images, np.array(labels, np.int64)
 

@@ -197,7 +197,8 @@ class FastTextLearner:
             if not sound:
                 raise TrainingError(
                     f"training {self._config.model} diverged in epoch {epoch + 1} of {self._config.epochs} (the loss or a vector "
-                    f"is no longer a number); lower lr (now {self._config.lr:g})"
+                    f"is no longer a number); lower lr (now {self._config.lr:g}), in another folder (--out; --reuse takes over "
+                    "what is finished)"
                 )
             signals.write_epoch(epoch, dict(zip(KINDS, seen, strict=True)))
             now = time.perf_counter()

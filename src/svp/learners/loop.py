@@ -172,7 +172,7 @@ def _diverged(config: TrainConfig, epoch: int, n_epochs: int, checkpoint: Path) 
     kept = f"; the state after epoch {epoch} is kept in {checkpoint}" if epoch else ""
     return (
         f"training {config.model} diverged in epoch {epoch + 1} of {n_epochs} (the loss, a weight or a running statistic is no "
-        f"longer a number); {remedy}{kept}"
+        f"longer a number); {remedy}, in another folder (--out; --reuse takes over what is finished){kept}"
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from svp.data.base import Dataset
 from svp.errors import DataError, require
-from svp.files import write_bytes
+from svp.files import replace, storage_errors
 from svp.runs import STORE, SUMMARY
 
 __all__ = ["write"]
@@ -26,8 +26,8 @@ def write(folder: str | Path, dataset: Dataset | None = None) -> Path:
     dataset  what the run was made from; by default it is loaded again as the run's settings say. Where that fails the
              report is written all the same, without pictures, and says why
     The page needs no network and no other file. Raises DataError if the folder holds no finished run, or `dataset` is
-    not the one that the run was made from; MissingExtra without the extra `report`. About 1 MB, 900 kB of it the chart
-    library.
+    not the one that the run was made from; StorageError where the page cannot be written; MissingExtra without the extra
+    `report`. About 1 MB, 900 kB of it the chart library.
     """
     for module in ("altair", "vl_convert"):
         require(module, "report")
@@ -40,5 +40,6 @@ def write(folder: str | Path, dataset: Dataset | None = None) -> Path:
         html = page.render(sessions.context(folder, dataset), "session.html.jinja")
     else:
         html = page.render(page.context(facts.read(folder, dataset)))
-    write_bytes(folder / "report.html", html.encode())
+    with storage_errors(folder / "report.html", "copy the run elsewhere: its folder can be moved"):
+        replace(folder / "report.html", html.encode())
     return folder / "report.html"

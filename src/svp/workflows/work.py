@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, fields
 from functools import cached_property, partial
 from pathlib import Path
@@ -227,7 +226,7 @@ class Work:
                 arrays = [{**given, "labels": labels} for given in arrays]
             self.show(f"choosing {how.budget:,} of {len(ids):,} by {how.method}", 0, 0)
             begin = time.perf_counter()
-            with own_code(how.method) if ":" in how.method else nullcontext():
+            with own_code(how.method):
                 selection, scores = choose(row, arrays, pool, how)
             ranking = time.perf_counter() - begin
             selection.of(self.dataset).save(stage.folder / "selection.parquet")
