@@ -60,7 +60,7 @@ UNITS = [
 
 def main() -> None:
     """Print a row for each net and number of images: mean accuracy and range by `min_steps`."""
-    print(f"| net, images | {' | '.join(map(str, STEPS))} |")
+    print(f"| net, images | {' | '.join(map(str, STEPS))} |\n|{'---|' * (len(STEPS) + 1)}")
     for model in MODELS:
         for n in LABELS:
             cells = []

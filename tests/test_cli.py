@@ -130,21 +130,29 @@ def test_own_code_that_raises_is_named_in_one_line(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of a terminal")
-def test_ctrl_c_in_a_terminal_keeps_the_state_and_prints_the_line_that_goes_on() -> None:
+def test_ctrl_c_in_a_terminal_keeps_the_state_and_prints_the_line_that_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """A terminal sends it to all processes of the group."""
-    command = ["coreset", "digits", "--proxy.model", "preact8", "--proxy.width", "0.25", "--proxy.epochs", "100"]
+    words = ["--proxy.model", "preact8", "--proxy.width", "0.25", "--proxy.epochs", "40", "--target.model", "logistic"]
+    command = ["coreset", "digits", *words, "--method", "margin", "--budget", "9", "--out", "run"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "svp", *command, "--out", "run"], stderr=subprocess.PIPE, text=True, process_group=0
+        [sys.executable, "-m", "svp", *command], stderr=subprocess.PIPE, text=True, process_group=0
     )
-    assert process.stderr is not None
-    assert any("/100" in line for line in process.stderr)  # it trains
-    os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=120)[1].splitlines()
+    try:
+        assert process.stderr is not None
+        assert any("/40" in line for line in process.stderr)  # it trains
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=120)[1].splitlines()
+    finally:
+        process.kill()
     assert process.returncode == 130
-    line = "svp: interrupted; what was finished is kept. Go on with: svp "
-    assert said[-1] == line + shlex.join([*command, "--out", "run"])
+    goes_on = f"svp {shlex.join(command)}"
+    assert said[-1] == f"svp: interrupted; what was finished is kept. Go on with: {goes_on}"
     assert not any("Traceback" in text for text in said)
-    assert len(list(Path("run/proxy").rglob("begun.json"))) == 1
+    assert not list(Path("run").rglob("done.json"))
+    cli.main([*shlex.split(goes_on)[1:], "--quiet"])
+    assert Path("run/selection.parquet").exists()
 
 
 LONG = "x" * 300  # no system has such names: refused just as a folder of somebody else is

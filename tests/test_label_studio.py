@@ -95,6 +95,8 @@ class Studio(http.server.ThreadingHTTPServer):
         if what == "POST /api/storages/localfiles":
             self.storages.append(body)
             return body
+        if what == "GET /data/local-files/":
+            return "a photo"
         if what == "GET /api/storages/localfiles":
             return [storage for storage in self.storages if query == f"project={storage['project']}"]
         if what == "POST /api/projects/1/import":
@@ -160,12 +162,12 @@ def test_the_folder_of_the_photos_becomes_a_storage_there_or_it_is_said_what_to_
         Image.fromarray(np.full((8, 8, 3), 30 * i, np.uint8)).save(f"pets/sub/{i}.png")
     run(capsys, "new", "s", "--data", "pets", "--classes", "cat,dog", "--image-size", "8", *FAST)
     with Studio() as studio:
-        studio.refuses = "POST /api/storages/localfiles"
-        cli.main(["session", "push", "s", studio.url, "-n", "3"])
-        said = capsys.readouterr().err
-        assert f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={tmp_path}," in said
-        assert "it may not be" in said
-        assert len(studio.tasks) == 3  # nothing of the question is lost
+        for studio.refuses in ("POST /api/storages/localfiles", "GET /data/local-files/"):
+            cli.main(["session", "push", "s", studio.url, "-n", "3"])
+            said = capsys.readouterr().err
+            assert f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={tmp_path}," in said
+            assert "it may not be" in said
+            assert len(studio.tasks) == 3  # nothing of the question is lost
         studio.refuses = ""
         for _ in range(2):
             run(capsys, "push", "s", studio.url, "-n", "3")

@@ -75,7 +75,9 @@ def test_all_is_drawn_without_a_network_and_nothing_is_run(browser: Any, page: P
     )
     assert pictures
     assert all(complete and wide > 0 for complete, wide in pictures)
-    assert "Verdict" in browser.find_element(By.TAG_NAME, "body").text
+    text = browser.find_element(By.TAG_NAME, "body").text
+    assert "Verdict" in text
+    assert "<img src=x onerror=" in text
     # A page no wider than the window: what is wide scrolls by itself.
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     assert browser.execute_script("return window.harm === undefined")

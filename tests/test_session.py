@@ -28,7 +28,9 @@ from svp import cli
 from svp.data.base import Dataset
 from svp.labels import Answer, Batch, LabelStore
 from svp.workflows.files import write_columns
-from svp.workflows.pool import distinct, join, vectors_of
+from svp.workflows.outcomes import Ranked
+from svp.workflows.people import best
+from svp.workflows.pool import distinct, distinct_of, join, vectors_of
 from svp.workflows.session import Session
 
 FAST = ["--proxy.model", "logistic", "--target.model", "logistic", "--quiet"]
@@ -715,7 +717,7 @@ def test_embeddings_that_are_a_row_off_after_the_pool_has_grown_are_said(
         np.save("emb.npy", np.stack([row_of[key] for key in keys]))
         cli.main(["session", "train", session, "--json"])
         said = capsys.readouterr().err
-        assert ("examples that it had embeddings of before have others now" in said) == warned, said
+        assert ("have other embeddings than it gave them before" in said) == warned, said
 
 
 def test_a_start_that_needs_embeddings_says_so(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -756,6 +758,27 @@ def test_near_duplicates_are_skipped_however_many_come_before_the_others(tmp_pat
         second = session.ask(10)
     assert second.origin == "margin"
     assert (second.ids >= 60).sum() == 1
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.data())
+def test_a_question_by_stored_scores_is_that_of_the_whole_ranking(data: st.DataObject) -> None:
+    """However many near-duplicates stand before the others, and however many scores are equal."""
+    n = data.draw(st.integers(1, 60))
+    angles = data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))
+    scores = np.array(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)), np.float64)
+    ids = np.sort(np.array(data.draw(st.lists(st.integers(0, 999), min_size=n, max_size=n, unique=True))))
+    pool = np.sort(np.array(data.draw(st.lists(st.sampled_from(ids.tolist()), min_size=1, unique=True))))
+    budget = data.draw(st.integers(0, len(pool)))
+    x = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    dataset = Dataset.from_arrays(x, ids=ids, classes=["a", "b"], name="angles")
+    here = np.isin(ids, pool)
+    whole = svp.select("margin", len(pool), scores=scores[here], ids=ids[here], seed=0)
+    ranked = Ranked(whole, ids, scores)
+    taken, gains = best(svp.SessionConfig(dataset="angles"), ranked, pool, budget, dataset)
+    kept = distinct_of(dataset, pool, lambda k: whole.ids[:k], budget)
+    assert taken.tolist() == whole.ids[kept].tolist()
+    assert gains.tolist() == whole.gains[kept].tolist()
 
 
 def test_distinct_keeps_the_order_and_fills_up() -> None:

@@ -88,7 +88,8 @@ class Program:
 
     command      what Python is started with
     environment  variables set for it alone
-    `kill` may be called by another thread than the one that waits in `ask`, which then raises WorkerError.
+    `kill` may be called by another thread than the one that waits in `ask`, which then raises WorkerError. What was killed or
+    closed is not started again.
     """
 
     def __init__(self, *command: str, **environment: str) -> None:
@@ -178,7 +179,13 @@ class Worker(Program):
 
     def _begin(self) -> None:
         super()._begin()
-        self._exchange(self._told)
+        try:
+            self._exchange(self._told)
+        except WorkerError:
+            raise
+        except SvpError:  # the next item would be taken for a setting
+            self.kill()
+            raise
 
 
 def _error(failure: Failure) -> SvpError:

@@ -47,6 +47,11 @@ def pool_of(photo: Path, key: str) -> Path:
     return photo.absolute().parents[len(PurePath(key).parts) - 1]
 
 
+def address_of(photo: Path, key: str) -> str:
+    """Where a server shows a photo."""
+    return _LOCAL + quote(f"{pool_of(photo, key).name}/{key}")
+
+
 def annotations_of(tasks: Sequence[dict[str, Any]], where: str) -> list[Told]:
     """Of an export."""
     found: list[Told] = []
@@ -57,7 +62,7 @@ def annotations_of(tasks: Sequence[dict[str, Any]], where: str) -> list[Told]:
 
 
 def _task(item: Asked, kind: str) -> dict[str, Any]:
-    shown = item.text if item.file is None else _LOCAL + quote(f"{pool_of(item.file, item.key).name}/{item.key}")
+    shown = item.text if item.file is None else address_of(item.file, item.key)
     data = {"svp_id": item.id, "svp_key": item.key, kind: item.key if shown is None else shown}
     if item.score is not None:
         data["svp_score"] = item.score

@@ -9,19 +9,22 @@ import json
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from svp.errors import ServerError, SettingError, SvpWarning, shortened
 from svp.exchange.items import Asked, Told
-from svp.exchange.label_studio import annotations_of, interface_of, pool_of, tasks_of
+from svp.exchange.label_studio import address_of, annotations_of, interface_of, pool_of, tasks_of
 
 TIMEOUT = 60.0  # seconds
 _HERE = {"localhost", "127.0.0.1", "::1"}
 _STORAGES = "/api/storages/localfiles"
+
+
+def _json(content: bytes) -> Any:
+    return json.loads(content or b"null")
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ class Server:
             project = _project_in(self._call("POST", "/api/projects/", settings), self.url)
         elif project["label_config"] != interface:
             self._call("PATCH", f"/api/projects/{project['id']}/", {"label_config": interface})
-        if pools := {pool_of(item.file, item.key) for item in asked if item.file is not None}:
-            self._give_out(project["id"], pools.pop())
+        if photo := next((item for item in asked if item.file is not None), None):
+            self._give_out(project["id"], photo)
         known = {task["data"].get("svp_id") for task in self._tasks(project["id"])}
         new = [item for item in asked if item.id not in known]
         if new:
@@ -110,19 +113,21 @@ class Server:
                 return None
             page += 1
 
-    def _give_out(self, project: int, photos: Path) -> None:
-        """Make the folder of the photos a storage of the project, else none is shown; a warning where that is refused."""
+    def _give_out(self, project: int, photo: Asked) -> None:
+        """Make the folder of the photos a storage of the project, and see whether this one is shown; else a warning."""
+        assert photo.file is not None
+        folder = pool_of(photo.file, photo.key)
         try:
             known = self._call("GET", f"{_STORAGES}?{urlencode({'project': project})}")
-            if isinstance(known, list) and str(photos) in [one.get("path") for one in known if isinstance(one, dict)]:
-                return
-            storage = {"project": project, "title": "svp", "path": str(photos), "use_blob_urls": True}
-            self._call("POST", _STORAGES, storage)
+            if str(folder) not in [one.get("path") for one in known or [] if isinstance(one, dict)]:
+                storage = {"project": project, "title": "svp", "path": str(folder), "use_blob_urls": True}
+                self._call("POST", _STORAGES, storage)
+            self._call("GET", address_of(photo.file, photo.key), read=bool)
         except ServerError as error:
             warnings.warn(
                 f"No photo is shown there as yet. Start the server with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and "
-                f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={photos.parent}, and push once more; where it runs on another machine, "
-                f"add a storage of local files for its copy of {photos.name} to the project ({error})",
+                f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={folder.parent}, and push once more; where it runs on another machine, "
+                f"add a storage of local files for its copy of {folder.name} to the project ({error})",
                 SvpWarning,
                 stacklevel=2,
             )
@@ -136,10 +141,10 @@ class Server:
 
     # --- HTTP ----------------------------------------------------------------------------------------------------------------
 
-    def _call(self, method: str, path: str, body: Any = None) -> Any:
+    def _call(self, method: str, path: str, body: Any = None, read: Callable[[bytes], Any] = _json) -> Any:
         if not self._authority:
             self._authority = self._enter()
-        return self._send(method, path, body, {"Authorization": self._authority})
+        return self._send(method, path, body, {"Authorization": self._authority}, read)
 
     def _enter(self) -> str:
         """A personal access token (a JSON web token) is exchanged for one of some minutes; a legacy one is sent as it is."""
@@ -150,13 +155,15 @@ class Server:
             raise _another(self.url, "no token")
         return f"Bearer {answer['access']}"
 
-    def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
+    def _send(
+        self, method: str, path: str, body: Any, headers: dict[str, str], read: Callable[[bytes], Any] = _json
+    ) -> Any:
         data = None if body is None else json.dumps(body).encode()
         headers = {**headers, "Content-Type": "application/json", "Accept": "application/json"}
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         try:
             with self._opener.open(request, timeout=TIMEOUT) as answer:
-                return json.loads(answer.read() or b"null")
+                return read(answer.read())
         except urllib.error.HTTPError as error:
             with error:
                 said = self._without_token(_reason(error.read(9999).decode(errors="replace")))

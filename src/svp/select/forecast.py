@@ -14,11 +14,12 @@ from svp.select.budget import Budget, resolve_budget
 from svp.select.classes import as_numbers
 from svp.select.inputs import SHAPES, Inputs, as_ids
 from svp.select.limits import as_costs, resolve_spend
-from svp.select.methods import METHODS, find_method, with_sampler
+from svp.select.methods import find_method, with_sampler
 from svp.select.similarity import as_indexable, is_sparse, stored
 from svp.select.table import Method, Shape, sized
 
 _FIRST = 256  # examples in the first trial; each further one has four times as many
+_MADE_UP = 1 << 14  # examples that are made up at most
 _PIECES = 8  # from so many places: files are often sorted by class
 _SECONDS = 0.3
 
@@ -82,12 +83,12 @@ def forecast_of_sizes(method: str, shape: Shape, *, sampler: str | None = None, 
 
     shape  n, c, d, n_epochs and budget
     """
-    _, row = with_sampler(method, METHODS[method], sampler)
+    _, row = with_sampler(method, find_method(method)[1], sampler)
     if row.cost is None:
         return Forecast(None, None)
     shape = sized(row, replace(shape, options=row.settle(method, options)))
     operations, own = row.cost.operations(shape), {"sampler": sampler, **options}
-    seconds = _timed(method, row, shape.n, operations, lambda n: _made_up(row, shape, n, own))
+    seconds = _timed(method, row, min(shape.n, _MADE_UP), operations, lambda n: _made_up(row, shape, n, own))
     return Forecast(seconds, int(row.cost.peak(shape)))
 
 
@@ -98,7 +99,7 @@ def _timed(
     operations: float,
     part: Callable[[int], tuple[dict[str, Any], Shape]],
 ) -> float | None:
-    """Seconds for so many operations, by trials of ever more of the n_all examples; None where a trial is refused.
+    """Seconds for so many operations, by trials of ever more examples, n_all at most; None where a trial is refused.
 
     part  part(n) gives the arguments and the sizes of a trial of n examples
     """

@@ -25,8 +25,8 @@ def run(served: Served, host: str, port: int | None, ready: Callable[[str, str],
     machine = socket.gethostname()
     keys = Keys(listening.getsockname()[1], (host, machine, f"{machine.partition('.')[0]}.local"))
     everywhere = host in ("0.0.0.0", "::", "")
-    others = _page(_outward() or machine if everywhere else host, keys)
-    here = _page("127.0.0.1", keys) if everywhere else others
+    others = _page((_outward(listening.family) or machine) if everywhere else host, keys)
+    here = _page("::1" if listening.family == socket.AF_INET6 else "127.0.0.1", keys) if everywhere else others
     # No log: the token would stand in it.
     config = uvicorn.Config(
         app_of(served, keys),
@@ -45,11 +45,12 @@ def _page(name: str, keys: Keys) -> str:
     return f"http://{f'[{name}]' if ':' in name else name}:{keys.port}/?token="
 
 
-def _outward() -> str | None:
+def _outward(family: int) -> str | None:
     """The address by which others in the network reach this machine, as phones know no name of it; None where it is in none."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    far = "2001:db8::1" if family == socket.AF_INET6 else "192.0.2.1"
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # nothing is sent: it only asks which way leads out
+            probe.connect((far, 9))  # nothing is sent: it only asks which way leads out
         except OSError:
             return None
         address: str = probe.getsockname()[0]

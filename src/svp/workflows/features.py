@@ -30,7 +30,7 @@ from svp.runs import BEGUN, DONE, Run, Stage
 # Examples between two marks; a multiple of the batch in which nets score, so that resuming moves no rounding.
 BLOCK = 4096
 MEMORY = 1 << 30  # bytes of a table of embeddings that are held; more is put on disk
-_SAME = 0.99  # cosine of embeddings that were made twice, less what rounding does
+_SAME = 0.1  # of the largest number in an embedding: what rounding may do where one is made twice
 Part = Literal["embeddings", "test"]  # the files of the stage: of the training part, of the test part
 
 
@@ -134,29 +134,32 @@ def embed(
 
 
 def _warn_of_other_rows(stage: Stage, source: str, ids: NDArray[np.int64]) -> None:
-    """Of a pool that has grown: are its earlier examples what the same file said that they were?
+    """Does the file still say of the examples that it was read for before what it said of them then?
 
-    A bare array that was made anew in the order of the names is a row off, and nothing else would tell.
+    A bare array that was made anew in the order of the names, once the pool has grown, is a row off, and nothing else would tell.
     """
+    marks = [(read_record(mark, "facts"), mark.parent) for mark in stage.folder.parent.glob(f"*/{DONE}")]
+    earlier = [(mark["finished"], folder) for mark, folder in marks if mark["facts"].get("source") == source]
+    if not earlier:
+        return
+    _, last = max(earlier)
+    try:
+        before, ids_before = read_array(last / "embeddings.npy"), read_array(last / "ids.npy")
+    except DataError:  # whoever needs them says so
+        return
     new = read_array(stage.folder / "embeddings.npy")
-    for mark in stage.folder.parent.glob(f"*/{DONE}"):
-        if read_record(mark, "facts")["facts"].get("source") != source:
-            continue
-        before, ids_before = read_array(mark.parent / "embeddings.npy"), read_array(mark.parent / "ids.npy")
-        _, rows, rows_before = np.intersect1d(ids, ids_before, assume_unique=True, return_indices=True)
-        some = slice(None, None, max(1, len(rows) // BLOCK))
-        one, other = new[rows[some]], before[rows_before[some]]
-        if one.shape != other.shape:
-            continue
-        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-        if n_other := int(((one * other).sum(axis=1) < _SAME * lengths).sum()):
-            warnings.warn(
-                f"{source}: {n_other:,} of {len(one):,} examples that it had embeddings of before have others now. Where it "
-                "is a bare array, new examples stand behind all others; a table with a column key needs no order",
-                SvpWarning,
-                stacklevel=2,
-            )
-            return
+    _, rows, rows_before = np.intersect1d(ids, ids_before, assume_unique=True, return_indices=True)
+    some = slice(None, None, max(1, len(rows) // BLOCK))
+    one, other = new[rows[some]], before[rows_before[some]]
+    if one.shape != other.shape:  # of another net
+        return
+    if n_other := int((np.abs(one - other).max(axis=1) > _SAME * np.abs(other).max(axis=1)).sum()):
+        warnings.warn(
+            f"{source}: {n_other:,} of {len(one):,} examples that were looked at have other embeddings than it gave them before. "
+            "In a bare array new examples stand behind all others; a table with a column key needs no order",
+            SvpWarning,
+            stacklevel=2,
+        )
 
 
 @contextmanager
