@@ -26,7 +26,7 @@ SEEDS = range(3)
 LABELS = (100, 400, 1_600)
 STEPS = (0, 200, 400, 1_200, 3_600)
 MODELS: dict[str, TrainConfig] = {
-    config.model: config for config in (LabellingConfig().proxy, LabellingConfig().target)
+    config.model: config for config in (LabellingConfig.model_fields[name].default for name in ("proxy", "target"))
 }
 
 
