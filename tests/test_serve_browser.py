@@ -269,6 +269,32 @@ def test_no_key_means_anything_before_the_photo_is_seen(browser: Any, server: Se
     browser.get_log("browser")
 
 
+def test_every_key_says_what_it_means_and_the_model_learns_behind_the_page(browser: Any, tmp_path: Path) -> None:
+    digits = svp.load_dataset("digits")
+    assert digits.labels is not None
+    truth = dict(zip(map(str, digits.ids), digits.labels.tolist(), strict=True))
+    with served(tmp_path / "s", "--data", "digits", *FAST, "-n", "12", "--port", "0") as server:
+        page = Page(browser, server.link, "ann")
+        asked: list[str] = [page.key()]
+        for key, kind in (("u", "unsure"), ("n", "none"), ("s", "skip")):
+            asked.append(page.press(key, asked[-1]))
+            assert {str(id_): kind for id_, _, _, kind in said_in(tmp_path / "s")}[asked[-2]] == kind
+        assert page.press(Keys.BACKSPACE, asked[-1]) == asked[-2]  # the skipped one comes back
+        assert len(said_in(tmp_path / "s")) == 2
+        learned = "It has learned from"
+        for _ in range(60):
+            about = page.key()
+            page.press(str(truth[about]), about)
+            if page.labelled() == 12:  # one question is answered: the page goes on while the model learns
+                page.until(lambda: learned in page.find("learning").text)
+            if "the model had thought" in page.find("said").get_property("textContent"):
+                break
+        else:
+            raise AssertionError("no guess was shown")
+        assert page.labelled() > 12
+    browser.get_log("browser")
+
+
 def test_fifty_digits_by_keys_with_the_server_killed_in_between(browser: Any, tmp_path: Path) -> None:
     """What was acknowledged is there, once; the answer on its way is said again; in the end there is a model."""
     arguments = ["--data", "digits", *FAST, "-n", "20"]
