@@ -156,3 +156,19 @@ def test_confident_learning_counts_about_as_many_as_are_wrong() -> None:
     labels = np.where(flipped, (truth + 1) % 3, truth)
     assert 0.7 * flipped.sum() < confidently_wrong(probs, labels) < 1.3 * flipped.sum()
     assert confidently_wrong(probs, truth) < 0.05 * 3000
+
+
+def test_a_proxy_that_is_often_wrong_itself_doubts_no_more_labels_for_that() -> None:
+    """It is right about two in five of ten classes: by what is usual for a class alone it would doubt most labels."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 10, 5000)
+    taken = np.where(rng.random(5000) < 0.4, truth, rng.integers(0, 10, 5000))
+    probs = rng.dirichlet(np.ones(10), 5000).astype(np.float32) * 0.7
+    probs[np.arange(5000), taken] += 0.3
+    labels = np.where(rng.random(5000) < 0.2, (truth + 1) % 10, truth)
+    own = probs[np.arange(5000), labels]
+    usual = np.array([own[labels == c].mean() for c in range(10)])
+    lead = probs.copy()
+    lead[np.arange(5000), labels] = -1
+    by_the_book = int(((lead >= usual) & (lead > own[:, None])).any(axis=1).sum())
+    assert confidently_wrong(probs, labels) < 0.6 * by_the_book
