@@ -144,7 +144,8 @@ def test_a_label_is_led_by_the_best_other_class() -> None:
     probs = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.2, 0.5, 0.3]], np.float32)
     assert led(probs, np.array([0, 1, 0])) == pytest.approx([-0.5, 0.3, 0.3])
     # Class 2 is never a label: nothing is known of how sure one is of it, so the second is not counted.
-    assert confidently_wrong(probs, np.array([0, 1, 0])) == 1
+    others = np.repeat(np.array([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3]], np.float32), 4, axis=0)  # about which it is right
+    assert confidently_wrong(np.concatenate([probs, others]), np.array([0, 1, 0, *[0] * 4, *[1] * 4])) == 1
 
 
 def test_confident_learning_counts_about_as_many_as_are_wrong() -> None:
@@ -159,16 +160,19 @@ def test_confident_learning_counts_about_as_many_as_are_wrong() -> None:
 
 
 def test_a_proxy_that_is_often_wrong_itself_doubts_no_more_labels_for_that() -> None:
-    """It is right about two in five of ten classes: by what is usual for a class alone it would doubt most labels."""
+    """Right about two in five of ten classes, and surer then: by what is usual for a class it would doubt most labels."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 10, 5000)
-    taken = np.where(rng.random(5000) < 0.4, truth, rng.integers(0, 10, 5000))
-    probs = rng.dirichlet(np.ones(10), 5000).astype(np.float32) * 0.7
-    probs[np.arange(5000), taken] += 0.3
-    labels = np.where(rng.random(5000) < 0.2, (truth + 1) % 10, truth)
+    right = rng.random(5000) < 0.4
+    taken = np.where(right, truth, rng.integers(0, 10, 5000))
+    sure = np.where(right, 0.5, 0.3).astype(np.float32)
+    probs = rng.dirichlet(np.ones(10), 5000).astype(np.float32) * (1 - sure[:, None])
+    probs[np.arange(5000), taken] += sure
+    flipped = rng.random(5000) < 0.2
+    labels = np.where(flipped, (truth + 1) % 10, truth)
     own = probs[np.arange(5000), labels]
     usual = np.array([own[labels == c].mean() for c in range(10)])
-    lead = probs.copy()
-    lead[np.arange(5000), labels] = -1
+    lead = np.where(np.arange(10) == labels[:, None], -1, probs)
     by_the_book = int(((lead >= usual) & (lead > own[:, None])).any(axis=1).sum())
-    assert confidently_wrong(probs, labels) < 0.6 * by_the_book
+    assert by_the_book > 2.5 * flipped.sum()
+    assert confidently_wrong(probs, labels) < 1.5 * flipped.sum()
