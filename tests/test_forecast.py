@@ -1,5 +1,6 @@
 """What a choice will take: from formulas and a few examples, never by making the choice."""
 
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,8 +86,6 @@ def test_a_similarity_comes_as_any_matrix(kind: str, n: int) -> None:
 
 
 def test_memory_is_foreseen_within_a_factor() -> None:
-    import tracemalloc
-
     big = {"embeddings": RNG.normal(size=(60_000, 4)).astype(np.float32)}
     expected = svp.forecast("k_center", 100, **big).bytes
     tracemalloc.start()
@@ -99,8 +98,6 @@ def test_memory_is_foreseen_within_a_factor() -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_what_a_sampler_takes_is_foreseen(sampler: str) -> None:
-    import tracemalloc
-
     big = {"probs": RNG.dirichlet(np.ones(3), 60_000), "embeddings": RNG.normal(size=(60_000, 2))}
     few = {name: values[:50] for name, values in big.items()}
     svp.select("margin", 5, **few, sampler=sampler)  # imports are not what is measured
@@ -132,8 +129,6 @@ def test_a_forecast_knows_the_options(method: str, less: dict[str, Any], more: d
 
 @pytest.mark.parametrize(("n", "memory"), [(1_500, "1GB"), (3_000, "64MB")])
 def test_memory_of_covering_is_foreseen_whether_all_entries_are_held_or_not(n: int, memory: str) -> None:
-    import tracemalloc
-
     points = np.maximum(RNG.normal(size=(10, 32))[RNG.integers(10, size=n)] + RNG.normal(size=(n, 32)), 0)
     expected = svp.forecast("facility_location", 100, embeddings=points, memory=memory).bytes
     tracemalloc.start()
@@ -153,8 +148,6 @@ def entries_at(n: int, in_row: int) -> scipy.sparse.csr_array:
 @pytest.mark.parametrize("method", ["facility_location", "graph_cut"])
 @pytest.mark.parametrize("kind", ["neighbors", "csr", "coo", "csr with neighbors"])
 def test_memory_of_similarities_that_are_stored_is_foreseen(method: str, kind: str) -> None:
-    import tracemalloc
-
     n = 3_000
     arguments: dict[str, Any] = {"already": np.arange(40), "memory": "8MiB"}
     if kind == "neighbors":
@@ -212,8 +205,6 @@ def test_what_select_holds_itself_is_not_given_away_again() -> None:
     ],
 )
 def test_a_choice_takes_no_more_than_foreseen(method: str, arguments: dict[str, Any]) -> None:
-    import tracemalloc
-
     n, d, budget = (arguments.get(name, 20) for name in ("n", "d", "budget"))
     how = {name: value for name, value in arguments.items() if name not in ("n", "d", "budget")}
     given = {"embeddings": RNG.normal(size=(n, d)).astype(np.float32), "labels": np.arange(n) % 7}
@@ -254,8 +245,6 @@ def test_what_goes_on_as_k_center_holds_what_k_center_holds() -> None:
 
 
 def test_a_forecast_reads_few_entries_of_a_matrix() -> None:
-    import tracemalloc
-
     similarity = np.broadcast_to(
         np.float32(1), (100_000, 100_000)
     )  # one number: as large as a mapped file, and nothing to read
@@ -265,6 +254,17 @@ def test_a_forecast_reads_few_entries_of_a_matrix() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * 256 * 100_000
+
+
+def test_trials_stay_within_the_memory_however_fast_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecasts, "_SECONDS", 60.0)  # as if a trial of all examples took next to nothing
+    probs = np.full((200_000, 100), np.float32(0.01))
+    svp.forecast("margin", 5, probs=probs[:99])
+    tracemalloc.start()
+    svp.forecast("margin", 5, probs=probs, memory="64MB")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16_000_000
 
 
 def test_a_method_that_takes_what_it_may_is_foreseen_to_take_no_more() -> None:

@@ -74,8 +74,17 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
             arguments["similarity"] = as_indexable(arguments["similarity"])
         except SvpError:  # select itself will say
             return Forecast(None, n_bytes, restarts)
-    seconds = _timed(method, row, shape.n, operations, lambda n: _part(arguments, shape, n))
+    largest = _largest_trial(shape, arguments.get("similarity"))
+    seconds = _timed(method, row, largest, operations, lambda n: _part(arguments, shape, n))
     return Forecast(seconds, n_bytes, restarts)
+
+
+def _largest_trial(shape: Shape, similarity: Any) -> int:
+    """Examples in a trial at most: what it copies of the arrays takes an eighth of the memory that the choice itself may."""
+    n, is_square = shape.n, similarity is not None and not is_sparse(similarity)
+    while n > _FIRST and 8 * n * (shape.c + shape.d + shape.n_epochs + is_square * n) > shape.memory // 8:
+        n //= 2
+    return n
 
 
 def forecast_of_sizes(method: str, shape: Shape, *, sampler: str | None = None, **options: Any) -> Forecast:
