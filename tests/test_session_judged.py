@@ -16,6 +16,7 @@ from sklearn.metrics import cohen_kappa_score
 
 import svp
 from svp import cli
+from svp.config import ComputeConfig
 from svp.errors import BudgetError, DataError, LabelError, SettingError
 from svp.labels import Answer
 from svp.workflows.judging import FOLDS
@@ -127,8 +128,39 @@ def test_without_a_random_part_all_labels_are_judged(tmp_path: Path) -> None:
         label(session, 40, 2)
         curve = session.curve()
         assert (curve["on"], curve["scored"]) == ("asked", 80)
-        with pytest.raises(SettingError, match="there are none of other data"):
+        with pytest.raises(SettingError, match="there are none of the others in arrays; leave"):
             session.curve(svp.Dataset.from_arrays(*points(50, 1), classes=CLASSES))
+
+
+def test_held_out_photos_are_seen_by_the_net_that_makes_the_features(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    from svp.learners.resnet import preact
+
+    torch.manual_seed(0)
+    save_file(preact("preact8", 5, torch.zeros(3, 8, 8), width=0.25).state_dict(), tmp_path / "net.safetensors")
+    rng = np.random.default_rng(0)
+    y = np.arange(160) % 2
+    x = (rng.integers(0, 90, (160, 8, 8, 3)) + 120 * y[:, None, None, None]).astype(np.uint8)
+    net = {"source": "preact8", "width": 0.25, "weights": tmp_path / "net.safetensors", "normalize": "data"}
+    proxy = svp.TrainConfig.make({"model": "logistic", "features": net})
+    compute = ComputeConfig(device="cpu", precision="fp32", threads=1)
+    config = svp.SessionConfig(dataset="shades", classes=("dark", "light"), proxy=proxy, target=proxy, compute=compute)
+    with Session.create(tmp_path / "s", config, svp.Dataset.from_arrays(x[:100], classes=("dark", "light"))) as session:
+        label(session, 30, truth=y)
+        session.train()
+        # The last of them are in the pool too: they are seen as they are there, though other data are darker on the whole.
+        here, others = np.arange(40, 100), np.concatenate([np.arange(40, 100), np.arange(100, 160)[y[100:] == 0]])
+        fitted = session.fit()
+        in_pool = fitted.predict(session.dataset, session.dataset.ids[here]).probs.argmax(1)
+        holdout = svp.Dataset.from_arrays(x[others], y[others], classes=("dark", "light"))
+        curve = session.curve(holdout)
+        assert (curve["on"], curve["scored"]) == ("holdout", len(others))
+        (stage,) = (tmp_path / "s" / "curve").iterdir()
+        right = np.load(stage / "correct.npy")[-1]
+        assert right[: len(here)].tolist() == (in_pool == y[here]).tolist()
+        assert curve["points"][-1]["accuracy"] > 0.9
 
 
 def test_held_out_data_judge_the_proxies_that_the_rounds_made(session: Session) -> None:

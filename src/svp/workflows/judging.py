@@ -107,10 +107,7 @@ def curve(session: "Session", holdout: Dataset | None) -> Json:
 
 def holdout_of(session: "Session", given: str | Path | Dataset) -> Dataset:
     """Labelled data for testing alone, its classes numbered as the session's. Raises DataError where it has others."""
-    if session.config.proxy.features.source is not None:
-        raise SettingError(
-            "the proxy sees frozen features, and there are none of other data; leave holdout out: labels are cross-validated then"
-        )
+    _refuse_previous(session)
     kind = Kind.of(session.dataset)
     data = as_dataset(given, kind, session.config, Reading(), session.rounds.work.show)
     if (of := Kind.of(data)) != kind:
@@ -148,7 +145,9 @@ def _answers(
 ) -> NDArray[np.int64]:
     """(m,) class numbers: of held-out data by the one model, of labelled examples by that without their fold."""
     if holdout is not None:
-        return np.asarray(_probs(models[0], holdout, judged).argmax(axis=1))
+        outputs = models[0].predict(session.rounds.work.as_seen(session.config.proxy, holdout), judged, as_seen=True)
+        models[0].release()
+        return np.asarray(outputs.probs.argmax(axis=1))
     return np.asarray(_unseen_probs(session, models, judged).argmax(axis=1))
 
 

@@ -78,9 +78,12 @@ class Fitted:
         if find(self.config).makes != "classifier":
             self._learner = None
 
-    def predict(self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False) -> Outputs:
+    def predict(
+        self, dataset: Dataset, ids: NDArray[np.int64], *, embeddings: bool = False, as_seen: bool = False
+    ) -> Outputs:
+        """as_seen: these are what it sees already, its features where it sees such."""
         learner = self.ready()
-        dataset = dataset if self.features is None else self.features.of(dataset)
+        dataset = dataset if self.features is None or as_seen else self.features.of(dataset)
         outputs = learner.predict(dataset, ids, embeddings=embeddings)
         if wrong := int((~np.isfinite(outputs.probs).all(axis=1)).sum()):
             raise TrainingError(

@@ -26,7 +26,7 @@ from svp.select.table import path_of
 from svp.separation import separation
 from svp.signals import KINDS
 from svp.workflows.check import has_test, labels_of, test_part
-from svp.workflows.features import Features, FromNet, embed, inputs_of, source_of, uses_net
+from svp.workflows.features import Embedder, Features, FromFile, FromNet, embed, inputs_of, source_of, uses_net
 from svp.workflows.given import facts_of
 from svp.workflows.outcomes import Fitted, Ranked, Show, Tested, kind_of
 from svp.workflows.ranking import How, Pool, candidates, choose
@@ -104,14 +104,28 @@ class Work:
         key = json.dumps(config.features.model_dump(mode="json"))
         if config.features.source is None or key in self._features:
             return self._features.get(key)
-        source = source_of(
+        self._features[key] = embed(self.run, self.dataset, self._inputs, self._source(config), show=self.show)
+        return self._features[key]
+
+    def as_seen(self, config: TrainConfig, other: Dataset) -> Dataset:
+        """Stage: other data of the same kind as the model sees them. SettingError where its features stand in a file."""
+        if config.features.source is None:
+            return other
+        source = self._source(config)  # of the data of this run, by which its net normalises
+        if isinstance(source, FromFile):
+            raise SettingError(
+                f"{config.features.source} holds features of {self.dataset.name} alone, and there are none of the others in "
+                f"{other.name}; leave those out"
+            )
+        return embed(self.run, other, inputs_of(other), source, show=self.show).seen
+
+    def _source(self, config: TrainConfig) -> Embedder:
+        return source_of(
             config.features,
             self.dataset,
             lambda net: self.learner(net, 0, self.dataset),
             lambda: {**self._computed(), **self._scored},
         )
-        self._features[key] = embed(self.run, self.dataset, self._inputs, source, show=self.show)
-        return self._features[key]
 
     def features_of(self, name: str, fitted: Fitted) -> Features:
         """Stage: the features that a model trained in this run makes of the inputs."""
