@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from svp import machine
 from svp.chance import hash_ids
 from svp.errors import SettingError
 from svp.select import geometry, k_center, select
@@ -59,7 +58,7 @@ KINDS = [
 
 
 SMALL = {"_BLOCK": 5, "_ROWS": 3, "_COLUMNS": 4, "_PAIR_NUMBERS": 6, "_MARKS": 1, "_IN_REACH": 3}
-SMALL |= {"_PAYS": 0, "_SAMPLE": 32, "_SHARE": 1 << 20, "_KEPT": 200}
+SMALL |= {"_PAYS": 0, "_SAMPLE": 32, "_WIDE": 7, "_KEPT": 200}
 TRUE = {name: getattr(k_center, name) for name in SMALL}
 
 
@@ -134,9 +133,7 @@ def test_blocks_threads_and_row_order_change_nothing(
     for size in (1, 64, 1000):
         set_blocks(monkeypatch, dict.fromkeys(SMALL, size))
         assert run(points[order], order) == first
-    set_blocks(monkeypatch, SMALL | {"_BLOCK": 20, "_SHARE": 16})
-    for module in (machine, k_center):
-        monkeypatch.setattr(module, "n_cores", lambda: 3)
+    set_blocks(monkeypatch, SMALL | {"_BLOCK": 20, "_WIDE": 0})
     assert run() == first
 
 

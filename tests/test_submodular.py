@@ -398,7 +398,7 @@ def test_bounds_hold_and_what_is_above_is_found(kernel: str) -> None:
         low = np.maximum(whole[:, :2].max(axis=1), 0).astype(np.int32)
         v = np.flatnonzero(rng.random(50) < 0.5)
         high = low + rng.integers(1, 1 << 20, size=50, dtype=np.int32)
-        of = bounded.Bounded(columns, columns.rough())
+        of = bounded.Bounded(columns, columns.rough(), 1 << 20)
         assert (of.rough.at_most(low) >= np.maximum(whole - low[:, None], 0).sum(axis=0)).all()
         for own, top in ((np.arange(50), None), (v, high[v])):
             over = np.maximum(whole[own] - low[own, None], 0)

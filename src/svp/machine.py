@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,13 +43,19 @@ def each(work: Callable[[T], U], items: Sequence[T], n_threads: int) -> Iterator
     if n_threads < 2:
         yield from map(work, items)
         return
-    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(n_threads) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(n_threads) as pool:
         waiting: deque[Future[U]] = deque()
         for item in items:
             waiting.append(pool.submit(work, item))
             if len(waiting) > 2 * n_threads:
                 yield waiting.popleft().result()
         yield from (waiting.popleft().result() for _ in range(len(waiting)))
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Matrix products have one thread each within it: for products that are too small to share."""
+    limits: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
+    return limits
 
 
 @cache

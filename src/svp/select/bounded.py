@@ -12,18 +12,23 @@ from svp.machine import each
 from svp.select.compared import BITS, Csr, DenseColumns, Nearly, Places, Rough, Units, csr, pieces
 from svp.select.table import Floats, Ints
 
-# Sizes of one block. They decide the speed, never the answer.
-_ROWS = 512
-_COLUMNS = 256
+# Sizes of one block: in smaller ones threads wait for each other more than they work. They decide the speed, never the answer.
+_ROWS = 1024
+_COLUMNS = 1024
+_BYTES = 8  # for each entry of a block, with what is found in it
 _TILES = 4  # for each thread, if there is to be more than one
 
 
 class Bounded:
-    """Columns, and what is known of their sums where adding up takes long."""
+    """Columns, and what is known of their sums where adding up takes long.
 
-    def __init__(self, columns: DenseColumns, rough: Rough) -> None:
+    memory  bytes for blocks: as many threads as there is room for
+    """
+
+    def __init__(self, columns: DenseColumns, rough: Rough, memory: int) -> None:
         self.columns = columns
         self.rough = rough
+        self.n_threads = memory // (_BYTES * _ROWS * _COLUMNS)
 
     def between(self, c: Ints, v: Ints, low: Units, high: Units | None = None) -> tuple[Floats, Floats]:
         """For each column of c about the sum over rows v of min(max(x, low), high) - low, and how wrong that may be."""
@@ -40,7 +45,7 @@ class Bounded:
 
         total = np.zeros(len(c))
         tiles = [(part, own) for part in pieces(len(c), _COLUMNS) for own in rows]
-        for (part, _), added in zip(tiles, each(add, tiles, len(tiles) // _TILES), strict=True):
+        for (part, _), added in zip(tiles, each(add, tiles, min(self.n_threads, len(tiles) // _TILES)), strict=True):
             total[part] += added
         # Adding up _ROWS numbers costs as many roundings at most, in any order; 1 is far above those in float64.
         return total, self.rough.slack * len(v) + _ROWS * 2.0**-23 * total + 1
@@ -61,7 +66,7 @@ class Bounded:
         shape = len(low), self.columns.width
         found = []
         tiles = [(own, part) for own in pieces(shape[0], _ROWS) for part in pieces(shape[1], _COLUMNS)]
-        for entries in each(collect, tiles, len(tiles) // _TILES):
+        for entries in each(collect, tiles, min(self.n_threads, len(tiles) // _TILES)):
             found.append(entries)
             if (limit := limit - len(entries[0])) < 0:
                 return None

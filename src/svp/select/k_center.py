@@ -3,7 +3,7 @@
 Which point is farthest is decided by the formula of `geometry`, and among equals by the order of the candidates.
 """
 
-from collections import deque
+from contextlib import nullcontext
 from heapq import heapify, heappop, heappush
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from svp.chance import hash_ids
 from svp.errors import SettingError
-from svp.machine import each, n_cores
+from svp.machine import one_blas_thread
 from svp.select.geometry import Factors, Space, split, squared, turned
 from svp.select.options import whole
 from svp.select.table import Floats, Ints, Picks, Shape
@@ -21,9 +21,10 @@ from svp.select.table import Floats, Ints, Picks, Shape
 _BLOCK = 2048
 _ROWS = 256
 _COLUMNS = 1024
+# Columns of a factor from which the cores share a product: sharing narrower ones gains a fifth where nothing else runs, and takes
+# twice the time where something does. Threads of our own gain nothing: between products too much holds Python's lock.
+_WIDE = 256
 _PAIR_NUMBERS = 1 << 15
-# A thread more for so many pairs of a point and a centre.
-_SHARE = 1 << 20
 # Left factors are held for all points where they are no more numbers than this (64 MB).
 _KEPT = 1 << 24
 # Where more marks than this fall on each point of a product, a first distance each thins them out; where each point of a
@@ -72,7 +73,7 @@ def k_center(
     cost        time: at most n (m + budget) d operations for m already chosen, nearly all of them in matrix products,
                 and usually far fewer; brute-force speed where very many distances are equal. Memory beside the
                 embeddings: about 50 n + 4 (m + budget) (d + 30) bytes, 4 n (d + 2) more where that is at most 64 MB, a
-                copy of the m rows while repeats among them are looked for, and a few MB of blocks for each core
+                copy of the m rows while repeats among them are looked for, and a few MB of blocks
     Gonzalez 1985, "Clustering to minimize the maximum intercluster distance"; used for active learning by Sener and
     Savarese 2018, "Active learning for convolutional neural networks: a core-set approach", algorithm 1.
 
@@ -97,9 +98,10 @@ def k_center(
         by_chance = np.argsort(hash_ids(ids[candidates], seed, "start"), kind="stable")
         for block in split(by_chance[: min(start, budget)], _BLOCK):
             minima.take(block)
-    minima.refresh(np.arange(len(candidates)), fence=np.inf)  # a first bound for every point, from the first centres
-    while len(minima.picks) < budget:
-        minima.take_farthest(budget - len(minima.picks))
+    with nullcontext() if space.width >= _WIDE else one_blas_thread():
+        minima.refresh(np.arange(len(candidates)), fence=np.inf)  # a first bound for each, from the first centres
+        while len(minima.picks) < budget:
+            minima.take_farthest(budget - len(minima.picks))
     return minima.result()
 
 
@@ -126,7 +128,7 @@ class _Minima:
         self.n_centres = 0
         self.picks: list[int] = []
         self.gains: list[float] = []
-        self.rooms = [_Room() for _ in range(n_cores())]
+        self.room = _Room()
         self.few = True  # whether the last product had few marks
         self.kept: Factors | None = None
         if len(candidates) * space.width <= _KEPT:
@@ -148,30 +150,29 @@ class _Minima:
         """Account for all centres, except where a minimum falls below `fence` on the way: those are out."""
         block = block[np.argsort(self.seen[block], kind="stable")]
         unseen = self.n_centres - int(self.seen[block[0]]) if len(block) else 0
-        tiles = split(block, min(_BLOCK, max(_ROWS, _ROWS * _COLUMNS // max(1, unseen))))
-        deque(each(lambda points: self._see(points, fence), tiles, len(block) * unseen // _SHARE), maxlen=0)
+        for tile in split(block, min(_BLOCK, max(_ROWS, _ROWS * _COLUMNS // max(1, unseen)))):
+            self._see(tile, fence)
 
     def _see(self, points: Ints, fence: float) -> None:
-        """The same for points of a tile: what it reads and writes is theirs, so tiles may have threads of their own."""
+        """The same for points of a tile."""
         first = int(self.seen[points].min())
         if first == self.n_centres:
             return
-        left, room = self.left(points), self.rooms.pop()
+        left = self.left(points)
         while first < self.n_centres and len(points):
             stop = min(first + _COLUMNS, self.n_centres)
-            self._lower(points, left, first, stop, room)
+            self._lower(points, left, first, stop)
             self.seen[points] = np.maximum(self.seen[points], stop)
             keep = self.lowest[points] >= fence
             points, left, first = points[keep], left[keep], stop
-        self.rooms.append(room)
 
-    def _lower(self, points: Ints, left: Factors, first: int, stop: int, room: "_Room") -> None:
+    def _lower(self, points: Ints, left: Factors, first: int, stop: int) -> None:
         """Let k points see the centres first .. stop - 1."""
         lowest = self.lowest[points]
         ceiling = np.where(np.isinf(lowest), 0, lowest)
-        gaps = room.gaps(left, self.factors[first:stop], ceiling, self.space.slack)
+        gaps = self.room.gaps(left, self.factors[first:stop], ceiling, self.space.slack)
         if self.few and np.isfinite(lowest).all():
-            place = room.marked(gaps, np.float32(0))
+            place = self.room.marked(gaps, np.float32(0))
             self.few = len(place) <= _MARKS * len(points)
             if self.few:
                 self._settle(points[place // (stop - first)], first + place % (stop - first))
@@ -185,7 +186,7 @@ class _Minima:
         gaps[rows, best] = np.inf
         above = _up(self.lowest[points] - ceiling)
         crowded = np.flatnonzero(gaps.min(axis=1) < above)
-        point, centre = np.divmod(room.marked(gaps[crowded], above[crowded, None]), stop - first)
+        point, centre = np.divmod(self.room.marked(gaps[crowded], above[crowded, None]), stop - first)
         self._settle(points[crowded[point]], first + centre)
 
     def _settle(self, points: Ints, centres: Ints) -> None:

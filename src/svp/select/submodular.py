@@ -3,12 +3,14 @@
 Similarities are whole numbers of one unit (see `similarity`), and so are gains: they add up exactly in every order.
 """
 
+from contextlib import nullcontext
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from svp.errors import DataError
+from svp.machine import one_blas_thread
 from svp.select.bounded import Bounded
 from svp.select.compared import Compared, Csr, DenseColumns, SparseColumns, Units, compared_bytes, stretches
 from svp.select.similarity import Similarity
@@ -17,6 +19,7 @@ from svp.select.table import Floats, Ints, Picks, Shape
 # Entries above the coverage are worth holding where they are fewer than one in so many.
 _SPARSE = 20
 _HELD = 4  # all entries are held where that takes at most one in so many of the bytes there are
+_WORKED = 4  # threads get as many of them for their blocks where it takes more
 _BYTES_PER_ENTRY = 48  # while they are collected and sorted by row and by column
 BYTES_STORED, _BYTES_FOUND = 32, 8  # for each entry that is stored: at the highest, and while the nearest are found
 _LEFT = 1 / 80  # of all entries, on features of networks, when those above the coverage are collected
@@ -66,9 +69,11 @@ def facility_location(
     coverage = compared.columns(place[already]).highest()
     race = _race(compared, place[candidates], coverage, memory)
     picks, values = np.empty(budget, np.int64), np.empty(budget, np.int64)
-    for i in range(budget):
-        race = race.thinned(budget - i)
-        picks[i], values[i] = race.take()
+    # The threads of `Bounded` and those of BLAS, which wait by spinning, would be in each other's way.
+    with one_blas_thread() if isinstance(race, _Lazy) else nullcontext():
+        for i in range(budget):
+            race = race.thinned(budget - i)
+            picks[i], values[i] = race.take()
     return Picks(candidates[picks], (values * compared.unit).astype(np.float64))
 
 
@@ -102,7 +107,7 @@ def _race(compared: Compared, candidates: Ints, coverage: Units, memory: int) ->
     limit = (memory - held) // _BYTES_PER_ENTRY
     if held or columns.rough is None:
         return _Eager(columns, coverage, columns.sums(coverage), limit)
-    return _Lazy(Bounded(columns, columns.rough()), coverage, limit)
+    return _Lazy(Bounded(columns, columns.rough(), memory // _WORKED), coverage, limit)
 
 
 class _Race(Protocol):
