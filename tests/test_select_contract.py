@@ -376,8 +376,7 @@ def test_near_ties_are_decided_alike_whatever_rows_threads_memory_and_layout(
     check(**{k: np.asfortranarray(v) for k, v in arguments.items() if k not in ("signals", "ids")})
     monkeypatch.setattr(inputs, "CHUNK_NUMBERS", 64)
     for threads in (1, 3):
-        for module in ("choose", "compared"):
-            monkeypatch.setattr(f"svp.select.{module}.n_cores", lambda threads=threads: threads)
+        monkeypatch.setattr("svp.machine.n_cores", lambda threads=threads: threads)
         with threadpool_limits(threads):
             check()
 

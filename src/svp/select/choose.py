@@ -1,8 +1,6 @@
 """From a row of the table and checked inputs to positions: what `select` and `score` do once the arguments are in order."""
 
-from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from svp.errors import DataError, MissingInput
-from svp.machine import n_cores
 from svp.select.budget import Budget, resolve_budget
 from svp.select.classes import numbered
 from svp.select.inputs import NO_SIGNAL, Inputs
@@ -134,17 +131,11 @@ def scores_of(
         else:  # a function of somebody's own sees those alone that take part
             put(pos, arrays if ground is None else [inputs.of_examples(need, ground) for need in row.needs])
 
-    chunks = list(inputs.chunks(row.needs)) if row.per_example else []
-    # Chunks are independent. Functions of somebody's own may not be made for threads.
-    n_threads = min(n_cores(), len(chunks)) if str(row.function.__module__).startswith("svp.") else 1
-    if not row.per_example:
-        fill_all()
-    elif n_threads > 1:
-        with ThreadPoolExecutor(n_threads) as pool:
-            deque(pool.map(fill, chunks), maxlen=0)
-    else:
-        for rows in chunks:
+    if row.per_example:  # one chunk after the other: operations on one are too short to share among threads
+        for rows in inputs.chunks(row.needs):
             fill(rows)
+    else:
+        fill_all()
     finite = np.isfinite(values)
     if not finite.all():
         bad = inputs.ids[~finite]

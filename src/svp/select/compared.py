@@ -3,16 +3,14 @@
 Sums of whole numbers are exact: no order of rows, size of blocks or number of threads changes one, and equals tie exactly.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from itertools import pairwise
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.machine import n_cores
 from svp.select.geometry import split
 from svp.select.table import Floats, Ints
 
@@ -20,7 +18,6 @@ Units = NDArray[np.int32]
 Nearly = NDArray[np.float32]
 Places = Ints | slice
 Csr = Any  # scipy.sparse.csr_array, which has no types
-T = TypeVar("T")
 Blocks = Callable[[Places, Places], Floats]
 
 # The largest similarity has 2^22 units: 2.4e-7 of it each, and 256 of them add up within int32.
@@ -174,18 +171,14 @@ class DenseColumns:
         width = self.width if c is None else len(c)
         total = np.zeros(width, np.int64)
 
-        def add(part: slice) -> None:
-            for start in range(0, len(v), _ROWS):
-                own = slice(start, start + _ROWS)
+        for part in pieces(width, _COLUMNS):
+            for own in pieces(len(v), _ROWS):
                 block = self.block(v[own], part if c is None else c[part])
                 if low is not None:
                     np.maximum(block, low[own, None], out=block)
                 if high is not None:
                     np.minimum(block, high[own, None], out=block)
                 total[part] += block.sum(axis=0, dtype=np.int32)  # 256 entries of 2^22 units at most: it fits
-
-        for _ in self._each(add, pieces(width, _COLUMNS), n_rows=len(v)):
-            pass
         return total if low is None else total - low.sum(dtype=np.int64)
 
     def highest(self) -> Units:
@@ -199,20 +192,14 @@ class DenseColumns:
     def above(self, low: Units, limit: int) -> Csr | None:
         """The entries above low (m,), (m, k) int32, and nothing is held any more; None if there are more than `limit`."""
         found: list[tuple[Units, Units, Units]] = []
-
-        def collect(v: slice) -> list[tuple[Units, Units, Units]]:
-            entries = []
+        for v in self._rows():
             for part in self._parts():
                 block = self.block(v, part)
                 row, column = np.divmod(at := np.flatnonzero(block > low[v, None]), block.shape[1])
                 coordinates = (row + v.start).astype(np.int32), (column + part.start).astype(np.int32)
-                entries.append((*coordinates, block.ravel()[at] if self.kept is None else block[row, column]))
-            return entries
-
-        for entries in self._each(collect, self._rows(), n_rows=self.size):
-            found += entries
-            if (limit := limit - sum(len(values) for *_, values in entries)) < 0:
-                return None
+                found.append((*coordinates, block.ravel()[at] if self.kept is None else block[row, column]))
+                if (limit := limit - len(at)) < 0:
+                    return None
         self.kept = None
         rows, columns, values = (np.concatenate([part[i] for part in found]) for i in range(3))
         del found
@@ -223,15 +210,6 @@ class DenseColumns:
 
     def _parts(self, first: int = 0) -> Iterator[slice]:
         return (slice(start, min(start + _COLUMNS, self.width)) for start in range(first, self.width, _COLUMNS))
-
-    def _each(self, work: Callable[[slice], T], parts: Iterable[slice], n_rows: int) -> Iterator[T]:
-        """The results for parts that have nothing to do with each other; products have threads of their own."""
-        n_threads = 1 if self.kept is None or n_rows < _ROWS else n_cores()
-        if n_threads == 1:
-            yield from map(work, parts)
-            return
-        with ThreadPoolExecutor(n_threads) as pool:
-            yield from pool.map(work, parts)
 
 
 def compared_bytes(size: int) -> int:

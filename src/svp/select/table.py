@@ -22,7 +22,7 @@ GIVEN = ("ids", "seed", "memory", "ground")
 
 LEAST_ROOM = 1 << 22  # bytes that every method works with
 # Numbers per chunk: what a method makes of them stays in a processor's cache, and memory is not asked for anew each time.
-CHUNK_NUMBERS = 1 << 17
+CHUNK_NUMBERS = 1 << 18
 # Bytes an example that `select` itself takes at the highest, measured: ids, masks, candidates, their order.
 _BYTES_RANK, _BYTES_COVER = 52, 44
 _BYTES_NUMBER = 24  # a number of a chunk of examples, in float64, with what a score makes of it
