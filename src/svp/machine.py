@@ -4,9 +4,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ def each(work: Callable[[T], U], items: Sequence[T], n_threads: int) -> Iterator
     if n_threads < 2:
         yield from map(work, items)
         return
-    with one_blas_thread(), ThreadPoolExecutor(n_threads) as pool:
+    with one_blas_thread, ThreadPoolExecutor(n_threads) as pool:
         waiting: deque[Future[U]] = deque()
         for item in items:
             waiting.append(pool.submit(work, item))
@@ -52,10 +52,31 @@ def each(work: Callable[[T], U], items: Sequence[T], n_threads: int) -> Iterator
         yield from (waiting.popleft().result() for _ in range(len(waiting)))
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
-    """Matrix products have one thread each within it: for products that are too small to share."""
-    limits: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
-    return limits
+class _OneBlasThread:
+    """Matrix products have one thread each within it: for products that are too small to share.
+
+    Threads of the caller may be within it at once. The setting is the process's: the first in makes it, the last out undoes it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._within = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._within:
+                self._limit = _libraries().limit(limits=1, user_api="blas")
+            self._within += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if not self._within:
+                self._limit.restore_original_limits()
+
+
+one_blas_thread = _OneBlasThread()
 
 
 @cache

@@ -98,7 +98,7 @@ def k_center(
         by_chance = np.argsort(hash_ids(ids[candidates], seed, "start"), kind="stable")
         for block in split(by_chance[: min(start, budget)], _BLOCK):
             minima.take(block)
-    with nullcontext() if space.width >= _WIDE else one_blas_thread():
+    with nullcontext() if space.width >= _WIDE else one_blas_thread:
         minima.refresh(np.arange(len(candidates)), fence=np.inf)  # a first bound for each, from the first centres
         while len(minima.picks) < budget:
             minima.take_farthest(budget - len(minima.picks))

@@ -70,7 +70,7 @@ def facility_location(
     race = _race(compared, place[candidates], coverage, memory)
     picks, values = np.empty(budget, np.int64), np.empty(budget, np.int64)
     # The threads of `Bounded` and those of BLAS, which wait by spinning, would be in each other's way.
-    with one_blas_thread() if isinstance(race, _Lazy) else nullcontext():
+    with one_blas_thread if isinstance(race, _Lazy) else nullcontext():
         for i in range(budget):
             race = race.thinned(budget - i)
             picks[i], values[i] = race.take()
