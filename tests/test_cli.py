@@ -253,7 +253,11 @@ def test_changed_settings_are_refused_by_name(capsys: pytest.CaptureFixture[str]
 def test_an_earlier_selection_trains_another_target(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["coreset", "digits", *FAST, "--out", "run", "--budget", "300"])
     capsys.readouterr()
-    other = [word.replace("logistic", "sklearn.naive_bayes:GaussianNB") for word in FAST]
+    other = ["--target.model", "sklearn.naive_bayes:GaussianNB"]
+    for flag in (["--method", "margin"], ["--proxy.model", "logistic"], ["--options.start", "3"]):
+        code, line = fails(capsys, "coreset", "digits", *other, *flag, "--selection", "run/selection.parquet")
+        assert code == 1
+        assert f"{flag[0]} means nothing beside --selection" in line
     cli.main(["coreset", "digits", *other, "--selection", "run/selection.parquet", "--out", "next", "--json"])
     (arm,) = json.loads(capsys.readouterr().out)["arms"]
     assert (arm["arm"], arm["n"]) == ("selection", 300)

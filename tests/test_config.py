@@ -92,6 +92,18 @@ def test_whole_numbers_and_shares_stay_what_they_are(tmp_path: Path) -> None:
     assert [type(total) for total in totals] == [int, float, str]
 
 
+def test_numbers_of_numpy_are_counts_and_shares_too() -> None:
+    import numpy as np
+
+    for number, kept in ((np.int64(30), 30), (np.int32(1), 1), (np.float32(0.5), 0.5)):
+        budget = CoresetConfig(dataset="d", budget=number).budget
+        assert (budget, type(budget)) == (kept, type(kept))
+    for totals in ([20, np.int64(40)], np.array([20, 40])):
+        labelled = ActiveConfig(dataset="d", labelled=totals).labelled
+        assert labelled == (20, 40)
+        assert {type(total) for total in labelled} == {int}
+
+
 def test_what_was_given_is_told_from_what_was_filled_in() -> None:
     config = CoresetConfig.make({"dataset": "d", "proxy": {"model": "knn", "features": "a.npy"}, "compute": {}})
     assert config.proxy.epochs == 15
@@ -163,7 +175,8 @@ def test_unknown_settings_name_the_nearest() -> None:
         ({"budget": [1]}, ["'budget'", "count or a share", "got [1]"]),
         ({"control": ["randon"]}, ["'control': ", "'random', 'full' or 'short'", "got 'randon'"]),
         ({"control": ["random,full"]}, ["'control': ", 'control = ["random", "full"]']),
-        ({"control": "random"}, ["'control': give an array"]),
+        ({"control": "random"}, ["'control': give an array", '["random"]']),
+        ({"seed": 2**64 - 1, "seeds": 3}, ["seed 18446744073709551615 and the 2 after it (seeds)", "give a lower one"]),
         ({"seed": -1}, ["'seed'", "0 or more", "got -1"]),
         ({"seeds": 2.5}, ["'seeds': give a whole number; got 2.5"]),
         ({"proxy": {"lr": "fast"}}, ["'proxy.lr': give a number; got 'fast'"]),

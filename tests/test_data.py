@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from svp.config import DataConfig
 from svp.data import DATASETS, Dataset, hold_out, load, load_dataset
 from svp.data.base import available_memory, check_memory, with_held_out_test
+from svp.data.cache import data_folder
 from svp.errors import DataError, SettingError, UnknownName
 from svp.machine import cpu_quota
 from svp.names import resolve
@@ -63,7 +64,7 @@ def test_shuffled_rows_with_their_ids_are_the_same_dataset(ids, random):
 
     def build(rows):
         ids, x, y, keys = zip(*rows, strict=True)
-        return Dataset.from_arrays(np.array(x)[:, None], y, ids=ids, keys=keys, classes="abc")
+        return Dataset.from_arrays(np.array(x)[:, None], y, ids=ids, keys=keys, classes=[*"abc"])
 
     first = build(rows)
     random.shuffle(rows)
@@ -97,9 +98,14 @@ def test_without_labels_leaves_nothing_to_peek_at():
         ({"labels": [0, 1, 2, 1, 0.5]}, r"1 of 5 labels are no class numbers .* first 0\.5 in row 4; leave out"),
         ({"labels": [np.nan, 1, 2, np.nan, 0]}, r"2 of 5 labels are no class numbers .* first nan in row 0; leave out"),
         ({"labels": [0, 1, np.inf, 1, 0]}, "first inf in row 2"),
-        ({"labels": list("abcab")}, "not class numbers"),
+        ({"labels": list("abcab")}, "neither class numbers nor all names"),
+        ({"labels": list("abcab"), "test": None, "classes": ["a", "b"]}, "1 labels are none of the classes, first 'c'"),
+        ({"labels": ["a", "b", "", "a", "b"], "test": None, "classes": None}, "the label '' is no name of a class"),
+        ({"test": np.zeros((2, 2, 2, 3), np.uint8)}, r"test is a ndarray; give a pair, \(inputs, labels\)"),
+        ({"test": (np.zeros((2, 2, 2, 3), np.uint8), [0, 1], 0)}, "test is a tuple; give a pair"),
         ({"labels": [0, 1, 2, 1, 3]}, "a label is 3, but only 3 classes"),
         ({"labels": [0, 1, 2, 1, 10**12], "classes": None}, "beyond the number of examples"),
+        ({"classes": "abc"}, "classes is the text 'abc'; give a list"),
         ({"classes": ["a", "a", "b"]}, "classes are repeated, first 'a'"),
         ({"keys": ["k"] * 5}, "keys are repeated, first 'k'"),
         ({"keys": ["k"]}, "1 keys for 5 inputs"),
@@ -114,6 +120,31 @@ def test_without_labels_leaves_nothing_to_peek_at():
 def test_what_does_not_fit_is_named(changes, message):
     with pytest.raises(DataError, match=message):
         small(**changes)
+
+
+def test_labels_may_be_names():
+    x, words = np.zeros((4, 2)), np.array(["dog", "cat", "dog", "eel"])
+    data = Dataset.from_arrays(x, words, test=(x[:2], ["eel", "ape"]))
+    assert data.classes == ("ape", "cat", "dog", "eel")
+    assert data.labels is not None
+    assert data.labels.tolist() == [2, 1, 2, 3]
+    assert data.test is not None
+    assert data.test.labels is not None
+    assert data.test.labels.tolist() == [3, 0]
+    named = Dataset.from_arrays(x, words.tolist(), classes=["eel", "dog", "cat"])
+    assert (named.classes, named.labels.tolist()) == (("eel", "dog", "cat"), [1, 2, 1, 0])  # type: ignore[union-attr]
+
+
+def test_named_data_lie_where_caches_do(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    for name in ("SVP_DATA", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert data_folder(None) == Path("/home/ann/.cache/svp")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/fast")
+    assert data_folder(None) == Path("/fast/svp")
+    monkeypatch.setenv("SVP_DATA", "~/data")
+    assert data_folder(None) == Path("/home/ann/data")
+    assert data_folder("here") == Path("here")
 
 
 # --- the fingerprint

@@ -216,6 +216,8 @@ def tiny(command: str) -> list[str]:
         command = re.sub(rf"{re.escape(flag)} \S+", "", command)
     command = re.sub(r"^svp (\w+) +cifar10 ", r"svp \1 svp.data.cifar:read_batches ", command)
     tiny = {} if "reviews.csv" in command else TINY  # texts are for linear models, which are fast as they are
+    if "--selection" in command:  # nobody chooses
+        tiny = {flag: value for flag, value in tiny.items() if not flag.startswith("--proxy")}
     words = [*shlex.split(command, comments=True)[1:], *(word for pair in tiny.items() for word in pair), "--quiet"]
     return [*words, "--image-size", "16"] if "photos" in words else words
 

@@ -59,6 +59,7 @@ def test_time_grows_with_the_formula_not_with_what_every_call_takes() -> None:
     assert forecasts.extended([(100, 2.0), (200, 3.0)], 1000) == pytest.approx(11.0)
     assert forecasts.extended([(100, 2.0)], 1000) == pytest.approx(20.0)
     assert forecasts.extended([(100, 2.0), (200, 1.5)], 1000) == pytest.approx(7.5)  # luck: the larger one was faster
+    assert forecasts.extended([(100, 1.0), (110, 3.0)], 11) == pytest.approx(0.3)  # bad luck: no time is below 0
 
 
 def test_pieces_are_distinct_rows_of_the_whole_array() -> None:

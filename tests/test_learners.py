@@ -270,6 +270,14 @@ def test_a_net_that_fails_in_the_middle_of_training_is_named(rows: Dataset, tmp_
         fit(rows, own("EvenOnly", batch_size=16), tmp_path, rows.ids[:25])
 
 
+def test_a_net_too_large_for_any_machine_is_named(images: Dataset, tmp_path: Path) -> None:
+    huge = TrainConfig(model="preact8", width=1e12)
+    with pytest.raises(
+        TrainingError, match=r"preact8 cannot be made: .*; take a narrower one \(width\), or one with fewer"
+    ):
+        fit(images, huge, tmp_path)
+
+
 def test_where_memory_runs_out_it_is_said_what_takes_less(rows: Dataset, tmp_path: Path) -> None:
     def hungry(**options: Any) -> TrainConfig:
         return own("Hungry", batch_size=16, options=options)

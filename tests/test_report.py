@@ -14,7 +14,7 @@ import pytest
 
 import svp
 from svp import report, words
-from svp.errors import DataError, MissingExtra
+from svp.errors import DataError, MissingExtra, SvpWarning
 from svp.report import charts, facts, tables
 from svp.select.table import Picks
 
@@ -260,7 +260,8 @@ def test_the_page_shows_the_seeds_that_were_measured(folders, tmp_path, data):
 
 
 def test_without_its_data_the_report_says_so(folders):
-    page = Page(report.write(folders / "one seed").read_text())
+    with pytest.warns(SvpWarning, match="report.html has no examples: the data could not be loaded again"):
+        page = Page(report.write(folders / "one seed").read_text())
     assert not page.all("img")
     assert "Not shown: the data could not be loaded again" in page.text
     assert "photos/" in page.text  # the selection knows the keys
@@ -274,7 +275,8 @@ def test_data_that_changed_is_not_shown(folders, tmp_path, data):
     run = coreset(tmp_path / "run", None, dataset=str(tmp_path / "d.npz"))
     assert len(Page(run.report().read_text()).all("img")) == 60  # loaded as the settings say
     np.savez(tmp_path / "d.npz", x=data.inputs[::-1], y=data.labels, x_test=data.test.inputs, y_test=data.test.labels)
-    page = Page(run.report().read_text())
+    with pytest.warns(SvpWarning, match="d has changed since the run"):
+        page = Page(run.report().read_text())
     assert "has changed since the run" in page.text
     assert not page.all("img")
 

@@ -17,7 +17,7 @@ from sklearn.metrics import cohen_kappa_score
 import svp
 from svp import cli
 from svp.config import ComputeConfig
-from svp.errors import BudgetError, DataError, LabelError, SettingError
+from svp.errors import BudgetError, DataError, LabelError, SettingError, SvpWarning
 from svp.labels import Answer
 from svp.workflows.judging import FOLDS
 from svp.workflows.session import Session
@@ -421,7 +421,8 @@ def test_a_session_of_photos_has_a_whole_page(
     assert (held["on"], held["scored"]) == ("holdout", 20)
     # Without the photos: the numbers stay, and it says why there are no pictures.
     Path("photos").rename("elsewhere")
-    cli.main(["report", "s"])
+    with pytest.warns(SvpWarning, match="has no examples"):
+        cli.main(["report", "s"])
     page = Page(Path("s/report.html").read_text())
     assert not page.all("img")
     assert "the data could not be read again" in page.words

@@ -463,8 +463,14 @@ def test_an_earlier_selection_goes_to_another_target(data: Dataset, tmp_path: Pa
     with pytest.raises(DataError, match=r"weighed.parquet: \d+ of its weights are not 1"):
         coreset(core(selection=tmp_path / "weighed.parquet"), data, out=tmp_path / "no")
     assert head.selection.ids.tolist() == first.selection.ids[:10].tolist()
-    with refused(BudgetError, "25", "24"):
-        coreset(core(selection=path, budget=25), data, out=tmp_path / "fourth")
+    share = coreset(core(selection=path, target=wide, budget="25%"), data, out=tmp_path / "share")
+    assert share.selection.ids.tolist() == first.selection.ids[:16].tolist()  # a quarter of the 64, as everywhere
+    for budget in (25, "50%"):
+        with refused(BudgetError, str(budget), "24"):
+            coreset(core(selection=path, budget=budget), data, out=tmp_path / "fourth")
+    # What says how to choose is no part of a run in which nobody does.
+    again = coreset(core(selection=path, target=wide, budget=10, method="entropy"), data, out=tmp_path / "third")
+    assert again.environment["settings"]["method"] == CoresetConfig(dataset="d").method
     with refused(DataError, "another state of the data"):
         coreset(core(selection=path), make_data(seed=1), out=tmp_path / "fifth")
     with refused(DataError, "none.parquet", "does not exist"):

@@ -294,6 +294,14 @@ class RunConfig(DataConfig):
     margin: float = Field(1.0, gt=0, description="points of accuracy: a smaller loss than this counts as no worse")
     compute: ComputeConfig = ComputeConfig()
 
+    @model_validator(mode="after")
+    def _run_seeds_are_seeds(self) -> Self:
+        if self.seed + self.seeds > 2**64:
+            raise ValueError(
+                f"seed {self.seed} and the {self.seeds - 1} after it (seeds) go beyond 2^64 - 1; give a lower one"
+            )
+        return self
+
     @property
     def run_seeds(self) -> range:
         return range(self.seed, self.seed + self.seeds)
@@ -304,11 +312,12 @@ class CoresetConfig(RunConfig):
 
     workflow: ClassVar[str] = "coreset"
     may_vary: ClassVar[tuple[str, ...]] = ("control", "equal", "seeds")
+    choosing: ClassVar[tuple[str, ...]] = ("method", "options", "proxy")  # mean nothing beside an earlier selection
 
     method: str = Field("forgetting", description="a name from `svp list methods`")
     budget: int | float | str | None = Field(
         None,
-        description="how many to keep: a count or a share (0.5, 50%); default: half, or the whole of an earlier selection",
+        description="how many to keep: a count or a share of the data (0.5, 50%); default: half, or all of an earlier selection",
     )
     control: tuple[Literal["random", "full", "short"], ...] = Field(
         (),
@@ -318,7 +327,7 @@ class CoresetConfig(RunConfig):
         ("epochs",),
         description="train the target on a subset for as many epochs as on all data, as many steps, or both",
     )
-    selection: Path | None = Field(None, description="an earlier selection file, in place of a proxy")
+    selection: Path | None = Field(None, description="an earlier selection file, in place of a proxy and a method")
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -360,6 +369,7 @@ class ActiveConfig(LabellingConfig):
     @field_validator("labelled", "evaluate", mode="before")
     @classmethod
     def _totals_are_counts_or_shares(cls, totals: Any) -> Any:
+        totals = totals.tolist() if hasattr(totals, "tolist") else totals  # an array
         return [_count_or_share(total) for total in totals] if isinstance(totals, list | tuple) else totals
 
     @field_validator("labelled")
@@ -465,7 +475,9 @@ def _named_once(**arms: tuple[str, ...]) -> None:
 def _count_or_share(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, str | numbers.Real):
         raise ValueError("give a count or a share, such as 25000, 0.5 or 50%")
-    return value
+    if isinstance(value, numbers.Integral):
+        return int(value)  # numpy's numbers, too: as floats they would be shares
+    return value if isinstance(value, str) else float(value)
 
 
 def _toml(values: dict[str, Any], table: str = "") -> str:
@@ -505,7 +517,7 @@ ALLOWED = {
     **dict.fromkeys(("float_type", "float_parsing"), "a number"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
     **dict.fromkeys(("string_type", "path_type"), "text"),
-    "tuple_type": "an array, such as [1, 0.5]",
+    "tuple_type": 'an array: [1, 0.5] of numbers, ["random"] of words',
     **dict.fromkeys(("missing", "too_long"), "arrays of the right length"),
     "dict_type": "a table of names and values",
     "model_type": "its settings by name, such as {first}",

@@ -115,6 +115,14 @@ def _meant_for(given: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
     Raises SettingError for a flag that its own model does not use, whatever its value.
     """
     kept = dict(recipe)
+    if "selection" in given:
+        for name in CoresetConfig.choosing:
+            kept.pop(name, None)
+            if name in given:
+                flag = f"{name}.{next(iter(given[name]))}" if isinstance(given[name], dict) and given[name] else name
+                raise SettingError(
+                    f"--{flag.replace('_', '-')} means nothing beside --selection, which is trained on as it is; leave it out"
+                )
     if given.get("method", recipe.get("method")) != recipe.get("method"):
         kept.pop("options", None)
     for role in ("proxy", "target"):

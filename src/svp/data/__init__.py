@@ -100,7 +100,8 @@ def load_dataset(
     name_or_path  a name in `DATASETS` (`svp list datasets`); else a path to an `.npz`, a folder of class folders, a file of
                   texts or a Parquet file of images, or a folder of those (`./digits` for one called like a dataset); else
                   `"package.module:function"`, called with root
-    root          where a named dataset lies, or is put when it is fetched; default `$SVP_DATA`, else `~/.cache/svp`
+    root          where a named dataset lies, or is put when it is fetched; default `$SVP_DATA`, else
+                  `$XDG_CACHE_HOME/svp`, else `~/.cache/svp`
     image_size    side of the square that photos are scaled to; default 64, of imagenet 224
     short_side    pixels that the short side is scaled to before image_size is cut out of the middle; default image_size, of
                   imagenet at 224 pixels 256

@@ -116,14 +116,20 @@ class Dataset:
 
         inputs  (n, ...) uint8 or finite floats; numbers of other widths become float32; grey images (n, h, w) of uint8
                 become (n, h, w, 1). Or (n,) texts: a list or an array of str
-        labels  (n,) class numbers 0 .. c-1, or None
+        labels  (n,) class numbers 0 .. c-1, or names: of `classes`, else numbered in the order of the alphabet; or None
+        test    inputs and labels of the test part
         ids     (n,) distinct integers >= 0; default: the row numbers. Rows are kept in ascending order of id
         keys    (n,) distinct names
         Raises DataError naming what does not fit. Time and memory: one pass; uint8 and float32 inputs are not copied.
         """
         name = printable(name)
+        if test is not None and not (isinstance(test, tuple | list) and len(test) == 2):
+            raise DataError(f"{name}: test is a {type(test).__name__}; give a pair, (inputs, labels)")
+        if isinstance(classes, str):
+            raise DataError(f"{name}: classes is the text {classes!r}; give a list of names")
         x = as_inputs(inputs, name)
         order, row_ids = _as_ids(ids, len(x), name)
+        (labels, labels_test), classes = _numbered([labels, None if test is None else test[1]], classes, name)
         y = None if labels is None else as_labels(labels, len(x), name)
         row_keys = None if keys is None else _as_keys(keys, len(x), name)
         x_test, y_test = None, None
@@ -137,7 +143,7 @@ class Dataset:
                 raise DataError(
                     f"{name}: test inputs are {x_test.dtype}, train inputs {x.dtype}; give both as uint8 or both as floats"
                 )
-            y_test = as_labels(test[1], len(x_test), f"{name} (test)")
+            y_test = as_labels(labels_test, len(x_test), f"{name} (test)")
         named = _as_classes(classes, [part for part in (y, y_test) if part is not None], name)
         test_part = None
         if x_test is not None:
@@ -357,8 +363,28 @@ def as_inputs(values: ArrayLike, name: str) -> NDArray[Any]:
         x = x.astype(np.float32, copy=False)
     bad = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1)) if x.size else np.zeros(0, np.int64)
     if len(bad):
-        raise DataError(f"{name}: {len(bad)} inputs have NaN or infinite values, first in rows {bad[:3].tolist()}")
+        what = "NaN or infinite values, or such as float32 cannot hold (beyond 3.4e38)"
+        raise DataError(
+            f"{name}: {len(bad)} inputs have {what}, first in rows {bad[:3].tolist()}; leave them out, or mend them"
+        )
     return x
+
+
+def _numbered(labels: list[Any], classes: Sequence[str] | None, name: str) -> tuple[list[Any], Sequence[str] | None]:
+    """Names of classes as their numbers, those of both parts alike, and the classes; anything else as it is."""
+    named = [np.asarray(part) for part in labels if part is not None]
+    if not named or any(part.dtype.kind not in "UTO" or part.ndim != 1 for part in named):
+        return labels, classes
+    words = {word for part in named for word in part.tolist()}
+    if strange := [word for word in words if not isinstance(word, str) or not word]:
+        raise DataError(f"{name}: the label {strange[0]!r} is no name of a class; leave out rows without a label")
+    known = sorted(words) if classes is None else [str(each) for each in classes]
+    if unknown := sorted(words.difference(known)):
+        raise DataError(
+            f"{name}: {len(unknown)} labels are none of the classes, first {unknown[0]!r}; name them in classes, too"
+        )
+    number = {word: i for i, word in enumerate(known)}
+    return [None if part is None else [number[word] for word in np.asarray(part).tolist()] for part in labels], known
 
 
 def as_labels(values: ArrayLike, n: int, name: str) -> NDArray[np.int64]:
@@ -368,7 +394,7 @@ def as_labels(values: ArrayLike, n: int, name: str) -> NDArray[np.int64]:
         raise DataError(f"{name}: labels have shape {y.shape} for {n} inputs; give one class number per input")
     if y.dtype.kind not in "iubf":
         raise DataError(
-            f"{name}: labels of type {y.dtype} are not class numbers; map them to 0 .. c-1 and pass classes="
+            f"{name}: labels of type {y.dtype} are neither class numbers nor all names; give numbers 0 .. c-1, or text"
         )
     if y.dtype.kind == "f" and len(bad := np.flatnonzero(~np.isfinite(y) | (y != np.floor(y)))):
         raise DataError(

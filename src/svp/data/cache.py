@@ -25,6 +25,12 @@ def cache_folder(cache: str | os.PathLike[str] | None, kind: str) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "svp" / kind
 
 
+def data_folder(root: str | os.PathLike[str] | None) -> Path:
+    """Where a named dataset lies, or is put: as given, else `$SVP_DATA`, else `$XDG_CACHE_HOME/svp`, else `~/.cache/svp`."""
+    given = root if root is not None else os.environ.get("SVP_DATA")
+    return Path(given).expanduser() if given else cache_folder(None, "")
+
+
 def check_outside(folder: Path, source: Path) -> None:
     """StorageError for a cache inside the folder of data, where it would be read as a part of them the next time."""
     if folder.resolve().is_relative_to(source.resolve()):

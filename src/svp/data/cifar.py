@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.data.base import Dataset, Progress
+from svp.data.cache import data_folder
 from svp.errors import DataError, StorageError, one_line
 from svp.files import reading_errors
 
@@ -98,15 +99,16 @@ def load(
     """An official dataset: 50,000 images (32, 32, 3), uint8, and 10,000 to test; every file is checked by its md5.
 
     name       cifar10, cifar100 (100 classes) or cifar100-coarse (the same images in 20 classes of five)
-    root       the folder of the layout, such as `cifar-10-batches-py`, or the one that holds it; default `$SVP_DATA`, else
-               `~/.cache/svp`. Files that are not there are taken from the official archive if that lies in root, else fetched
+    root       the folder of the layout, such as `cifar-10-batches-py`, or the one that holds it; default as
+               `svp.data.cache.data_folder` says. Files that are not there are taken from the official archive if that lies
+               in root, else fetched
     progress   called with ("fetching ...", bytes so far, bytes in all)
     ids        0 .. 49,999 in the official order; the test part counts from 0 again
 
     Raises DataError naming the file that is missing, truncated or altered. About 1 s; 0.2 GB, at its peak 0.4.
     """
     layout = LAYOUTS[name]
-    folder = _folder(root if root is not None else os.environ.get("SVP_DATA") or "~/.cache/svp", layout)
+    folder = _folder(data_folder(root), layout)
     if missing := _missing(folder, layout):
         _unpack(_archive(folder, missing, layout, progress), missing, folder, layout)
     return _read_all(folder, name, layout.files)

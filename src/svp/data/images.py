@@ -10,6 +10,7 @@ import numpy as np
 
 from svp.data import decode, imagenet
 from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, printable
+from svp.data.cache import data_folder
 from svp.data.photos import IMAGE_SIZE, Files, dataset_of, some
 from svp.data.pixels import stamp
 from svp.errors import DataError, SettingError
@@ -98,14 +99,12 @@ def load_imagenet(
 ) -> Dataset:
     """ImageNet (ILSVRC 2012): train/WNID/*.JPEG and val/, in folders or flat, as `load` reads them; val/ is the test part.
 
-    root        the folder that holds train/ and val/, or one above it; default `$SVP_DATA`, else `~/.cache/svp`
+    root        the folder that holds train/ and val/, or one above it; default as `svp.data.cache.data_folder` says
     short_side  default 256 for 224 pixels, as papers test it; for other sizes the image_size itself
 
     1,281,167 and 50,000 images take 187 GiB in the cache at 224 pixels, 15 GiB at 64.
     """
-    base = imagenet.base_of(
-        Path(root if root is not None else os.environ.get("SVP_DATA") or "~/.cache/svp").expanduser()
-    )
+    base = imagenet.base_of(data_folder(root))
     short_side = short_side or SHORT_SIDES.get(("imagenet", image_size))
     data = load(base, image_size, short_side, on_error, cache=cache, progress=progress)
     test = data.test and replace(data.test, name="imagenet (test)")

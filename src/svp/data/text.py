@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from svp.data import text_cache
 from svp.data.base import TEST_SHARE, Dataset, OnError, Progress, hold_out, printable, silent
+from svp.data.cache import data_folder
 from svp.data.parquet import IMAGES, names_of_classes
 from svp.data.photos import some
 from svp.data.shards import divided, known_by, visible
@@ -111,13 +112,13 @@ def load_amazon(
 ) -> Dataset:
     """Amazon reviews by polarity or stars (Zhang, Zhao and LeCun 2015): train.csv and test.csv with label, title, text.
 
-    root  the folder of the two files, or one above it; default `$SVP_DATA`, else `~/.cache/svp`
+    root  the folder of the two files, or one above it; default as `svp.data.cache.data_folder` says
 
     The two characters \\n stand for line breaks in these files. Title and text are joined by a space; where there is no title,
     the text is all. The other arguments, errors and costs are those of `load`.
     """
     folder, classes = AMAZON[name]
-    base = Path(root if root is not None else os.environ.get("SVP_DATA") or "~/.cache/svp").expanduser()
+    base = data_folder(root)
     places = [base, base / folder, *sorted(base.glob(f"*/{folder}"))]
     source = next((place for place in places if (place / "train.csv").is_file()), None)
     if source is None:

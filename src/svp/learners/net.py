@@ -61,7 +61,8 @@ class NetLearner:
         self._example = example = _example(dataset)
         with compute.active():
             torch.manual_seed(spawn_seed(seed, "init"))
-            model = make(len(dataset.classes), example)
+            with inference.named(config.model, "be made", "take a narrower one (width), or one with fewer layers"):
+                model = make(len(dataset.classes), example)
             # A net of timm, or of somebody's own, may begin with weights that it learned elsewhere, and say so.
             self.initial_weights: str | None = getattr(model, "initial_weights", None)
             if config.weights is not None:

@@ -10,10 +10,11 @@
 It could be deleted in one commit.
 """
 
+import warnings
 from pathlib import Path
 
 from svp.data.base import Dataset
-from svp.errors import DataError, require
+from svp.errors import DataError, SvpWarning, require
 from svp.files import replace, storage_errors
 from svp.runs import STORE, SUMMARY
 
@@ -37,9 +38,16 @@ def write(folder: str | Path, dataset: Dataset | None = None) -> Path:
     if (folder / STORE).exists() and not (folder / SUMMARY).exists():
         raise DataError(f"{folder} is a session, and has no report yet; give: svp session report {folder}")
     if (folder / SUMMARY).exists():
-        html = page.render(sessions.context(folder, dataset), "session.html.jinja")
+        context, template = sessions.context(folder, dataset), "session.html.jinja"
     else:
-        html = page.render(page.context(facts.read(folder, dataset)))
+        context, template = page.context(facts.read(folder, dataset)), "page.html.jinja"
+    html = page.render(context, template)
+    if context["missing"]:
+        warnings.warn(
+            f"{folder / 'report.html'} has no examples: the data could not be loaded again ({context['missing']})",
+            SvpWarning,
+            stacklevel=2,
+        )
     with storage_errors(folder / "report.html", "copy the run elsewhere: its folder can be moved"):
         replace(folder / "report.html", html.encode())
     return folder / "report.html"

@@ -18,7 +18,7 @@ from svp.report import charts, passages, pictures, tables
 from svp.report.facts import Example, Facts
 
 
-def render(context: Json, template: str = "page.html.jinja") -> str:
+def render(context: Json, template: str) -> str:
     """The page. Whatever users named (classes, keys, datasets, people, texts) is escaped by the template."""
     script = Markup(_library() + "\n" + _text("page.js"))  # ours and the chart library's: no user's word is in it
     fingerprint = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -60,7 +60,9 @@ def resolve_budget(budget: Budget, n_candidates: int) -> int:
             f"Budget {budget!r} is no number; give a number of examples, or a share such as 0.1 or '10%' ({there})"
         ) from None
     if share < 0:
-        raise BudgetError(f"Budget {text} is less than nothing; give 0 or more, or a share such as 10% ({there})")
+        raise BudgetError(
+            f"Budget {text} is less than nothing; give a number of examples, or a share such as 10% ({there})"
+        )
     if whole:
         # Compared as decimals first: int() of '9' repeated thousands of times is refused by Python.
         if share > n_candidates:

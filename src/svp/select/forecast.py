@@ -160,7 +160,8 @@ def extended(trials: list[tuple[float, float]], operations: float) -> float:
     slope = seconds / max(work, 1.0)
     if len(trials) > 1 and (less := trials[-2])[1] < seconds and less[0] < work:
         slope = (seconds - less[1]) / (work - less[0])
-    return seconds + slope * (operations - work)
+    # Less than the last trial takes its share of it at least, however the trials differ by chance.
+    return max(seconds + slope * (operations - work), seconds * min(1.0, operations / max(work, 1.0)))
 
 
 def _shape(budget: Budget, arguments: Mapping[str, Any]) -> Shape:

@@ -106,6 +106,8 @@ def coreset(
 def prepare(config: CoresetConfig, dataset: Dataset | None, show: Show) -> Ready:
     """Read the data, and refuse what cannot come to a good end."""
     check_arguments("svp.coreset", CoresetConfig, config, dataset)
+    if config.selection is not None:  # nobody chooses: what says how is no part of this run
+        config = config.model_copy(update={name: CoresetConfig.model_fields[name].default for name in config.choosing})
     roles = ("target",) if config.selection else ("proxy", "target")
     config, dataset, load_seconds = brought(config, dataset, show, *roles)
     if config.proxy.features.source == PREVIOUS:
@@ -355,7 +357,12 @@ def _budget(config: CoresetConfig, dataset: Dataset, earlier: Selection | None) 
     """How many to keep; at least the two that a training takes."""
     if earlier is not None:
         earlier.verify(dataset)
-        budget = len(earlier) if config.budget is None else resolve_budget(config.budget, len(earlier))
+        budget = len(earlier) if config.budget is None else resolve_budget(config.budget, len(dataset))
+        if budget > len(earlier):
+            raise BudgetError(
+                f"{config.budget} of {len(dataset):,} examples is {budget:,}, and {config.selection} holds {len(earlier):,}; "
+                "give fewer, or leave budget out to keep them all"
+            )
     else:
         budget = resolve_budget("50%" if config.budget is None else config.budget, len(dataset))
     if budget < 2:
