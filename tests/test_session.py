@@ -202,6 +202,10 @@ def test_texts_are_labelled_in_a_table_whose_formulas_are_harmless(capsys: pytes
     told = run(capsys, "tell", "s", "b.csv")
     assert (told["new"], told["labelled"]) == (8, 6)
     assert run(capsys, "finish", "s")["n_predicted"] == 0  # the other two are of none of the classes
+    labelled = {int(row["id"]): (row["text"], row["label"]) for row in table("s/labelled.csv")}
+    assert labelled == {i: (cell, "good" if "good" in cell else "bad") for i, cell in cells.items() if i not in (0, 3)}
+    data = svp.load_dataset("s/labelled.csv", test_share=0)  # a data set of its own
+    assert (len(data), data.classes) == (6, ("bad", "good"))
 
 
 def test_texts_are_printed_with_their_question_each_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -960,11 +964,11 @@ def test_labels_of_photos_that_are_gone_are_missed_aloud(photos: Path, capsys: p
     gone = table("b.csv")[0]["key"]
     (photos / gone).unlink()
     cli.main(["session", "finish", "s", "--quiet"])
-    assert f"Left out, gone: {gone}" in capsys.readouterr().out.splitlines()
+    assert f"Left out, gone or unreadable: {gone}" in capsys.readouterr().out.splitlines()
     cli.main(["session", "export", "s", "--out", "labels.csv"])
     assert capsys.readouterr().out.splitlines() == [
         "Wrote 11 labelled examples to labels.csv",
-        f"Left out, gone: {gone}",
+        f"Left out, gone or unreadable: {gone}",
     ]
 
 

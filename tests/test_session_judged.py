@@ -85,6 +85,13 @@ def test_a_curve_is_what_cross_validation_by_hand_finds(session: Session) -> Non
     assert last["trained_on"] == 72
 
 
+def test_few_labels_that_were_all_drawn_are_like_the_pool(session: Session) -> None:
+    label(session, 15)
+    assert [session.curve()[name] for name in ("on", "scored")] == ["random", 15]
+    label(session, 15)
+    assert [session.curve()[name] for name in ("on", "scored")] == ["asked", 30]
+
+
 def test_a_curve_is_measured_once_and_said_from_then_on(session: Session) -> None:
     label(session, 20, 4)
     assert session.status()["curve"] is None

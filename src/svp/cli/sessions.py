@@ -416,7 +416,8 @@ def _to_do(question: Path) -> str:
 
 def _left_out(facts: dict[str, Any]) -> list[str]:
     """Examples that count no more, labelled or not; facts are those of `Session.status`."""
-    return [f"Left out, {word}: {_some(facts[word])}" for word in ("gone", "changed") if facts[word]]
+    words = {"gone": "gone or unreadable", "changed": "changed"}
+    return [f"Left out, {said}: {_some(facts[word])}" for word, said in words.items() if facts[word]]
 
 
 def _of_the_choice(batch: Batch, before: list[str]) -> list[str]:

@@ -86,9 +86,15 @@ def answers_of(session: "Session", told: Sequence[Told], who: str) -> list[Answe
     return answers
 
 
-def write_labelled(session: "Session", path: Path, rows: list[dict[str, Any]]) -> int:
+def write_labelled(
+    session: "Session", path: Path, rows: list[dict[str, Any]], texts: Mapping[int, str] | None = None
+) -> int:
+    """texts: what the examples say, in a column beside their labels: such a table can be trained on by itself."""
     _outside_the_data(session, path)
-    write_columns(path, {name: [row[name] for row in rows] for name in ("id", "key", "label", "people", "agree")})
+    columns = {name: [row[name] for row in rows] for name in ("id", "key", "label", "people", "agree")}
+    if texts:
+        columns["text"] = [texts.get(row["id"], "") for row in rows]
+    write_columns(path, columns)
     return len(rows)
 
 
@@ -295,7 +301,9 @@ def _id(store: LabelStore, told: Told) -> int:
     by_key = None if told.key is None else store.id_of(told.key)
     if told.id is None:
         if by_key is None:
-            raise LabelError(f"{told.where}: {told.key!r} is none of the examples of this session")
+            raise LabelError(
+                f"{told.where}: {told.key!r} is none of the examples of this session; correct it, or take that row out"
+            )
         return by_key
     key = store.keys([told.id]).get(told.id)
     other = told.key if told.key is not None and told.key != key else None

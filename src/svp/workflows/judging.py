@@ -54,7 +54,7 @@ def curve(session: "Session", holdout: Dataset | None) -> Json:
     """Stage: the accuracy of proxies trained on what was labelled after each of the last rounds, all on the same examples.
 
     Without `holdout` by cross-validation: an example is judged by the proxy that was trained without its fold. Scored are those
-    labelled that were drawn at random, if there are LEAST_DRAWN: what the proxy asked for is harder than the pool.
+    labelled that were drawn at random, if there are LEAST_DRAWN or no others: what the proxy asked for is harder than the pool.
     """
     _refuse_previous(session)
     ids, labels = session.two_classes("a learning curve")
@@ -65,8 +65,8 @@ def curve(session: "Session", holdout: Dataset | None) -> Json:
         )
     if holdout is None:
         drawn = np.isin(ids, hindsight.random(session.store))
-        scored = drawn if drawn.sum() >= LEAST_DRAWN else np.ones(len(ids), bool)
-        on = "random" if drawn.sum() >= LEAST_DRAWN else "asked"
+        like_the_pool = bool(drawn.all()) or drawn.sum() >= LEAST_DRAWN
+        scored, on = (drawn, "random") if like_the_pool else (np.ones(len(ids), bool), "asked")
         models = [[session.rounds.without_fold(fold, FOLDS, *point) for fold in range(FOLDS)] for point in points]
         judged, truth = ids[scored], labels[scored]
     else:

@@ -276,8 +276,8 @@ class Session:
     def finish(self) -> Finished:
         """Train the target on the labels so far, and write what it makes of everything; the session can go on after it.
 
-        The labelled set goes to `labelled.csv`, what the target takes the rest for to `predicted.csv`, both in the folder; in
-        neither is what people say is none of the classes. Raises
+        The labelled set goes to `labelled.csv`, texts beside their labels; what the target takes the rest for to `predicted.csv`,
+        both in the folder. In neither is what people say is none of the classes. Raises
         LabelError until two classes have labels.
         """
         with self.rounds.held("finish"):
@@ -286,7 +286,8 @@ class Session:
                 rows = files.labelled_rows(self)  # before the training: what is told during it, the target has not seen
                 none = [s.id for s in self._store.standings(self.ways.rule) if s.kind == "none"]
             fitted = self.rounds.final(ids, labels)
-            files.write_labelled(self, self.folder / "labelled.csv", rows)
+            texts = files.texts_of(self, ids[np.isin(ids, self.dataset.ids)].tolist())
+            files.write_labelled(self, self.folder / "labelled.csv", rows, texts)
             rest = np.setdiff1d(self.dataset.ids, [*ids.tolist(), *none], assume_unique=True)
             Predictions.of(fitted, self.dataset, rest).save(self.folder / "predicted.csv")
         return Finished(fitted, self.folder / "labelled.csv", self.folder / "predicted.csv", len(ids), len(rest))
