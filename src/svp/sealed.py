@@ -48,6 +48,7 @@ CREATE TABLE events (
 );
 """
 
+_BACK = "put back a copy of it, or move it away and make it anew from its exported history (svp session restore)"
 _NEXT_STEP = {
     sqlite3.SQLITE_FULL: "is on a full disk; free some space and repeat the command (what was stored before is intact)",
     sqlite3.SQLITE_BUSY: "is in use by another process; repeat the command when that one has finished",
@@ -55,8 +56,8 @@ _NEXT_STEP = {
     sqlite3.SQLITE_PERM: "cannot be written; allow writing to the file and its folder, or copy them elsewhere",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened; check that it is a file, and that its folder may be written",
     sqlite3.SQLITE_IOERR: "cannot be read or written; check the disk and repeat the command",
-    sqlite3.SQLITE_CORRUPT: "is damaged; put back a copy of it",
-    sqlite3.SQLITE_NOTADB: "is damaged or is not a label store; put back a copy of it, or name another file",
+    sqlite3.SQLITE_CORRUPT: f"is damaged; {_BACK}",
+    sqlite3.SQLITE_NOTADB: f"is damaged or is not a label store; name another file, or {_BACK}",
 }
 
 
@@ -240,9 +241,7 @@ class SealedFile:
             whole = False
         if not whole:
             number = given.get("event") if isinstance(given, Mapping) else None
-            raise DataError(
-                f"the history is damaged: its event {number} is not as it was written; put back a copy of it"
-            )
+            raise DataError(f"the history is damaged: its event {number} is not as it was written; {_BACK}")
 
     def _read(self, sql: str, *values: Any) -> list[Any]:
         with _named(self.path):
@@ -272,7 +271,7 @@ class SealedFile:
                 break
         if verdict != "ok" or not seal:
             reason = shortened(verdict) if verdict != "ok" else "it is empty"
-            raise StorageError(f"{self.path} is damaged ({reason}); put back a copy of it")
+            raise StorageError(f"{self.path} is damaged ({reason}); {_BACK}")
         self._checked = event, seal
 
     def _version(self) -> int:

@@ -303,7 +303,7 @@ def undo(folder: Path, /, *, who: str | None = None, said: Said = Said()) -> Non
     say(
         said,
         {"answers": undone.n, "who": list(undone.who), "told_at": undone.at},
-        f"Took back {undone.n:,} answers of {people}, told at {undone.at}",
+        f"Took back {undone.n:,} answer{'s' * (undone.n != 1)} of {people}, told at {undone.at}",
     )
 
 
