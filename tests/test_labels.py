@@ -289,6 +289,27 @@ def test_a_store_of_the_first_format_is_taken_up(path: Path) -> None:
         assert current(store) == {}
 
 
+def test_a_store_of_the_third_format_is_taken_up_with_its_examples(path: Path) -> None:
+    tables = LabelStore.SCHEMA
+
+    class Third(LabelStore):
+        FORMAT = 3
+        SCHEMA: ClassVar = {number: tables[number] for number in (1, 2, 3)}
+
+    with Third.create(path, ANIMALS) as third:
+        third.number([3, 5], ["a", "b"], ["aa", ""])
+        third.meet([("c", "cc")], {3: "gone"})
+    for _ in range(2):
+        with LabelStore.open(path) as store:
+            assert store.examples() == [(3, "a", "aa", "gone"), (5, "b", "", "here"), (6, "c", "cc", "here")]
+            assert store.has_unread()
+    with LabelStore.open(path) as store:
+        store.read({5: "bb"})
+    with LabelStore.open(path) as store:
+        assert store.examples()[1] == (5, "b", "bb", "here")
+        assert (store.print_of(5), store.with_prints(["bb"]), store.has_unread()) == ("bb", {"bb": 5}, False)
+
+
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2]])
 def test_labels_after_a_round_do_not_depend_on_the_order_of_answers(store: LabelStore, order: list[int]) -> None:
     store.ask([3, 0], round=0, origin="random")

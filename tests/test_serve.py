@@ -596,7 +596,8 @@ def test_the_final_model_is_wanted_once_until_it_is_there(
         return do(desk)
 
     async def scene() -> None:
-        supply, proxy_is_trained = Supply(at_desk, Where(Path()), 9, scores=True), asyncio.Event()
+        supply = Supply(at_desk, Where(Path()), 9, scores=True, unread=False)
+        proxy_is_trained = asyncio.Event()
 
         async def ask(item: tuple[str, int]) -> Any:  # stands for the process behind
             asked_for.append(item[0])
@@ -631,6 +632,43 @@ def test_the_final_model_is_wanted_once_until_it_is_there(
 
     asyncio.run(scene())
     assert asked_for == ["train", *["finish"] * tries]
+
+
+def test_photos_are_read_once_the_first_are_shown_and_before_anything_is_learned(
+    store: LabelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, asked_for = desk_of(store, 9), []
+
+    async def at_desk(do: Any) -> Any:
+        return do(desk)
+
+    async def scene() -> None:
+        supply = Supply(at_desk, Where(Path()), 3, scores=True, unread=True)
+
+        async def ask(item: Any) -> Any:  # stands for the process behind
+            asked_for.append(item[0])
+            if len(asked_for) == 1:
+                raise TrainingError("the disk is full")
+            return Learned(())
+
+        async def look() -> None:
+            supply._learner.forgive()  # the rest is over
+            await supply.look()
+            while supply._learner.busy:
+                await asyncio.sleep(0)
+
+        monkeypatch.setattr(supply._learner, "ask", ask)
+        supply._begun, desk.exhausted = True, True
+        for id_ in range(4):
+            desk.answer("ann", id_, id_ % 2)
+        await look()
+        assert (asked_for, supply.state()["trouble"]) == (["read"], "the disk is full")
+        await look()
+        await look()
+        await look()
+
+    asyncio.run(scene())
+    assert asked_for == ["read", "read", "train"]
 
 
 def test_a_page_for_the_whole_network_is_called_by_the_address_that_leads_here(tmp_path: Path) -> None:

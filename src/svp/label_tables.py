@@ -72,7 +72,17 @@ _TELL = Verb(
     ("INSERT INTO answers VALUES (NULL, :event, :question, :id, :who, :kind, :label, :at)",),
 )
 
-SCHEMA = {1: _TABLES, 2: _OF_PEOPLE, 3: ""}  # by the format that they came with; 3 has another verb
+_SEEN_LATER = """
+CREATE TABLE prints (
+    id       INTEGER PRIMARY KEY REFERENCES examples,
+    print    TEXT NOT NULL,
+    event    INTEGER NOT NULL REFERENCES events DEFERRABLE INITIALLY DEFERRED
+);
+CREATE INDEX prints_by_event ON prints (event);
+CREATE INDEX examples_unread ON examples (id) WHERE print = '';
+""" + only_grows("prints")
+
+SCHEMA = {1: _TABLES, 2: _OF_PEOPLE, 3: "", 4: _SEEN_LATER}  # by the format that they came with; 3 has another verb
 
 VERBS = {
     "create": _CLASSES,
@@ -105,6 +115,11 @@ VERBS = {
             "INSERT INTO examples SELECT :id, :key, :print, :event WHERE :state = 'new'",
             "INSERT INTO states SELECT NULL, :id, :state, :event WHERE :state <> 'new'",
         ),
+    ),
+    "read": Verb(
+        ("id", "print"),
+        "SELECT id, print FROM prints WHERE event = ?1 ORDER BY id",
+        ("INSERT INTO prints VALUES (:id, :print, :event)",),
     ),
 }
 
@@ -212,8 +227,16 @@ SELECT round, asked, answered, origin, began.at, CASE WHEN asked = answered THEN
 FROM counts JOIN questions ON questions.event = question JOIN events AS began ON began.event = question
 LEFT JOIN events AS ended ON ended.event = last ORDER BY question"""
 
-WITH_PRINTS = "SELECT print, min(id) FROM examples WHERE print IN (SELECT value FROM json_each(?)) GROUP BY print"
+# The fingerprint of each example: of one that was only listed at first, from when it was read.
+_PRINTS = """
+SELECT examples.id, key, coalesce(prints.print, examples.print) AS print FROM examples LEFT JOIN prints USING (id)"""
+
+PRINT = f"SELECT print FROM ({_PRINTS}) WHERE id = ?"
+
+WITH_PRINTS = f"SELECT print, min(id) FROM ({_PRINTS}) WHERE print IN (SELECT value FROM json_each(?)) GROUP BY print"
 
 EXAMPLES = f"""
-SELECT examples.id, key, print, coalesce(state, 'here') FROM examples LEFT JOIN ({STATES}) AS now ON now.id = examples.id
-ORDER BY examples.id"""
+SELECT seen.id, key, print, coalesce(state, 'here') FROM ({_PRINTS}) AS seen LEFT JOIN ({STATES}) AS now USING (id)
+ORDER BY seen.id"""
+
+UNREAD = f"SELECT EXISTS (SELECT 1 FROM examples WHERE print = '' AND id NOT IN (SELECT id FROM prints) AND {_HERE})"

@@ -6,6 +6,7 @@
     answers     who said what about which example, and to which question (tell, pull, undo)
     undos       which tell or pull an undo took back: its rows in `answers` are what each person said before that
     examples    of a session with people: the number that each key was given when it was first seen (pool)
+    prints      and the fingerprints of those that were listed at first, and read later (read)
     states      and which of them were gone, changed, or here again when somebody looked
 
 A person's latest row about an example is that person's answer; nothing older is ever removed. An `ask` or `tell` that has
@@ -34,6 +35,7 @@ from svp.label_tables import (
     LAST_TELL,
     LEFT,
     OPEN,
+    PRINT,
     PULLED,
     ROUNDS,
     SAID,
@@ -45,6 +47,7 @@ from svp.label_tables import (
     TIMES_ASKED,
     TOLD,
     UNASKED,
+    UNREAD,
     UP_TO,
     VERBS,
     WAITING,
@@ -151,7 +154,7 @@ class LabelStore(SealedFile):
 
     WHAT = "label store"
     APPLICATION = 0x7376704C  # "svpL"
-    FORMAT = 3
+    FORMAT = 4
     SCHEMA = SCHEMA
     VERBS = VERBS
 
@@ -199,10 +202,15 @@ class LabelStore(SealedFile):
         return int(first)
 
     def number(self, ids: ArrayLike, keys: Sequence[str], prints: Sequence[str]) -> None:
-        """The first examples of all, with the ids that their data set gave them."""
+        """The first examples of all, with the ids that their data set gave them; a fingerprint is "" until they are read."""
         rows = zip(np.asarray(ids).tolist(), keys, prints, strict=True)
         with self._event("pool") as (event, _):
             self._put("pool", event, [{"state": "new", "id": i, "key": key, "print": seen} for i, key, seen in rows])
+
+    def read(self, prints: Mapping[int, str]) -> None:
+        """The fingerprints of examples that had none until now."""
+        with self._event("read") as (event, _):
+            self._put("read", event, [{"id": id_, "print": seen} for id_, seen in prints.items()])
 
     def examples(self) -> list[tuple[int, str, str, str]]:
         """(id, key, fingerprint when first seen, state) of all that were ever numbered, by id; state: here, gone, changed."""
@@ -210,7 +218,7 @@ class LabelStore(SealedFile):
 
     def last_pool(self) -> str:
         """The seal of the last event about the examples: while it is the same, so is what `examples` gives."""
-        found = self._read("SELECT seal FROM events WHERE verb = 'pool' ORDER BY event DESC LIMIT 1")
+        found = self._read("SELECT seal FROM events WHERE verb IN ('pool', 'read') ORDER BY event DESC LIMIT 1")
         return str(found[0][0]) if found else ""
 
     def n_examples(self) -> int:
@@ -224,8 +232,12 @@ class LabelStore(SealedFile):
 
     def print_of(self, id_: int) -> str | None:
         """The fingerprint with which an example was first seen; None where it was never numbered."""
-        found = self._read("SELECT print FROM examples WHERE id = ?", int(id_))
+        found = self._read(PRINT, int(id_))
         return str(found[0][0]) if found else None
+
+    def has_unread(self) -> bool:
+        """Are there examples that were listed, and never read?"""
+        return bool(self._read(UNREAD)[0][0])
 
     def with_prints(self, prints: Iterable[str]) -> dict[str, int]:
         """The first example with each of these fingerprints, of those that any has. Cost: a pass over the examples."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from svp.config import BY_CONTENT, CHANGES_NOTHING, RunConfig, changes
+from svp.config import BY_CONTENT, CHANGES_NOTHING, RunConfig, changes, read_toml
 from svp.data.base import Dataset, printable
 from svp.errors import DataError, FolderInUse, RunChanged, StorageError
 from svp.files import ELSEWHERE, Json, digest, make_folder, read_record, storage_errors, sweep, write_bytes, write_json
@@ -145,7 +145,7 @@ class Run:
         cls,
         folder: Path,
         config: RunConfig,
-        dataset: Dataset,
+        dataset: Dataset | None,
         *,
         may_vary: Sequence[str] = (),
         reuse: Sequence[Path] = (),
@@ -156,6 +156,7 @@ class Run:
     ) -> Self:
         """Make a run folder, or take up an interrupted one.
 
+        dataset   None: it is not read yet; the environment is written when it is
         may_grow  the dataset may be another than it was: whoever calls looks after its examples one by one
         never_asked  does this label store hold no question? Then no answer either
         may_vary  settings that say which of the arms are wanted now (such as "control"): what is there stays, what is not is made
@@ -188,21 +189,25 @@ class Run:
             raise
         return run
 
-    def _check_settings(self, config: RunConfig, dataset: Dataset, may_vary: Sequence[str], may_grow: bool) -> None:
-        path = self.folder / "environment.json"
+    def _check_settings(
+        self, config: RunConfig, dataset: Dataset | None, may_vary: Sequence[str], may_grow: bool
+    ) -> None:
+        path, written = self.folder / "environment.json", self.folder / "config.toml"
         settings = config.flat()
         files = contents(settings)
-        now = {"format": FORMAT, **environment(dataset), **({"contents": files} if files else {})}
-        if not path.exists():
+        found = {} if dataset is None else environment(dataset)
+        now = {"format": FORMAT, **found, **({"contents": files} if files else {})}
+        if path.exists():
+            before = self.environment
+        else:
             leftovers = [p.name for p in self.folder.iterdir() if not p.name.startswith(".")]
             # A session is the label store: this file may be lost, and a restored one has none yet.
             if leftovers and not (may_grow and STORE in leftovers):
                 raise StorageError(
                     f"{self.folder} holds other files ({', '.join(sorted(leftovers)[:3])}); {self._elsewhere}"
                 )
-            write_json(path, {**now, "settings": settings})
-            return
-        before = self.environment
+            known = type(config).make(read_toml(written)).flat() if leftovers and written.exists() else settings
+            before = {**now, "settings": known}
         if before["format"] != FORMAT:
             raise RunChanged(
                 f"{self.folder} has run-folder format {before['format']}, this version reads {FORMAT}; {self._elsewhere}"
@@ -211,13 +216,14 @@ class Run:
         changed = changes(
             {**_drop(before["settings"], free), **before.get("contents", {})}, {**_drop(settings, free), **files}
         )
-        if not may_grow and before["dataset"]["fingerprint"] != dataset.fingerprint:
-            changed.append(f"dataset {dataset.name} is another ({_data_changes(before['dataset'], now['dataset'])})")
-        moved = changes(surroundings(before), surroundings(now))
+        if not may_grow and before["dataset"]["fingerprint"] != now["dataset"]["fingerprint"]:
+            differs = _data_changes(before["dataset"], now["dataset"])
+            changed.append(f"dataset {now['dataset']['name']} is another ({differs})")
+        moved = [] if dataset is None else changes(surroundings(before), surroundings(now))
         if (changed or (moved and not self._accept_code_change)) and not self._holds_work():
             self._clear()
             self.event("begun anew", changed=changed + moved)
-            write_json(path, {**now, "settings": settings})
+            self._write_environment(now, settings)
             return
         if changed:
             raise RunChanged(
@@ -226,8 +232,13 @@ class Run:
         if moved:
             self.accept(moved)
             before = {**before, **{name: now[name] for name in ("packages", "machine", "python")}}
-        if moved or before["settings"] != settings:
-            write_json(path, {**before, "settings": settings})
+        if moved or before["settings"] != settings or not path.exists():
+            self._write_environment(before, settings)
+
+    def _write_environment(self, facts: Json, settings: Json) -> None:
+        """Once the data are known."""
+        if "dataset" in facts:
+            write_json(self.folder / "environment.json", {**facts, "settings": settings})
 
     def accept(self, moved: list[str]) -> None:
         """Go on in surroundings that have changed, where that is accepted: it is recorded. Else RunChanged."""

@@ -146,7 +146,10 @@ class SealedFile:
             with _HASHING:
                 _refuse_damaged_log(path)
                 stat = _stat(path)
-                content = None if _in_use(stat) else _content(path, cls.REMEMBERED)
+                in_use = _in_use(stat)
+                if not in_use:
+                    _refuse_cut_off(path)
+                content = None if in_use else _content(path, cls.REMEMBERED)
                 store = cls(path, _connect(path, "rw"), stat, content)
                 _OPEN.add(store)
             try:
@@ -345,12 +348,28 @@ def _refuse_damaged_log(path: Path) -> None:
         )
 
 
+def _refuse_cut_off(path: Path) -> None:
+    """SQLite takes what is missing at the end for zeros, and notices it only where zeros are wrong."""
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(100)
+        page, n_pages = (
+            int.from_bytes(head[16:18], "big"),
+            int.from_bytes(head[28:32], "big"),
+        )  # SQLite file format, 1.3
+        if head.startswith(b"SQLite format 3\0") and path.stat().st_size < page * n_pages and not _has_log(path):
+            raise StorageError(f"{path} is damaged (its end is missing); {_BACK}")
+
+
+def _has_log(path: Path) -> bool:
+    """Do changes lie beside the file?"""
+    wal = path.with_name(f"{path.name}-wal")
+    return wal.exists() and wal.stat().st_size > 0
+
+
 def _content(path: Path, least: int) -> str | None:
     """SHA-256 of a file that is all there is: None where changes lie beside it, or it has fewer bytes than `least`."""
     try:
-        wal = path.with_name(f"{path.name}-wal")
-        whole = not (wal.exists() and wal.stat().st_size) and path.stat().st_size >= least
-        if not whole:
+        if _has_log(path) or path.stat().st_size < least:
             return None
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -37,7 +37,8 @@ def serve(
     Parameters
     ----------
     folder
-        of the session; where there is none yet, --data and --classes begin one, as `svp session new` does
+        of the session; where there is none yet, --data and --classes begin one, as `svp session new` does; photos are read while
+        the first are labelled
     data
         what to label: a folder of photos, a table of texts, a .npz file, or a name from `svp list datasets`
     recipe
@@ -72,6 +73,7 @@ def serve(
             n,
             session.n_examples,
             session.ranks,
+            session.of_photos,
         )
         classes, n_held_out = session.classes, session.n_held_out
 
@@ -96,7 +98,7 @@ def _begin(folder: Path, data: str | None, settings: BaseModel | None, recipe: s
     if data is not None or recipe is not None:
         config = configure(SessionConfig, data, settings, Common(recipe=recipe))
         with progress(Common(quiet=said.quiet)) as show:
-            Session.create(folder, config, accept_code_change=said.accept_code_change, show=show).close()
+            Session.begin(folder, config, accept_code_change=said.accept_code_change, show=show).close()
     elif settings is not None and settings.model_fields_set:
         raise SettingError("settings are for a new session: name its data too (--data)")
     elif not (folder / STORE).exists():

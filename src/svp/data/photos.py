@@ -71,14 +71,7 @@ def dataset_of(
     strangers    paths of files of the source that are not looked at, by the reason
     The other arguments, errors and costs are those of `images.load`.
     """
-    short_side = image_size if short_side is None else short_side
-    for name, value in (("image_size", image_size), ("short_side", short_side)):
-        if not 1 <= value <= 4096:
-            raise SettingError(
-                f"{name} (--{name.replace('_', '-')}) is {value}; give a number of pixels from 1 to 4096"
-            )
-    if short_side < image_size:
-        raise SettingError(f"short_side (--short-side) is {short_side}; give image_size ({image_size}) or more")
+    short_side = short_side_of(image_size, short_side)
     files, test_files = parts
     n, stamps = len(files.ids), files.stamps + test_files.stamps
     broken = files.unreadable | {n + i: reason for i, reason in test_files.unreadable.items()}
@@ -115,6 +108,19 @@ def dataset_of(
         left_out = _counted(len(broken) + sum(map(len, strangers.values())))
         warnings.warn(f"{source}: {left_out} left out: {some(data.problems)}", SvpWarning, stacklevel=3)
     return data
+
+
+def short_side_of(image_size: int, short_side: int | None) -> int:
+    """To how many pixels the short side is scaled: image_size, where nobody says it. SettingError for sizes that are none."""
+    short_side = image_size if short_side is None else short_side
+    for name, value in (("image_size", image_size), ("short_side", short_side)):
+        if not 1 <= value <= 4096:
+            raise SettingError(
+                f"{name} (--{name.replace('_', '-')}) is {value}; give a number of pixels from 1 to 4096"
+            )
+    if short_side < image_size:
+        raise SettingError(f"short_side (--short-side) is {short_side}; give image_size ({image_size}) or more")
+    return short_side
 
 
 def _part(

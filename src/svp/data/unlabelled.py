@@ -16,7 +16,7 @@ from svp.data import decode, load_test, parquet, takes, text_cache
 from svp.data import load as load_labelled
 from svp.data.base import Dataset, Progress, printable, silent
 from svp.data.images import test_folder, unsorted
-from svp.data.photos import IMAGE_SIZE, Files, dataset_of, some
+from svp.data.photos import IMAGE_SIZE, Files, dataset_of, short_side_of, some
 from svp.data.shards import divided
 from svp.data.text import LABELS, columns_of_texts, is_source, kind_of, row_keys
 from svp.data.text_files import names_of
@@ -72,14 +72,30 @@ def are_texts(config: DataConfig) -> bool:
     return path.exists() and is_source(path, {name: value for name, value in columns.items() if value})
 
 
-def _photos(
-    root: Path, config: DataConfig, classes: tuple[str, ...], progress: Progress | None, *, tested: bool
-) -> Dataset:
+def listed(config: DataConfig) -> Files:
+    """The photos in a folder with the ids and keys that `load` gives them, those among them that turn out to be unreadable.
+
+    Errors are those of `load`, as far as they show without reading a photo. Cost: a look at the size and time of each file.
+    """
+    files, _ = _listed(Path(config.dataset).expanduser(), config, tested=False)
+    short_side_of(config.image_size or IMAGE_SIZE, config.short_side)
+    return files
+
+
+def _listed(root: Path, config: DataConfig, *, tested: bool) -> tuple[Files, dict[str, list[str]]]:
+    """The photos in a folder and below it, and the paths of files that are none, by the reason."""
     if config.text_column or config.image_column or config.data:
         raise SettingError(f"{root} is a folder of photos; it has no columns, and no other folder of data")
     files, strangers = unsorted(root, test_folder(root) if tested else None)
     if not len(files.ids):
         raise DataError(f"{root} has no photos in it; give the folder that holds them")
+    return files, strangers
+
+
+def _photos(
+    root: Path, config: DataConfig, classes: tuple[str, ...], progress: Progress | None, *, tested: bool
+) -> Dataset:
+    files, strangers = _listed(root, config, tested=tested)
 
     def paths(positions: list[int]) -> list[decode.Item]:
         return [os.path.join(root, files.keys[i]) for i in positions]

@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from svp.errors import BudgetError, FolderInUse, MissingExtra
-from svp.serve.cards import Card, cards_of
+from svp.errors import BudgetError, MissingExtra
+from svp.serve.cards import Card, cards_of, read
 from svp.workflows.hindsight import right_before
 from svp.workflows.judging import advice
 from svp.workflows.session import Session
@@ -68,7 +68,7 @@ class Result:
 def chooser(where: Where) -> Callable[[Wanted], Found]:
     """Shows what waits for an answer, and asks for more where that is less than is wanted. It trains nothing."""
     _end_with_the_server()
-    session = _opened(where)
+    session = Session.open(where.folder, accept_code_change=where.accept_code_change)
 
     def find(wanted: Wanted) -> Found:
         while True:
@@ -86,32 +86,40 @@ def chooser(where: Where) -> Callable[[Wanted], Found]:
 
 def _asked(session: Session, n: int) -> bool:
     """Ask for `n` more, if that can be done without a training. False where nothing is left, or a training has to come first."""
-    if not session.store.rounds():
+    if not session.store.rounds() and not session.store.has_unread():
+        read(session)
         session.ask(min(n, len(session.dataset)))
         return True
-    return session.ranks and session.ask_more(n) is not None
+    at_once = session.ranks or not session.store.rounds()  # of photos that were only listed the first are drawn
+    return at_once and session.ask_more(n) is not None
 
 
 def learner(where: Where) -> Callable[[tuple[str, int]], Result | Learned]:
-    """Trains: ("train", _) the proxy, ("ask", n) the proxy to choose a set with it, ("finish", _) the target."""
+    """Reads the data, then trains: ("train", _) the proxy, ("ask", n) the proxy to choose a set with it, ("finish", _) the
+    target; ("read", _) nothing."""
     _end_with_the_server()
-    session = _opened(where)
+    session = Session.open(where.folder, accept_code_change=where.accept_code_change)
+    read(session)
     if hasattr(os, "nice"):
         os.nice(5)  # people are waited for, not models
 
     return lambda work: _WORK[work[0]](session, work[1])
 
 
-def _train(session: Session, _: int) -> Learned:
-    session.train()
+def _known(session: Session, _: int) -> Learned:
     return Learned(tuple(advice(session)["may_stop"]))
+
+
+def _train(session: Session, n: int) -> Learned:
+    session.train()
+    return _known(session, n)
 
 
 def _ask(session: Session, n: int) -> Learned:
     left = len(session.unasked())
     with suppress(BudgetError):  # nothing is left to ask
         session.ask(max(1, min(n, left)))
-    return Learned(tuple(advice(session)["may_stop"]))
+    return _known(session, n)
 
 
 def _finish(session: Session, _: int) -> Result:
@@ -123,20 +131,12 @@ def _finish(session: Session, _: int) -> Result:
     return Result(str(session.folder.resolve()), places, done.n_labelled, done.n_predicted)
 
 
-_WORK: dict[str, Callable[[Session, int], Result | Learned]] = {"train": _train, "ask": _ask, "finish": _finish}
-
-
-def _opened(where: Where) -> Session:
-    """The session, its data read; another process that does the same at this moment is waited for."""
-    session = Session.open(where.folder, accept_code_change=where.accept_code_change)
-    for seconds in (0.2, 0.5, 1, 2, 4):
-        try:
-            _ = session.dataset
-        except FolderInUse:
-            time.sleep(seconds)
-        else:
-            break
-    return session
+_WORK: dict[str, Callable[[Session, int], Result | Learned]] = {
+    "read": _known,
+    "train": _train,
+    "ask": _ask,
+    "finish": _finish,
+}
 
 
 def _end_with_the_server() -> None:

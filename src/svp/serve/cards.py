@@ -1,6 +1,7 @@
 """What is shown of an example: a photo as it lies in the pool, pixels as they were read, or a text."""
 
 import io
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from svp.errors import FolderInUse
 from svp.labels import Waiting
 from svp.workflows.hindsight import first_guesses
 from svp.workflows.session import Session
@@ -53,12 +55,26 @@ class Card:
 
 
 def cards_of(session: Session, asked: Sequence[Waiting]) -> list[Card]:
-    """Reads the data, if that has not been done; what came to the pool after that is left out until the next start."""
-    data = session.dataset
-    ids = np.intersect1d(data.ids, [each.id for each in asked])
-    keys, guesses = session.store.keys(ids.tolist()), first_guesses(session.folder, ids)
-    rows = dict(zip(ids.tolist(), data.inputs[data.positions(ids)], strict=True))
-    root = Path(session.config.dataset).expanduser()
+    """Photos as they lie in the pool; of anything else the data are read, if that has not been done.
+
+    What came to the pool after that is left out until the next start; and what cannot be opened, until the photos are read.
+    """
+    root, ids = Path(session.config.dataset).expanduser(), np.array([each.id for each in asked], np.int64)
+    keys = session.store.keys(ids.tolist())
+    rows: dict[int, Any] = {}
+    if session.of_photos:
+        rows = {id_: None for id_, key in keys.items() if photo(root, key) is not None}
+    others = [id_ for id_ in keys if id_ not in rows]
+    if session.of_photos and others and session.store.has_unread():
+        others = [
+            id_ for id_ in others if (root / keys[id_]).is_symlink()
+        ]  # it leads out of the pool: its pixels are shown
+    if others:
+        read(session)
+        data = session.dataset
+        others = np.intersect1d(data.ids, others).tolist()
+        rows |= zip(others, data.inputs[data.positions(others)], strict=True)
+    guesses = first_guesses(session.folder, np.array(sorted(rows), np.int64))
     return [
         Card(
             each.id,
@@ -66,22 +82,33 @@ def cards_of(session: Session, asked: Sequence[Waiting]) -> list[Card]:
             each.origin,
             each.again,
             guess=guesses.get(each.id),
-            **_shown(root, keys[each.id], rows[each.id]),
+            **_shown(rows[each.id]),
         )
         for each in asked
         if each.id in rows
     ]
 
 
-def _shown(root: Path, key: str, row: Any) -> dict[str, Any]:
+def read(session: Session) -> None:
+    """Have its data read; another process that takes them up at this moment is waited for."""
+    for seconds in (0.2, 0.5, 1, 2, 4):
+        try:
+            _ = session.dataset
+            return
+        except FolderInUse:
+            time.sleep(seconds)
+
+
+def _shown(row: Any) -> dict[str, Any]:
+    """What a card says of an input; None: a photo, which is shown as it lies in the pool."""
+    if row is None:
+        return {}
     if isinstance(row, str):
         return {"text": row[:MOST_LETTERS], "letters": len(row)}
     if row.ndim != 3:
         numbers = np.asarray(row).ravel()
         text = ", ".join(f"{value:.4g}" for value in numbers[:1000].tolist())
         return {"text": text, "letters": len(text)}
-    if photo(root, key) is not None:
-        return {}
     return {"pixels": _png(row), "tiny": max(row.shape[:2]) <= TINY}
 
 

@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const FORM = document.querySelector('meta[name="svp-form"]').content;
 const BUTTONS = [...document.querySelectorAll("[data-key], [data-said]")];
 const CLASSES = [...document.querySelectorAll(".answer .name")].map((name) => name.textContent);
+const READING = "The pictures are being read, once, for the model to learn from.";
 const WORDS = { skip: "skipped", unsure: "unsure", none: "none of these" };
 
 let who = stored("who") || "";
@@ -119,7 +120,9 @@ function pause(state) {
   $("image").hidden = $("text").hidden = true;
   $("key").textContent = $("note").textContent = $("next").textContent = "";
   $("pause").hidden = false;
-  const waits = state.behind.learning
+  const waits = state.behind.learning === "read"
+    ? `${READING} You can wait, or come back.`
+    : state.behind.learning
     ? `The model is learning from ${number(state.behind.learns_from, "label")} and chooses the next. You can wait, or come back.`
     : "Choosing the next examples …";
   $("pause").textContent = state.exhausted ? "That was all: nothing is left to label." : state.behind.trouble || waits;
@@ -157,6 +160,7 @@ function model(behind, right, curve) {
   let words = "It learns once there are some answers.";
   if (behind.learned_from) words = `It has learned from ${number(behind.learned_from, "label")}.`;
   if (behind.learning) words = `The model is learning from ${number(behind.learns_from, "label")}.`;
+  if (behind.learning === "read") words = READING;
   if (behind.learning === "finish") words = `The final model is being trained on ${number(behind.learns_from, "label")}.`;
   else if (behind.finish_wanted) words += " The training of the final model is waiting.";
   if (behind.trouble) words = `${behind.finish_wanted ? "The final model is waiting" : "Something failed"}: ${behind.trouble}`;

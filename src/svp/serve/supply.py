@@ -21,13 +21,20 @@ class Supply:
     at_desk  runs a function of the desk in the desk's own thread
     n        examples of the first question; the proxy is trained again after as many answers
     scores   the method ranks: more can be chosen while the proxy is trained. Else each choice needs a training of its own
+    unread   the data are to be read as soon as the first examples are shown; else when there is something to learn
     """
 
     def __init__(
-        self, at_desk: Callable[[Callable[[Desk], Any]], Awaitable[Any]], where: Where, n: int, *, scores: bool
+        self,
+        at_desk: Callable[[Callable[[Desk], Any]], Awaitable[Any]],
+        where: Where,
+        n: int,
+        *,
+        scores: bool,
+        unread: bool,
     ) -> None:
         self.result: Result | None = None
-        self._at_desk, self._n, self._scores = at_desk, n, scores
+        self._at_desk, self._n, self._scores, self._unread = at_desk, n, scores, unread
         self._chooser = Helper("svp.serve.behind:chooser", where)
         self._learner = Helper("svp.serve.behind:learner", where)
         self._learned = -1  # answers at this desk when the last training began; -1: none has
@@ -68,6 +75,9 @@ class Supply:
         n_labels, two_classes = sum(labelled), sum(map(bool, labelled)) > 1
         if self._finish_wanted:
             self._learner.begin(self._finish(n_labels))
+            return
+        if self._begun and self._unread:
+            self._learner.begin(self._learn("read", n_labels, None))
             return
         enough = n_labels >= self._n if self._learned < 0 else told - self._learned >= self._n
         if self._begun and self._scores and two_classes and enough:
@@ -117,6 +127,7 @@ class Supply:
             self._learning = ""
         if told is not None:
             self._learned, self._learned_from = told, n_labels
+        self._unread = False  # whatever it did, it has read the data first
         if isinstance(result, Learned):
             self._may_stop = result.may_stop
         else:

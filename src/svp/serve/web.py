@@ -46,7 +46,7 @@ class Served:
     pool     where photos lie, if they do
     n        as in Supply
     n_all    examples in the pool
-    scores   as in Supply
+    scores, unread   as in Supply
     """
 
     where: Where
@@ -58,6 +58,7 @@ class Served:
     n: int
     n_all: int
     scores: bool
+    unread: bool
 
 
 class Person(BaseModel):
@@ -115,7 +116,7 @@ class Page:
         self._served, self._keys = served, keys
         self._start = secrets.token_hex(8)  # stands for this server and its session
         self._thread = ThreadPoolExecutor(1, "desk")
-        self._supply = Supply(self._at_desk, served.where, served.n, scores=served.scores)
+        self._supply = Supply(self._at_desk, served.where, served.n, scores=served.scores, unread=served.unread)
         self._templates = jinja2.Environment(
             loader=jinja2.PackageLoader("svp.serve", "."),
             autoescape=True,

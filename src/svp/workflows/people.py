@@ -80,11 +80,7 @@ def prepared(folder: Path, config: RunConfig, dataset: Dataset | None, show: Sho
     if not isinstance(config, SessionConfig):
         return config, (load(config, show) if dataset is None else dataset).without_labels()
     if dataset is None:
-        root = Path(config.dataset).expanduser()
-        if root.is_dir() and folder.resolve().is_relative_to(root.resolve()):
-            raise StorageError(
-                f"{folder} lies inside the data ({config.dataset}); choose another folder for the session"
-            )
+        refuse_inside(folder, config)
         dataset = unlabelled.load(config, config.classes, show)
     config = fitting(config, dataset, "proxy", "target")
     classes = config.classes or dataset.classes
@@ -100,6 +96,19 @@ def prepared(folder: Path, config: RunConfig, dataset: Dataset | None, show: Sho
         raise SettingError(f"target.features {PREVIOUS!r} is for proxies: the target is what they are made by")
     trial(config.target, stand_in(config.target, dataset, config.target, tested=False))
     return config, dataset
+
+
+def never_asked(path: Path) -> bool:
+    """Does this label store hold no question?"""
+    with LabelStore.open(path) as store:
+        return not len(store.asked())
+
+
+def refuse_inside(folder: Path, config: RunConfig) -> None:
+    """StorageError where a session would lie among its own data."""
+    root = Path(config.dataset).expanduser()
+    if root.is_dir() and folder.resolve().is_relative_to(root.resolve()):
+        raise StorageError(f"{folder} lies inside the data ({config.dataset}); choose another folder for the session")
 
 
 def refuse_names(names: Sequence[str], known: Sequence[str] = ()) -> None:

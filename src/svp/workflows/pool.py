@@ -1,7 +1,8 @@
 """The examples of a session with people: numbered once, by their keys, however files come and go; and which are nearly the same.
 
 The label store holds the numbers (`LabelStore.examples`). A new key gets the next one. What has gone, or has another content than
-when it was first seen, is left out until it is back as it was; its answers are kept.
+when it was first seen, is left out until it is back as it was; its answers are kept. Photos of a session that began with
+their list (`listed.py`) are first seen when they are read; those that cannot be are gone.
 """
 
 import hashlib
@@ -64,11 +65,14 @@ def _compared(raw: Dataset, store: LabelStore) -> tuple[Dataset, dict[str, tuple
     known = {key: (id_, seen, state) for id_, key, seen, state in examples}
     here = dict(zip(keys, prints, strict=True))
     now = {
-        id_: "gone" if key not in here else "here" if here[key] == seen else "changed"
+        id_: "gone" if key not in here else "here" if seen in ("", here[key]) else "changed"
         for key, (id_, seen, _) in known.items()
     }
+    read = {id_: here[key] for key, (id_, seen, _) in known.items() if not seen and key in here}
     new = [(key, here[key]) for key in keys if key not in known]
     states = {id_: now[id_] for id_, _, state in known.values() if now[id_] != state}
+    if read:
+        store.read(read)
     first = store.meet(new, states) if new or states else 0
     numbers = {key: first + i for i, (key, _) in enumerate(new)}
     numbers |= {key: id_ for key, (id_, _, _) in known.items() if now[id_] == "here"}
@@ -84,7 +88,7 @@ def as_first_seen(raw: Dataset, store: LabelStore) -> Dataset:
     keys = tuple(map(str, raw.ids)) if raw.keys is None else raw.keys
     known = {key: (id_, seen) for id_, key, seen, _ in store.examples()}
     numbers = [
-        known[key][0] if known.get(key, (-1, None))[1] == now else -1
+        known[key][0] if known.get(key, (-1, None))[1] in ("", now) else -1
         for key, now in zip(keys, fingerprints(raw), strict=True)
     ]
     return _ordered(raw, keys, np.array(numbers, np.int64))

@@ -9,15 +9,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from svp.config import RunConfig
+from svp.config import RunConfig, SessionConfig
 from svp.data.base import Dataset, silent
+from svp.data.unlabelled import are_photos
 from svp.errors import DataError, FolderInUse, LabelError, SettingError
 from svp.files import read_record, write_json
 from svp.labels import Answer, Batch, Kind, LabelStore, Undone
 from svp.runs import STORE, SUMMARY, Run
 from svp.select import Selection, find_method
 from svp.select.limits import PerClass
-from svp.workflows import choosing, files, hindsight, judging, summary
+from svp.workflows import choosing, files, hindsight, judging, listed, summary
 from svp.workflows.begin import settled
 from svp.workflows.check import check_arguments, check_needs, refuse_options
 from svp.workflows.choosing import Choice
@@ -29,6 +30,7 @@ from svp.workflows.people import (
     facts_of,
     guesses,
     known,
+    never_asked,
     prepared,
     refuse_names,
     ways_of,
@@ -39,11 +41,6 @@ from svp.workflows.rounds import Rounds
 from svp.workflows.work import Work
 
 ENVIRONMENT = "environment.json"
-
-
-def _never_asked(store: Path) -> bool:
-    with LabelStore.open(store) as opened:
-        return not len(opened.asked())
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ class Session:
             siblings=siblings,
             accept_code_change=accept_code_change,
             may_grow=ways.grows,
-            never_asked=_never_asked,
+            never_asked=never_asked,
         )
         with run:
             path = folder / STORE
@@ -118,6 +115,26 @@ class Session:
             session = cls(folder, config, store, show, accept_code_change=accept_code_change)
             session._take(run, dataset)
         return session
+
+    @classmethod
+    def begin(
+        cls,
+        folder: str | Path,
+        config: SessionConfig,
+        *,
+        accept_code_change: bool = False,
+        show: Show = silent,
+    ) -> Self:
+        """As `create`, of the data that the settings name; but a folder of photos is only listed, where the first question is
+        drawn at random (`ask` with now). They are read when they are first needed, and what cannot be read then is left out as
+        gone. Not so where an unreadable photo is to be refused (on_error).
+        """
+        folder = Path(folder)
+        check_arguments("a session", SessionConfig, config, None)
+        if (folder / ENVIRONMENT).exists() or not listed.is_enough(config):
+            return cls.create(folder, config, accept_code_change=accept_code_change, show=show)
+        listed.begin(folder, config, accept_code_change=accept_code_change)
+        return cls.open(folder, accept_code_change=accept_code_change, show=show)
 
     @classmethod
     def open(
@@ -355,6 +372,11 @@ class Session:
     def dataset(self) -> Dataset:
         """The pool: of a session with people, all that is here as it was first seen."""
         return self.rounds.dataset
+
+    @property
+    def of_photos(self) -> bool:
+        """Are the examples the photos in a folder?"""
+        return are_photos(self.config)
 
     @property
     def is_read(self) -> bool:
