@@ -1,6 +1,6 @@
 """The label store in SQL: tables, kinds of events, and the questions that `labels.py` puts to them."""
 
-from svp.sealed import Verb, only_grows
+from svp.sealed import Insert, Verb, only_grows
 
 _TABLES = """
 CREATE TABLE classes (
@@ -61,15 +61,16 @@ CREATE INDEX states_by_event ON states (event);
 _CLASSES = Verb(
     ("number", "name"),
     "SELECT number, name FROM classes WHERE event = ?1 ORDER BY number",
-    ("INSERT INTO classes VALUES (:number, :name, :event)",),
+    (Insert("INSERT INTO classes VALUES (:number, :name, :event)"),),
 )
 ANSWER = ("question", "id", "who", "kind", "label", "at")
 
 
+_PUT_ANSWER = Insert("INSERT INTO answers VALUES (NULL, :event, :question, :id, :who, :kind, :label, :at)")
 _TELL = Verb(
     ANSWER,
     f"SELECT {', '.join(ANSWER)} FROM answers WHERE event = ?1 ORDER BY answer",
-    ("INSERT INTO answers VALUES (NULL, :event, :question, :id, :who, :kind, :label, :at)",),
+    (_PUT_ANSWER,),
 )
 
 _SEEN_LATER = """
@@ -91,8 +92,8 @@ VERBS = {
         ("round", "origin", "id", "score"),
         "SELECT round, origin, id, score FROM questions JOIN asked ON question = event WHERE event = ?1 ORDER BY rank",
         (
-            "INSERT OR IGNORE INTO questions VALUES (:event, :round, :origin)",
-            "INSERT INTO asked VALUES (:event, :rank, :id, :score)",
+            Insert("INSERT OR IGNORE INTO questions VALUES (:event, :round, :origin)"),
+            Insert("INSERT INTO asked VALUES (:event, :rank, :id, :score)"),
         ),
     ),
     "tell": _TELL,
@@ -102,9 +103,8 @@ VERBS = {
         f"""SELECT undone, {", ".join(ANSWER)} FROM undos LEFT JOIN answers ON answers.event = ?1
             WHERE undos.event = ?1 ORDER BY answer""",
         (
-            "INSERT OR IGNORE INTO undos VALUES (:event, :undone)",
-            """INSERT INTO answers SELECT NULL, :event, :question, :id, :who, :kind, :label, :at
-               WHERE :id IS NOT NULL""",
+            Insert("INSERT OR IGNORE INTO undos VALUES (:event, :undone)"),
+            Insert(_PUT_ANSWER.statement, lambda row: row["id"] is not None),  # else nobody had said anything before
         ),
     ),
     "pool": Verb(
@@ -112,14 +112,14 @@ VERBS = {
         """SELECT 'new' AS state, id, key, print FROM examples WHERE event = ?1
            UNION ALL SELECT state, id, NULL, NULL FROM states WHERE event = ?1 ORDER BY id, state""",
         (
-            "INSERT INTO examples SELECT :id, :key, :print, :event WHERE :state = 'new'",
-            "INSERT INTO states SELECT NULL, :id, :state, :event WHERE :state <> 'new'",
+            Insert("INSERT INTO examples VALUES (:id, :key, :print, :event)", lambda row: row["state"] == "new"),
+            Insert("INSERT INTO states VALUES (NULL, :id, :state, :event)", lambda row: row["state"] != "new"),
         ),
     ),
     "read": Verb(
         ("id", "print"),
         "SELECT id, print FROM prints WHERE event = ?1 ORDER BY id",
-        ("INSERT INTO prints VALUES (:id, :print, :event)",),
+        (Insert("INSERT INTO prints VALUES (:id, :print, :event)"),),
     ),
 }
 
