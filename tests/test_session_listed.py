@@ -151,7 +151,11 @@ def test_what_needs_the_photos_first_reads_them(photos: Path, tmp_path: Path) ->
     """Embeddings from which the first question is chosen, and a photo that is to be refused."""
     np.save(tmp_path / "e.npy", np.eye(40, dtype=np.float32))
     frozen = {"model": "logistic", "features": {"source": str(tmp_path / "e.npy")}}
-    for name, more in {"frozen": {"proxy": frozen}, "strict": {"on_error": "refuse"}}.items():
+    for name, more in {
+        "frozen": {"proxy": frozen},
+        "target": {"target": frozen},
+        "strict": {"on_error": "refuse"},
+    }.items():
         with Session.begin(tmp_path / name, config(photos, **more)) as session:
             assert session.is_read
             assert not session.store.has_unread()

@@ -20,9 +20,12 @@ from svp.workflows.people import never_asked, prepared, refuse_inside
 
 
 def is_enough(config: SessionConfig) -> bool:
-    """Can the first question be chosen before anything is read? Not where what cannot be read is to be refused."""
-    frozen = config.proxy.features.source not in (None, PREVIOUS)
-    at_random = config.start == "random" or (config.start == "auto" and not frozen)
+    """Can the first question be chosen before anything is read?
+
+    Not where a photo that cannot be read is to be refused, nor with frozen features, which may choose it and must fit the photos.
+    """
+    frozen = any(model.features.source not in (None, PREVIOUS) for model in (config.proxy, config.target))
+    at_random = config.start in ("random", "auto") and not frozen
     return at_random and config.on_error == "skip" and unlabelled.are_photos(config)
 
 
@@ -32,7 +35,7 @@ def begin(folder: Path, config: SessionConfig, *, accept_code_change: bool) -> N
     refuse_inside(folder, config)
     files = unlabelled.listed(config)
     side = config.image_size or IMAGE_SIZE
-    pixels = np.arange(2 * side * side * 3, dtype=np.uint8).reshape(2, side, side, 3)
+    pixels = np.resize(np.arange(256, dtype=np.uint8), (2, side, side, 3))
     alike = Dataset(Path(config.dataset).name, pixels, None, config.classes, np.arange(2))  # to try the models on
     settings, _ = prepared(folder, config, alike, silent)
     settings = settled(settings, "proxy")
