@@ -706,7 +706,8 @@ def test_the_last_ones_come_again_taken_back_or_divided(tmp_path: Path) -> None:
 
 
 def test_the_readmes_command_begins_a_session_and_given_again_goes_on(photos: Path) -> None:
-    """Ctrl-C between them. The answers are there, the token is another, and neither stands in what is printed or kept."""
+    """Ctrl-C between them, then a kill, whose helpers let the folder go a moment later. The answers are there, the token is another,
+    and neither stands in what is printed or kept."""
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     (command,) = [line for line in readme.splitlines() if line.startswith("svp session serve ")]
     words = [*shlex.split(command)[3:], "--image-size", "8", *FAST, "--port", "0"]
@@ -718,7 +719,7 @@ def test_the_readmes_command_begins_a_session_and_given_again_goes_on(photos: Pa
     assert first.process.returncode == 130
     assert "Go on with: svp session serve" in said
     assert "token" not in said
-    second = Server(words[0], "--port", "0", cwd=photos)
+    second = Server(*words, cwd=photos)
     try:
         assert Caller(second).get(f"/?{caller.address.query}")[0] == 403
         again = Caller(second).enter()
@@ -726,6 +727,8 @@ def test_the_readmes_command_begins_a_session_and_given_again_goes_on(photos: Pa
         assert json.loads(again.get("/progress")[2])["progress"]["labelled"] == [1, 0]
     finally:
         second.kill()
-    tokens = [server.link.partition("=")[2].encode() for server in (first, second)]
+    third = Server(*words, cwd=photos)
+    third.kill()
+    tokens = [server.link.partition("=")[2].encode() for server in (first, second, third)]
     for path in photos.rglob("*"):
         assert not (path.is_file() and any(token in path.read_bytes() for token in tokens))

@@ -280,7 +280,7 @@ class Run:
                 self.close()
                 way_out = f" ({other}); wait until that has ended, and repeat the command"
                 raise FolderInUse(
-                    f"{self.folder} is in use by another process{way_out if other else f'; wait for it, or {ELSEWHERE}'}"
+                    f"{self.folder} is in use by another process{way_out if other else f'; wait for it, or {self._elsewhere}'}"
                 ) from None
             except OSError:  # a file system that knows no locks
                 self.close()

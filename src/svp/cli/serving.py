@@ -16,6 +16,7 @@ from svp.cli.progress import progress
 from svp.config import SessionConfig
 from svp.errors import SettingError, require
 from svp.runs import STORE
+from svp.workflows.begin import patiently
 from svp.workflows.session import Session
 
 
@@ -98,7 +99,10 @@ def _begin(folder: Path, data: str | None, settings: BaseModel | None, recipe: s
     if data is not None or recipe is not None:
         config = configure(SessionConfig, data, settings, Common(recipe=recipe))
         with progress(Common(quiet=said.quiet)) as show:
-            Session.begin(folder, config, accept_code_change=said.accept_code_change, show=show).close()
+            # A server that was killed lets its folder go a moment later.
+            patiently(
+                lambda: Session.begin(folder, config, accept_code_change=said.accept_code_change, show=show)
+            ).close()
     elif settings is not None and settings.model_fields_set:
         raise SettingError("settings are for a new session: name its data too (--data)")
     elif not (folder / STORE).exists():

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svp.errors import BudgetError, MissingExtra
-from svp.serve.cards import Card, cards_of, read
+from svp.serve.cards import Card, cards_of
+from svp.workflows.begin import patiently
 from svp.workflows.hindsight import right_before
 from svp.workflows.judging import advice
 from svp.workflows.session import Session
@@ -87,8 +88,7 @@ def chooser(where: Where) -> Callable[[Wanted], Found]:
 def _asked(session: Session, n: int) -> bool:
     """Ask for `n` more, if that can be done without a training. False where nothing is left, or a training has to come first."""
     if not session.store.rounds() and not session.store.has_unread():
-        read(session)
-        session.ask(min(n, len(session.dataset)))
+        session.ask(min(n, len(patiently(lambda: session.dataset))))
         return True
     at_once = session.ranks or not session.store.rounds()  # of photos that were only listed the first are drawn
     return at_once and session.ask_more(n) is not None
@@ -99,7 +99,7 @@ def learner(where: Where) -> Callable[[tuple[str, int]], Result | Learned]:
     target; ("read", _) nothing."""
     _end_with_the_server()
     session = Session.open(where.folder, accept_code_change=where.accept_code_change)
-    read(session)
+    patiently(lambda: session.dataset)
     if hasattr(os, "nice"):
         os.nice(5)  # people are waited for, not models
 

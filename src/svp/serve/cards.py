@@ -1,7 +1,6 @@
 """What is shown of an example: a photo as it lies in the pool, pixels as they were read, or a text."""
 
 import io
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from svp.errors import FolderInUse
 from svp.labels import Waiting
+from svp.workflows.begin import patiently
 from svp.workflows.hindsight import first_guesses
 from svp.workflows.session import Session
 
@@ -70,8 +69,7 @@ def cards_of(session: Session, asked: Sequence[Waiting]) -> list[Card]:
             id_ for id_ in others if (root / keys[id_]).is_symlink()
         ]  # it leads out of the pool: its pixels are shown
     if others:
-        read(session)
-        data = session.dataset
+        data = patiently(lambda: session.dataset)
         others = np.intersect1d(data.ids, others).tolist()
         rows |= zip(others, data.inputs[data.positions(others)], strict=True)
     guesses = first_guesses(session.folder, np.array(sorted(rows), np.int64))
@@ -87,16 +85,6 @@ def cards_of(session: Session, asked: Sequence[Waiting]) -> list[Card]:
         for each in asked
         if each.id in rows
     ]
-
-
-def read(session: Session) -> None:
-    """Have its data read; another process that takes them up at this moment is waited for."""
-    for seconds in (0.2, 0.5, 1, 2, 4):
-        try:
-            _ = session.dataset
-            return
-        except FolderInUse:
-            time.sleep(seconds)
 
 
 def _shown(row: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -11,7 +11,7 @@ from svp.columns import Source
 from svp.config import CHANGES_NOTHING, RunConfig, TrainConfig
 from svp.data import DATASETS, load
 from svp.data.base import Dataset
-from svp.errors import DataError, SettingError, StorageError, SvpWarning
+from svp.errors import DataError, FolderInUse, SettingError, StorageError, SvpWarning
 from svp.files import Json
 from svp.learners import settle
 from svp.provenance import environment, surroundings
@@ -21,6 +21,7 @@ from svp.workflows.outcomes import Show
 from svp.workflows.work import Work
 
 C = TypeVar("C", bound=RunConfig)
+T = TypeVar("T")
 
 
 def settled(config: C, *roles: str) -> C:
@@ -88,6 +89,16 @@ def chosen_from(config: RunConfig, run: Run) -> Json:
     if not path.is_file() or run.environment["load"]["seconds"] is None:
         return {}
     return run.remember("table", lambda: {"dataset": Source.of(str(path)).describe(digests=True)})
+
+
+def patiently(do: Callable[[], T]) -> T:
+    """Do what takes up a folder; a process that holds it for some seconds is waited for. Raises FolderInUse after that."""
+    for seconds in (0.2, 0.5, 1, 2, 4):
+        try:
+            return do()
+        except FolderInUse:
+            time.sleep(seconds)
+    return do()
 
 
 @contextmanager
