@@ -706,7 +706,7 @@ def test_the_last_ones_come_again_taken_back_or_divided(tmp_path: Path) -> None:
 
 
 def test_the_readmes_command_begins_a_session_and_given_again_goes_on(photos: Path) -> None:
-    """Ctrl-C between them, then a kill, whose helpers let the folder go a moment later. The answers are there, the token is another,
+    """Ctrl-C between them, then a kill, whose helpers let the folder go a moment later. Answers are there, the token is another,
     and neither stands in what is printed or kept."""
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     (command,) = [line for line in readme.splitlines() if line.startswith("svp session serve ")]

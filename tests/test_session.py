@@ -725,8 +725,10 @@ def test_embeddings_that_are_a_row_off_after_the_pool_has_grown_are_said(
 
 
 def test_a_start_that_needs_embeddings_says_so(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    begin(capsys, "--start", "k_center")
-    assert "needs embeddings" in fails(capsys, "ask", "s", "-n", "3")
+    assert "needs embeddings" in fails(
+        capsys, "new", "s", "--data", "photos", "--classes", "dark,light", "--start", "k_center"
+    )
+    assert not Path("s").exists()
 
 
 def test_near_duplicates_in_a_question_are_skipped(capsys: pytest.CaptureFixture[str]) -> None:

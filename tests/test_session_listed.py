@@ -90,6 +90,16 @@ def test_what_cannot_be_read_is_left_out_once_that_shows(photos: Path, tmp_path:
         assert again.status()["labelled"] == 39
 
 
+def test_where_nothing_can_be_read_it_says_why(photos: Path, tmp_path: Path) -> None:
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"no photo")
+    with Session.begin(tmp_path / "s", config(photos)) as session:
+        answer(session, session.ask(8, now=True).ids)
+        with refused(DataError, "no image can be read: 01.png (not an image that Pillow knows), 02.png"):
+            session.train()
+        assert session.status()["labelled"] == 8
+
+
 def test_from_its_first_reading_on_a_photo_that_changes_is_noticed(photos: Path, tmp_path: Path) -> None:
     with Session.begin(tmp_path / "s", config(photos)) as session:
         answer(session, session.ask(8, now=True).ids)

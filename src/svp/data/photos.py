@@ -87,12 +87,14 @@ def dataset_of(
     )
     broken |= {look[i]: reason for i, reason in read.broken.items()}
     keys = files.keys + test_files.keys
+    named = [f"{printable(keys[i])} ({reason})" for i, reason in sorted(broken.items())]
     if broken and on_error == "refuse":
-        named = [f"{printable(keys[i])} ({reason})" for i, reason in sorted(broken.items())]
         raise DataError(
             f"{source}: {len(broken)} of {len(keys)} images cannot be read: {some(named)}; "
             "repair or remove them, or leave them out with on_error='skip' (--on-error skip)"
         )
+    if len(broken) == len(keys):
+        raise DataError(f"{source}: no image can be read: {some(named)}")
     lost = set(files.labels.tolist()) - set(np.delete(files.labels, [i for i in broken if i < n]).tolist())
     if gone := [name for label, name in enumerate(classes) if label in lost]:
         raise DataError(f"{source}: no image of these classes can be read: {some(gone)}")

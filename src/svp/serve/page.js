@@ -125,7 +125,8 @@ function pause(state) {
     : state.behind.learning
     ? `The model is learning from ${number(state.behind.learns_from, "label")} and chooses the next. You can wait, or come back.`
     : "Choosing the next examples …";
-  $("pause").textContent = state.exhausted ? "That was all: nothing is left to label." : state.behind.trouble || waits;
+  const all = "That was all: nothing is left to label.";
+  $("pause").textContent = state.behind.trouble || (state.exhausted ? all : waits);
 }
 
 function ready() {

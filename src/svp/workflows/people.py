@@ -79,6 +79,11 @@ def prepared(folder: Path, config: RunConfig, dataset: Dataset | None, show: Sho
     is refused before anything is made."""
     if not isinstance(config, SessionConfig):
         return config, (load(config, show) if dataset is None else dataset).without_labels()
+    if config.start not in ("auto", "random") and config.proxy.features.source in (None, PREVIOUS):
+        raise SettingError(
+            f"start = {config.start!r} needs embeddings, and the proxy sees the inputs; name some (proxy.features.source), or "
+            "leave start at auto"
+        )
     if dataset is None:
         refuse_inside(folder, config)
         dataset = unlabelled.load(config, config.classes, show)

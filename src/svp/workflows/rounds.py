@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from svp.config import PREVIOUS, RunConfig
 from svp.data.base import Dataset
-from svp.errors import SettingError
 from svp.files import digest
 from svp.labels import LabelStore
 from svp.runs import DONE
@@ -94,14 +93,8 @@ class Rounds:
 
     def _start_features(self) -> Features | None:
         """Embeddings that are there before anything is trained; None where there are none."""
-        if self._config.proxy.features.source in (None, PREVIOUS):
-            if self._ways.start != "auto":
-                raise SettingError(
-                    f"start = {self._ways.start!r} needs embeddings, and the proxy sees the inputs; name some "
-                    "(proxy.features.source), or leave start at auto"
-                )
-            return None
-        return self.work.features(self._config.proxy)
+        none = self._config.proxy.features.source in (None, PREVIOUS)
+        return None if none else self.work.features(self._config.proxy)
 
     def ranked(self, ids: NDArray[np.int64], labels: NDArray[np.int64]) -> Ranked:
         """Stage: scores of all that was not asked, by the proxy trained on these labels."""
