@@ -143,7 +143,7 @@ def test_every_method_can_be_timed_on_sizes_alone(method: str) -> None:
         ({"n": 50_000, "budget": 10, "classes": 10, "embeddings": True}, "typiclust"),
         ({"n": 50_000, "budget": 5_000, "classes": 10, "proxy": True}, "badge"),
         ({"n": 50_000, "budget": 50, "classes": 2, "probs": True}, "margin"),
-        ({"n": 50_000, "budget": "10%", "classes": 10, "labels": True, "proxy": True}, "ccs"),
+        ({"n": 50_000, "budget": "10%", "classes": 10, "labels": True, "proxy": True}, "moderate"),
         ({"n": 50_000, "budget": "50%", "classes": 10, "labels": True, "proxy": True}, "forgetting"),
     ],
 )

@@ -363,11 +363,9 @@ def _refuse_cut_off(path: Path) -> None:
     """SQLite takes what is missing at the end for zeros, and notices it only where zeros are wrong."""
     with suppress(OSError), path.open("rb") as file:
         head = file.read(100)
-        page, n_pages = (
-            int.from_bytes(head[16:18], "big"),
-            int.from_bytes(head[28:32], "big"),
-        )  # SQLite file format, 1.3
-        if head.startswith(b"SQLite format 3\0") and path.stat().st_size < page * n_pages and not _has_log(path):
+        # SQLite file format, 1.3: bytes of a page, and pages. The size is looked at last: without a log nobody is writing.
+        n_bytes = int.from_bytes(head[16:18], "big") * int.from_bytes(head[28:32], "big")
+        if head.startswith(b"SQLite format 3\0") and not _has_log(path) and path.stat().st_size < n_bytes:
             raise StorageError(f"{path} is damaged (its end is missing); {_BACK}")
 
 

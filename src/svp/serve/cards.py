@@ -65,9 +65,8 @@ def cards_of(session: Session, asked: Sequence[Waiting]) -> list[Card]:
         rows = {id_: None for id_, key in keys.items() if photo(root, key) is not None}
     others = [id_ for id_ in keys if id_ not in rows]
     if session.of_photos and others and session.store.has_unread():
-        others = [
-            id_ for id_ in others if (root / keys[id_]).is_symlink()
-        ]  # it leads out of the pool: its pixels are shown
+        # Links that lead out of the pool are shown by their pixels; for what cannot be opened nothing is read now.
+        others = [id_ for id_ in others if (root / keys[id_]).is_symlink()]
     if others:
         data = patiently(lambda: session.dataset)
         others = np.intersect1d(data.ids, others).tolist()
