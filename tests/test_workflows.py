@@ -3,6 +3,7 @@
 import gc
 import json
 import shutil
+import warnings
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import svp
 import svp.workflows.begin
 from svp.audit import agreement
 from svp.config import ActiveConfig, CoresetConfig, TrainConfig
-from svp.data.base import Dataset
+from svp.data.base import Dataset, silent
 from svp.errors import (
     BudgetError,
     DataError,
@@ -42,6 +43,7 @@ from svp.select import METHODS, SAMPLERS, Selection, select
 from svp.select.options import number
 from svp.signals import Signals
 from svp.workflows import active as active_module
+from svp.workflows import coreset as coreset_module
 from svp.workflows import hindsight
 from svp.workflows import work as work_module
 from svp.workflows.active import active
@@ -1702,3 +1704,21 @@ def test_a_proxy_is_another_value_of_the_same_type() -> None:
     config = core()
     assert type(config.proxy) is type(config.target) is TrainConfig
     assert config.proxy != config.target
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "budget", "warned"),
+    [
+        ("entropy", {}, "29%", True),
+        ("entropy", {}, "30%", False),
+        ("random", {}, "10%", False),
+        ("k_center", {}, "10%", False),
+    ],
+)
+def test_few_of_the_hardest_are_warned_of_before_anything_is_trained(
+    method: str, options: Any, budget: str, warned: bool, data: Dataset
+) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        coreset_module.prepare(core(method=method, options=options, budget=budget), data, silent)
+    assert any("keeps the hardest alone" in str(w.message) for w in caught) == warned

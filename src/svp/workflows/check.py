@@ -17,6 +17,9 @@ from svp.workflows.features import stand_in
 
 # What a proxy has to give for a need of another name.
 KIND_OF = {**dict.fromkeys(KINDS, "signals"), "similarity": "embeddings"}
+# Scores of difficulty, and the share below which their highest do worse than chance (Guo et al. 2022, DeepCore; docs/results.md).
+HARDEST_FIRST = frozenset(("forgetting", "el2n", "grand", "aum", "entropy", "margin", "least_confidence"))
+FEW = 0.3
 
 
 def check_arguments(what: str, kind: type[RunConfig], config: object, dataset: object) -> None:
@@ -74,6 +77,19 @@ def check(config: RunConfig, dataset: Dataset, *, chooses: bool = True, judges: 
     check_needs(config, dataset)
     if config.proxy.seeds > 1 and method.asks_model and not isinstance(method, Rank):
         raise SettingError(f"{config.method} gives no scores to average over several proxies; set proxy.seeds to 1")
+
+
+def warn_of_the_hardest(config: RunConfig, n: int, budget: int) -> None:
+    """SvpWarning where so few of n are kept by a score of difficulty alone."""
+    if (
+        config.method in HARDEST_FIRST and config.options.get("keep") != "easy" and budget < int(FEW * n)
+    ):  # as a share is rounded
+        warnings.warn(
+            f"{config.method} keeps the hardest alone: less than {FEW:.0%} of these usually teaches less than chance does; "
+            "svp advise says what else to try, and --control random what chance does",
+            SvpWarning,
+            stacklevel=5,
+        )
 
 
 def refuse_options(config: RunConfig, n: int, budget: int = 0) -> None:

@@ -28,7 +28,7 @@ from svp.runs import Run
 from svp.select import Selection, find_method, resolve_budget, select
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.begin import begin, brought, chosen_from
-from svp.workflows.check import check, check_arguments, has_test, labels_of, refuse_options
+from svp.workflows.check import check, check_arguments, has_test, labels_of, refuse_options, warn_of_the_hardest
 from svp.workflows.outcomes import Fitted, Ranked, Show, Tested, kind_of
 from svp.workflows.ranking import How, Pool
 from svp.workflows.work import Work, model_seed
@@ -124,6 +124,7 @@ def prepare(config: CoresetConfig, dataset: Dataset | None, show: Show) -> Ready
         _refuse_one_class(dataset, "random", select("random", budget, ids=dataset.ids, seed=seed).ids)
     if earlier is None:
         refuse_options(config, len(dataset), budget)
+        warn_of_the_hardest(config, len(dataset), budget)
     return Ready(config, dataset, load_seconds, earlier, budget, judges)
 
 
