@@ -240,7 +240,12 @@ def test_a_similarity_dense_or_sparse(capsys: pytest.CaptureFixture[str]) -> Non
     scipy.sparse.save_npz("s.npz", scipy.sparse.csr_array(np.eye(5)))
     dense = run(capsys, "select mine:central --similarity s.npy --budget 2")
     assert run(capsys, "select mine:central --similarity s.npz --budget 2")["ids"] == dense["ids"]
-    assert dense["forecast"] == {"seconds": None, "bytes": None, "restarts": 0}  # nobody gave a formula
+    assert dense["forecast"] == {
+        "seconds": None,
+        "bytes": None,
+        "restarts": 0,
+        "at_worst": None,
+    }  # nobody gave a formula
 
 
 @pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "dia"])

@@ -39,6 +39,18 @@ def test_every_formula_gives_numbers(name: str) -> None:
     assert expected.bytes > N
 
 
+def test_what_the_data_may_spare_is_bounded_by_what_they_may_not() -> None:
+    """k-center takes any time up to that of all products; where it grows, so does the bound, in proportion."""
+    x = np.random.default_rng(0).normal(size=(4000, 16)).astype(np.float32)
+    few, many = (svp.forecast("k_center", budget, embeddings=x) for budget in (40, 4000))
+    assert few.seconds is not None
+    assert few.at_worst is not None
+    assert many.at_worst is not None
+    assert few.at_worst >= few.seconds
+    assert many.at_worst > few.at_worst
+    assert svp.forecast("margin", "10%", probs=ARRAYS["probs"]).at_worst is None
+
+
 def test_a_forecast_looks_at_few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 

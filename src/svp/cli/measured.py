@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ def foresee(method: str, budget: Any, arguments: Mapping[str, Any], how: How) ->
         )
     # Where nothing could be timed, the choice itself may say why, in one line.
     if expected.seconds is not None:
-        _say("forecast: at most" if expected.restarts else "forecast:", expected.seconds, expected.bytes, how)
+        worst = expected.at_worst if expected.at_worst and _time(expected.at_worst) != _time(expected.seconds) else None
+        what = "forecast: at most" if expected.restarts else "forecast:"
+        _say(what, expected.seconds, expected.bytes, how, "" if worst is None else f" (at worst {_time(worst)})")
     return expected
 
 
@@ -46,9 +48,9 @@ def _fewer(excess: int, arguments: Mapping[str, Any]) -> str:
     return f"neighbors={fit} or fewer, " if fit > 0 else ""
 
 
-def _say(what: str, seconds: float | None, n_bytes: int | None, how: How) -> None:
+def _say(what: str, seconds: float | None, n_bytes: int | None, how: How, more: str = "") -> None:
     if not how.quiet:
-        print(f"{what:<9} {_time(seconds)}, {_size(n_bytes)}", file=sys.stderr)
+        print(f"{what:<9} {_time(seconds)}{more}, {_size(n_bytes)}", file=sys.stderr)
 
 
 class Measured:
@@ -109,7 +111,7 @@ def report(expected: Forecast, took: Measured, how: How, facts: dict[str, Any], 
     if how.json:
         facts |= {
             "out": None if how.out is None else str(how.out),
-            "forecast": {"seconds": expected.seconds, "bytes": expected.bytes, "restarts": expected.restarts},
+            "forecast": asdict(expected),
             "took": {"seconds": took.seconds, "bytes": took.bytes},
         }
         if how.out is None and chosen is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svp.errors import SvpError
+from svp.machine import one_blas_thread
 from svp.select.budget import Budget, resolve_budget
 from svp.select.classes import as_numbers
 from svp.select.inputs import SHAPES, Inputs, as_ids
@@ -22,6 +23,7 @@ _FIRST = 256  # examples in the first trial; each further one has four times as 
 _MADE_UP = 1 << 14  # examples that are made up at most
 _PIECES = 8  # from so many places: files are often sorted by class
 _SECONDS = 0.3
+_TILE = 256  # rows of a product that stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Forecast:
 
     seconds   measured on a few thousand examples at most and scaled by the formula: right within a factor, not a per cent.
               Where there are restarts it is for all of them: an upper bound
+    at_worst  seconds where the data spare nothing of the work; None where the formula knows
     bytes     at the highest, beside the arrays
     restarts  how often at most the method begins again, from what it has chosen, because a class is full or its minimum met.
               What becomes too dear with costs is not counted: nobody knows how often that is
@@ -38,6 +41,7 @@ class Forecast:
     seconds: float | None
     bytes: int | None
     restarts: int = 0
+    at_worst: float | None = None
 
 
 def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any) -> Forecast:
@@ -76,7 +80,22 @@ def forecast(method: str | Callable[..., Any], budget: Budget, **arguments: Any)
             return Forecast(None, n_bytes, restarts)
     largest = _largest_trial(shape, arguments.get("similarity"))
     seconds = _timed(method, row, largest, operations, lambda n: _part(arguments, shape, n))
-    return Forecast(seconds, n_bytes, restarts)
+    if seconds is None or row.cost.at_worst is None:
+        return Forecast(seconds, n_bytes, restarts)
+    products = row.cost.at_worst(first) + restarts * row.cost.at_worst(last)
+    return Forecast(seconds, n_bytes, restarts, max(seconds, products * _seconds_a_product(shape.d)))
+
+
+def _seconds_a_product(d: int) -> float:
+    """Seconds of a product of two numbers here: in matrix products of rows of d, each entry looked at, by one thread."""
+    left, right = np.ones((_TILE, d), np.float32), np.ones((d, 4 * _TILE), np.float32)
+    taken = []
+    with one_blas_thread:
+        for _ in range(5):
+            begin = time.perf_counter()
+            np.count_nonzero(left @ right < 0)
+            taken.append(time.perf_counter() - begin)
+    return min(taken) / (4 * d * _TILE**2)
 
 
 def _largest_trial(shape: Shape, similarity: Any) -> int:

@@ -169,6 +169,7 @@ METHODS: dict[str, Method] = {
             # At worst n d (already + budget). Bounds spare most of it: measured on normal rows, n 4,000 to 400,000.
             lambda s: s.d * (2 * s.n + (s.n * s.budget) ** 0.7 + 4e-4 * s.n * s.already),
             _centres,
+            at_worst=lambda s: float(s.n) * (s.already + s.budget) * s.d,
         ),
         check=k_center.check,
     ),

@@ -59,11 +59,14 @@ class Cost:
     operations  in a unit of the method's own: time is measured on a few examples and grows in proportion
     bytes       what the function holds beside its arrays and what it returns, at the highest, whatever memory it may take
     room        what it takes beside that where it may, because it is faster so; `memory` is then what there is for it alone
+    at_worst    products of two numbers, in matrix products, where what the data spare is most of the work and cannot be told from
+                a few of them: `operations` say what they usually leave
     """
 
     operations: Callable[[Shape], float]
     bytes: Callable[[Shape], float] = lambda s: 0.0
     room: Callable[[Shape], float] = lambda s: 0.0
+    at_worst: Callable[[Shape], float] | None = None
 
     def peak(self, s: Shape) -> float:
         """Bytes at the highest when `s.memory` may be taken."""
