@@ -1,6 +1,6 @@
-"""Vision: what selection by a proxy saves and what it costs, on CIFAR-10 and on 40 classes of Tiny ImageNet.
+"""Vision: what selection by a proxy saves and what it costs, on CIFAR-10, 40 classes of Tiny ImageNet, and Caltech-101.
 
-    python -m benchmarks.run vision --data DIR --work DIR [--only coreset]    the units; DIR holds cifar10/ and imagenet/
+    python -m benchmarks.run vision --data DIR --work DIR [--only coreset]    the units; DIR: cifar10/, imagenet/, caltech101/
     python -m benchmarks.vision                                               tables for docs/results.md, of the result files
     python -m benchmarks.vision agreement --data DIR --work DIR               docs/agreement.svg: who ranks like whom
     python -m benchmarks.vision recording                                     what recording signals costs
@@ -14,6 +14,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -41,6 +42,10 @@ def cifar10(data: Path, scale: Scale) -> Dataset:
 
 def tiny_imagenet(data: Path, scale: Scale) -> Dataset:
     return cut(svp.load_dataset("imagenet", root=data / "imagenet", image_size=64), scale)
+
+
+def caltech(data: Path, scale: Scale) -> Dataset:
+    return cut(svp.load_dataset(str(data / "caltech101"), image_size=64), scale)
 
 
 def count(n: int, scale: Scale) -> int:
@@ -98,17 +103,32 @@ def keeping(share: str, proxy: str, epochs: int, method: str, target: str = "pre
     return settings
 
 
-# With a stem for small images, and a quarter of the width for an hour: at half of it one thread trains 40 images a second or so.
-TINY_TARGET = {"model": "resnet18-small", "epochs": 10, "width": 0.25}
+@dataclass(frozen=True)
+class Photos:
+    """A folder of photos: for how many epochs proxy and target are trained, and the totals of labels.
+
+    The target has a stem for small images, and a quarter of the width for an hour: at half of it one thread trains 40 images a
+    second or so.
+    """
+
+    load: Callable[[Path, Scale], Dataset]
+    epochs: int
+    totals: tuple[int, ...]
+
+    def settings(self, scale: Scale, **more: Any) -> Facts:
+        target = scale.train("resnet18-small", self.epochs, width=0.25)
+        return {"proxy": scale.train("patchnet", self.epochs), "target": target, **more}
 
 
-def tiny(scale: Scale) -> Facts:
-    return {"proxy": scale.train("patchnet", 10), "target": scale.train(**TINY_TARGET)}
+PHOTOS = {
+    "tiny": Photos(tiny_imagenet, 10, (2000, 5000, 8000)),
+    "caltech": Photos(caltech, 40, (600, 1200, 1800)),
+}
 
 
 def units(scale: Scale = FULL) -> list[Unit]:
     """All of them, in an order in which later ones find what earlier ones trained."""
-    return [*_active(scale), *_coreset(scale), *_tiny(scale), *_whole(scale)]
+    return [*_active(scale), *_coreset(scale), *_photos(scale), *_whole(scale)]
 
 
 def _unit(name: str, function: Callable[..., Facts], *given: Any, scale: Scale) -> Unit:
@@ -137,20 +157,15 @@ def _coreset(scale: Scale) -> Iterator[Unit]:
             yield _unit(name, coreset_unit, cifar10, keeping(share, proxy, epochs, method), "proxy", seed, scale=scale)
 
 
-def _tiny(scale: Scale) -> Iterator[Unit]:
-    def half(scale: Scale) -> Facts:
-        return {**tiny(scale), "method": "forgetting", "budget": "50%"}
-
-    for arm in ("proxy", "random", "full"):
-        yield _unit(f"tiny-coreset-{arm}-seed0", coreset_unit, tiny_imagenet, half, arm, 0, scale=scale)
-    for method in ("margin", "random"):
-        asks = partial(_with, tiny, method=method)
-        counts = tuple(count(n, scale) for n in (2000, 5000, 8000))
-        yield _unit(f"tiny-active-{method}-seed0", active_unit, tiny_imagenet, asks, counts, 0, scale=scale)
-
-
-def _with(settings: Callable[[Scale], Facts], scale: Scale, **more: Any) -> Facts:
-    return {**settings(scale), **more}
+def _photos(scale: Scale) -> Iterator[Unit]:
+    for name, photos in PHOTOS.items():
+        half = partial(photos.settings, method="forgetting", budget="50%")
+        for arm in ("proxy", "random", "full"):
+            yield _unit(f"{name}-coreset-{arm}-seed0", coreset_unit, photos.load, half, arm, 0, scale=scale)
+        for method in ("margin", "random"):
+            asks = partial(photos.settings, method=method)
+            counts = tuple(count(n, scale) for n in photos.totals)
+            yield _unit(f"{name}-active-{method}-seed0", active_unit, photos.load, asks, counts, 0, scale=scale)
 
 
 WHOLE_EPOCHS, WHOLE_PARTS = 12, 2
@@ -214,16 +229,15 @@ def tables() -> None:
         full = halves["everything"]
         rows.append(line(arm, by_seed, against(by_seed, chance, "better"), against(by_seed, full, "no worse")))
     table("CIFAR-10, core-sets for preact20", ["minus random", "minus everything"], rows)
-    rows = []
-    for workflow in ("coreset", "active"):
-        arms = {arm: by_seed for arm, by_seed in found.items() if arm.startswith(f"tiny-{workflow}-")}
-        chance, full = arms.get(f"tiny-{workflow}-random", {}), arms.get("tiny-coreset-full", {})
-        rows += [line(arm, s, against(s, chance, "better"), against(s, full, "no worse")) for arm, s in arms.items()]
-    table(
-        "Tiny ImageNet, 40 classes, for resnet18-small of a quarter of its width",
-        ["minus random", "minus everything"],
-        rows,
-    )
+    for name, title in (("tiny", "Tiny ImageNet, 40 classes"), ("caltech", "Caltech-101")):
+        rows = []
+        for workflow in ("coreset", "active"):
+            arms = {arm: by_seed for arm, by_seed in found.items() if arm.startswith(f"{name}-{workflow}-")}
+            chance, full = arms.get(f"{name}-{workflow}-random", {}), found.get(f"{name}-coreset-full", {})
+            rows += [
+                line(arm, s, against(s, chance, "better"), against(s, full, "no worse")) for arm, s in arms.items()
+            ]
+        table(f"{title}, for resnet18-small of a quarter of its width", ["minus random", "minus everything"], rows)
 
 
 # --- do they rank alike? --------------------------------------------------------------------------------------------------
