@@ -117,15 +117,16 @@ def _tested(dataset: Dataset, config: TrainConfig, seed: int, probs: NDArray[np.
 
 
 def rates_unit(model: str, data: Path, work: Path, scale: Scale = FULL) -> Facts:
-    """Texts a second of Review Polarity that one thread tokenises, trains (a net: compiled, after its first epoch) and scores."""
+    """Texts a second of Review Polarity that one thread tokenises, trains (a net: after its first epoch) and scores."""
+    from svp.learners.compiled import may_repay
     from svp.learners.compute import decide
 
     dataset = load("polarity", data, scale)
     config = scale.train(**{**asking("polarity", model, "target", scale)["target"].model_dump(), "epochs": 2})
     if model == "fasttext":
         config = _fasttext("polarity", scale)
-    net = find(config).is_net
-    learner = make_learner(config, dataset, seed=0, compute=decide(ComputeConfig(**{**COMPUTE, "compile": "on"})))
+    net, compiling = find(config).is_net, "on" if may_repay() else "off"  # as the long trainings of the units are
+    learner = make_learner(config, dataset, seed=0, compute=decide(ComputeConfig(**{**COMPUTE, "compile": compiling})))
     assert dataset.labels is not None
     ids = np.sort(dataset.ids[shuffled(dataset.ids, 0, "rates")[: min(len(dataset), 2048 if net else 20_000)]])
     learner.predict(dataset, ids[:600])  # whatever is made when it is first asked for

@@ -194,11 +194,14 @@ def test_long_trainings_repay_compiling_and_short_ones_do_not() -> None:
     assert [repays(step, net, batch, 300_000, threads) for threads in (1, 64)] == [True, False]
 
 
-@pytest.mark.parametrize(("compilers", "expected"), [(True, "auto"), (False, "off")])
-def test_nothing_is_compiled_without_a_compiler(
-    monkeypatch: pytest.MonkeyPatch, compilers: bool, expected: str
+@pytest.mark.parametrize(
+    ("units", "compilers", "expected"), [(True, True, "auto"), (True, False, "off"), (False, True, "off")]
+)
+def test_nothing_is_compiled_unasked_without_matrix_units_and_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, units: bool, compilers: bool, expected: str
 ) -> None:
-    monkeypatch.setattr("svp.learners.compute.has_compiler", lambda: compilers)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: units, raising=False)
+    monkeypatch.setattr("svp.learners.compiled.has_compiler", lambda: compilers)
     assert decide(ComputeConfig(device="cpu", precision="fp32", threads=1)).compile == expected
     assert decide(ComputeConfig(device="cpu", precision="fp32", threads=1, compile="on")).compile == "on"
 

@@ -231,7 +231,8 @@ class ComputeConfig(Config):
     threads: int = Field(0, ge=0, description="CPU threads; 0 takes what the machine offers")
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="compile the training step; auto: on a CPU with a compiler, where the training is long enough",
+        description="compile the training step; auto: on a CPU with matrix units (AMX) and a compiler, for trainings that are "
+        "long enough",
     )
     processes: Count = Field(
         1,

@@ -18,6 +18,16 @@ _SAVED = 0.3  # share of those seconds that a compiled step saves
 _SECONDS_A_LAYER = 2.0  # to compile one layer for both sizes of batch, with nothing cached
 
 
+def may_repay() -> bool:
+    """Whether "auto" may compile steps for this CPU: it has matrix units (AMX) and a compiler.
+
+    Without those units products take most of a step, and fusing the rest was measured to save up to a sixth of it for the
+    smallest net and to cost as much for others (docs/log.md, 2026-11-23).
+    """
+    has_matrix_units: Callable[[], bool] = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return has_matrix_units() and has_compiler()
+
+
 def has_compiler() -> bool:
     """Whether a C++ compiler is found, without which nothing can be compiled for a CPU."""
     return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from svp.config import ComputeConfig
 from svp.data.base import available_memory
 from svp.errors import SettingError
-from svp.learners.compiled import has_compiler
+from svp.learners.compiled import may_repay
 from svp.machine import n_cores
 
 # On a CPU bf16 must beat fp32 by this much on a small convolution to be worth its rounding.
@@ -132,8 +132,8 @@ def decide(config: ComputeConfig) -> Compute:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if _bf16_pays(device) else "fp32"
-    can_compile = torch.device(device).type == "cpu" and has_compiler()  # elsewhere when asked for
-    compiling = "off" if config.compile == "auto" and not can_compile else config.compile
+    may_compile = torch.device(device).type == "cpu" and may_repay()  # elsewhere when asked for
+    compiling = "off" if config.compile == "auto" and not may_compile else config.compile
     return Compute(
         device,
         precision,
