@@ -11,12 +11,13 @@ from benchmarks.run import RESULTS, from_bits
 from svp.evaluate import better, difference, no_worse
 
 Facts = dict[str, Any]
+Found = dict[str, dict[int, Facts]]  # results of units by arm (the unit's name without its seed) and seed
 MARGIN = 1.0  # points: less of a loss counts as no worse
 
 
-def results(experiment: str) -> dict[str, dict[int, Facts]]:
-    """What stands in the result files, by arm (the unit's name without its seed) and seed."""
-    found: dict[str, dict[int, Facts]] = {}
+def results(experiment: str) -> Found:
+    """What stands in the result files."""
+    found: Found = {}
     for path in sorted((RESULTS / experiment).glob("*.json")):
         result = json.loads(path.read_text())
         if "correct" in result:

@@ -53,7 +53,7 @@ def share(model: str, n: int) -> dict[str, float]:
     compute = decide(ComputeConfig(threads=1, compile="off"))
     learner = make_learner(TrainConfig(model=model, epochs=2, augment="crop_flip"), dataset, seed=0, compute=compute)
     values, written = Clocked(inference.signal_values), Clocked(Signals.write_epoch)
-    inference.signal_values = values  # type: ignore[assignment]
+    inference.signal_values = values
     Signals.write_epoch = lambda *given: written(*given)  # type: ignore[method-assign]
     try:
         with tempfile.TemporaryDirectory() as folder:

@@ -65,7 +65,10 @@ def features(n: int, d: int, centres: int, seed: int = 0) -> NDArray[np.float32]
     """(n, d) max(0, c[k] + noise), centres and noise N(0, 1): as the last layer's features of a network look."""
     rng = np.random.default_rng(seed)
     c = rng.standard_normal((centres, d), np.float32)
-    return np.maximum(c[rng.integers(centres, size=n)] + rng.standard_normal((n, d), np.float32), 0)
+    found: NDArray[np.float32] = np.maximum(
+        c[rng.integers(centres, size=n)] + rng.standard_normal((n, d), np.float32), 0
+    )
+    return found
 
 
 def probabilities(n: int, c: int, seed: int = 0) -> NDArray[np.float32]:
@@ -260,7 +263,7 @@ MADE: dict[str, Callable[[int, np.random.Generator], NDArray[Any]]] = {
 def growth(method: str) -> Callable[[Arrays, Path], dict[str, Any]]:
     def run(arrays: Arrays, folder: Path) -> dict[str, Any]:
         named = {"embeddings" if need == "similarity" else need: array for need, array in arrays.items()}
-        own = {name: array for name, array in named.items() if name == "ids" or name in NO_SIGNAL}
+        own: dict[str, Any] = {name: array for name, array in named.items() if name == "ids" or name in NO_SIGNAL}
         signals = {kind: array for kind, array in named.items() if kind not in own}
         svp.select(method, 0.1, **own, signals=signals)
         return {}

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 import svp
 from benchmarks import fasttext_ng
 from benchmarks.arms import COMPUTE, FULL, Scale, active_unit, coreset_unit, cut, until
-from benchmarks.claims import Facts, against, line, results, speed_up, table
+from benchmarks.claims import Facts, Found, against, line, results, speed_up, table
 from benchmarks.run import RESULTS, Unit, as_bits
 from svp.chance import shuffled
 from svp.config import ComputeConfig, TrainConfig, read_toml
@@ -272,47 +272,54 @@ def tables() -> None:
     found = results("text")
     for (kind, model), (totals, _) in ACTIVE.items():
         for total in totals[1:]:
-            arms = {asker: arm_name(kind, model, asker, total) for asker in ASKERS}
-            asked = {asker: found.get(arm, {}) for asker, arm in arms.items()}
-            lines = [
-                line(
-                    asker,
-                    by_seed,
-                    against(by_seed, asked["random"], "better"),
-                    against(by_seed, asked["target"], "no worse"),
-                    speed_up(_alone(arms["target"], asked["target"]), _alone(arms[asker], by_seed)),
-                )
-                for asker, by_seed in asked.items()
-                if by_seed
-            ]
-            heads = ["minus random", "minus the target's own", "selection, times faster as timed"]
-            table(f"Amazon Review {kind.capitalize()}, {model}, {total} labelled by least confidence", heads, lines)
-            for seed, own in sorted(asked["target"].items()):
-                print(informed(own, f"{model}, seed {seed}"))
-            for own in list(asked["target"].values())[:1]:
-                print(reckoned(own, rates(model), rates("fasttext"), model))
+            _active_table(found, kind, model, total)
     for (kind, model), (shares, _) in KEPT.items():
-        full = found.get(f"{kind}-coreset-{model}-full", {})
-        lines = [line("everything", full, "", "")] if full else []
-        for share in shares:
-            arms = {
-                arm: found.get(f"{kind}-coreset-{model}-{share.rstrip('%')}-{arm}", {}) for arm in ("proxy", "random")
-            }
-            lines += [
-                line(
-                    f"{share} {({'proxy': 'by fastText', 'random': 'at random'})[arm]}",
-                    by_seed,
-                    against(by_seed, arms["random"], "better"),
-                    against(by_seed, full, "no worse"),
-                )
-                for arm, by_seed in arms.items()
-                if by_seed
-            ]
-        table(f"Amazon Review {kind.capitalize()}, core-sets for {model}", ["minus random", "minus everything"], lines)
+        _coreset_table(found, kind, model, shares)
     for kind in ROWS:
-        arms = {name: found.get(f"{kind}-{name}", {}) for name in ("fasttext", "fasttext-ng")}
-        lines = [line(name, s, against(s, arms["fasttext-ng"], "no worse")) for name, s in arms.items() if s]
-        table(f"Amazon Review {kind.capitalize()}, fastText trained on everything", ["minus fasttext-ng"], lines)
+        _fasttext_table(found, kind)
+
+
+def _active_table(found: Found, kind: str, model: str, total: str) -> None:
+    arms = {asker: arm_name(kind, model, asker, total) for asker in ASKERS}
+    asked = {asker: found.get(arm, {}) for asker, arm in arms.items()}
+    target = _alone(arms["target"], asked["target"])
+    lines = [
+        line(
+            asker,
+            by_seed,
+            against(by_seed, asked["random"], "better"),
+            against(by_seed, asked["target"], "no worse"),
+            speed_up(target, _alone(arms[asker], by_seed)),
+        )
+        for asker, by_seed in asked.items()
+        if by_seed
+    ]
+    heads = ["minus random", "minus the target's own", "selection, times faster as timed"]
+    table(f"Amazon Review {kind.capitalize()}, {model}, {total} labelled by least confidence", heads, lines)
+    for seed, own in sorted(asked["target"].items()):
+        print(informed(own, f"{model}, seed {seed}"))
+    for own in list(asked["target"].values())[:1]:
+        print(reckoned(own, rates(model), rates("fasttext"), model))
+
+
+def _coreset_table(found: Found, kind: str, model: str, shares: Sequence[str]) -> None:
+    full = found.get(f"{kind}-coreset-{model}-full", {})
+    lines = [line("everything", full, "", "")] if full else []
+    for share in shares:
+        name = f"{kind}-coreset-{model}-{share.rstrip('%')}"
+        chosen, chance = found.get(f"{name}-proxy", {}), found.get(f"{name}-random", {})
+        lines += [
+            line(f"{share} {how}", by_seed, against(by_seed, chance, "better"), against(by_seed, full, "no worse"))
+            for how, by_seed in (("by fastText", chosen), ("at random", chance))
+            if by_seed
+        ]
+    table(f"Amazon Review {kind.capitalize()}, core-sets for {model}", ["minus random", "minus everything"], lines)
+
+
+def _fasttext_table(found: Found, kind: str) -> None:
+    arms = {name: found.get(f"{kind}-{name}", {}) for name in ("fasttext", "fasttext-ng")}
+    lines = [line(name, s, against(s, arms["fasttext-ng"], "no worse")) for name, s in arms.items() if s]
+    table(f"Amazon Review {kind.capitalize()}, fastText trained on everything", ["minus fasttext-ng"], lines)
 
 
 def _alone(arm: str, by_seed: dict[int, Facts]) -> dict[int, Facts]:

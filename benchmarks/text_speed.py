@@ -331,7 +331,8 @@ def child(case: str, side: str, rows: int, own: Path, work: Path) -> Facts:
 
 def compare(name: str, rows: list[int], repeats: int, work: Path) -> Facts:
     """All sides of a case, at each number of rows."""
-    case, result = CASES[name], {"case": CASES[name].summary, "sides": {}}
+    case = CASES[name]
+    result: Facts = {"case": case.summary, "sides": {}}
     print(case.summary, flush=True)
     for n in rows:
         sides = [side for side in case.sides if n <= SMALL or side not in case.few]

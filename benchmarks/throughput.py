@@ -64,7 +64,7 @@ class Case:
         x = torch.zeros(1, LENGTH, dtype=torch.int64) if self.side is None else torch.zeros(1, 3, self.side, self.side)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(x)
-        return 3 * counter.get_total_flops()
+        return 3.0 * float(counter.get_total_flops())
 
 
 CASES = [
@@ -103,12 +103,12 @@ def plain_rate(case: Case, dataset: Dataset) -> float:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     x, y = plain_inputs(dataset), torch.from_numpy(dataset.labels)
     begin = 0.0
-    for step, rows in enumerate([torch.arange(case.batch_size), *torch.arange(len(x)).split(case.batch_size)]):
+    for step, rows in enumerate([torch.arange(case.batch_size), *torch.split(torch.arange(len(x)), case.batch_size)]):
         if step == 1:
             begin = time.perf_counter()
         loss = F.cross_entropy(model(x[rows]), y[rows])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return len(x) / (time.perf_counter() - begin)
 
@@ -126,9 +126,9 @@ def our_rate(case: Case, dataset: Dataset, compute: Compute) -> tuple[float, flo
     """Examples a second of the second epoch, as the loop itself records it, signals, augmentation and all; and how many seconds
     longer the first one took, in which a step is compiled.
     """
-    assert dataset.labels is not None
     with tempfile.TemporaryDirectory() as folder:
         dataset = replace(dataset, cache=Path(folder) / "cache")
+        assert dataset.labels is not None
         learner = make_learner(case.config, dataset, seed=0, compute=compute)
         records = learner.fit(dataset, dataset.ids, dataset.labels, folder=Path(folder))
     return len(dataset) / records[1]["seconds"], records[0]["seconds"] - records[1]["seconds"]

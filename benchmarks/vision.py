@@ -322,7 +322,7 @@ def draw(pairs: list[Facts], figure: Path) -> None:
 
     shown = [{**pair, "kind": "run to run" if pair["ceiling"] else "small and large"} for pair in pairs]
     chart = (
-        alt.Chart(alt.Data(values=shown), width=180)
+        alt.Chart(alt.Data(values=shown), width=180)  # type: ignore[no-untyped-call]
         .mark_point(filled=True, size=60)
         .encode(
             x=alt.X("spearman:Q", title="Spearman's rank correlation", scale=alt.Scale(zero=True, domainMax=1)),
