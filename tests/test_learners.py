@@ -745,5 +745,28 @@ def test_hashed_linear_learns_texts_and_comes_back(tmp_path: Path) -> None:
         learner.predict(data, data.ids, embeddings=True)
 
 
+def test_hashed_linear_is_no_surer_of_few_texts_than_it_may_be(tmp_path: Path) -> None:
+    """Each of many words says a little, and one label in ten is the other class."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 1200)
+    said = np.where(rng.random((1200, 20)) < 0.7, labels[:, None], 1 - labels[:, None])  # by the words of each text
+    words = 2 * rng.integers(100, size=said.shape) + said
+    inputs = np.array([" ".join(f"w{word}" for word in row) for row in words], object)
+    labels = np.where(rng.random(1200) < 0.1, 1 - labels, labels)
+    data = Dataset.from_arrays(inputs[:200], labels[:200], test=(inputs[200:], labels[200:]), name="notes")
+    learner = fit(data, TrainConfig(model="hashed-linear"), tmp_path)
+    assert data.test is not None
+    assert data.test.labels is not None
+    probs = learner.predict(data.test, data.test.ids).probs
+    given = probs[np.arange(1000), data.test.labels]
+    assert -np.log(given).mean() < np.log(2)  # which is what knowing nothing costs
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "much"])
+def test_how_closely_hashed_linear_fits_is_a_number_above_0(value: Any) -> None:
+    data = Dataset.from_arrays(np.array(["a", "b"], object), np.array([0, 1]), name="notes")
+    refused(SettingError, data, TrainConfig(model="hashed-linear", options={"C": value}), "C is a number above 0")
+
+
 def test_hashed_linear_is_for_texts(images: Dataset) -> None:
     refused(SettingError, images, TrainConfig(model="hashed-linear"), "takes texts", "squares holds images")

@@ -161,7 +161,7 @@ LEARNERS: dict[str, Row] = {
         "hashed-linear",
         "svp.learners.classifier:hashed_linear",
         ("hashed-linear",),
-        "texts: logistic regression on hashed words and n-grams; options ngrams, buckets, alpha, max_iter",
+        "texts: logistic regression on hashed words and n-grams; options ngrams, buckets, C, max_iter",
         makes="classifier",
         uses=OF_A_CLASSIFIER,
         texts=True,
