@@ -108,6 +108,7 @@ def coreset_unit(
         "method": run.metrics["method"],
         "majority_rate": run.metrics["majority_rate"],
         "proxy": brief(proxies[0]) if proxies else None,
+        "never_learned": never_learned(run) if arm == "proxy" else None,
         **answers(run, f"{folder}/seed-{seed}/test", dataset),
     }
 
@@ -150,6 +151,12 @@ def until(unit: Callable[..., Facts], training: str, epoch: int, data: Path, wor
 
 def brief(facts: Facts) -> Facts:
     return {key: facts[key] for key in ("model", "seed", "n", "epochs", "steps", "accuracy", "seconds")}
+
+
+def never_learned(run: Run) -> float | None:
+    """Which share of what is kept the proxy got right in no epoch; None where it recorded no signals."""
+    choice = run.metrics["choices"][0]
+    return None if choice["never_learned"] is None else round(choice["never_learned"] / choice["n"], 4)
 
 
 def answers(run: Run, stage: str, dataset: Dataset) -> Facts:

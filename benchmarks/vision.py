@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 import svp
 from benchmarks.arms import COMPUTE, FULL, Paused, Scale, active_unit, coreset_unit, cut, pausing
-from benchmarks.claims import Facts, against, line, results, speed_up, table
+from benchmarks.claims import Facts, Found, against, line, results, speed_up, table
 from benchmarks.run import RESULTS, Unit
 from svp.config import CoresetConfig, TrainConfig
 from svp.data.base import Dataset
@@ -202,8 +202,15 @@ UNITS = units()
 def tables() -> None:
     """The tables of docs/results.md. Seconds stand in them only where the unit had the machine to itself."""
     found, flow = results("vision"), results("cifar10_coreset")
-    last = TOTALS[-1]
-    asked = {asker: found.get(f"active-{asker}-{last}", {}) for asker in ASKERS}
+    _active_table(found)
+    _coreset_table(found, {"a random half": flow.get("random-epochs", {}), "everything": flow.get("full-epochs", {})})
+    for name, title in (("tiny", "Tiny ImageNet, 40 classes"), ("caltech", "Caltech-101")):
+        _photos_table(found, name, title)
+    _unlearned_table(found)
+
+
+def _active_table(found: Found) -> None:
+    asked = {asker: found.get(f"active-{asker}-{TOTALS[-1]}", {}) for asker in ASKERS}
     rows = [
         line(
             asker,
@@ -215,12 +222,11 @@ def tables() -> None:
         for asker, by_seed in asked.items()
         if by_seed
     ]
-    table(
-        f"CIFAR-10, active learning up to {last:,}",
-        ["minus random", "minus the target's own", "selection, times faster"],
-        rows,
-    )
-    halves = {"a random half": flow.get("random-epochs", {}), "everything": flow.get("full-epochs", {})}
+    heads = ["minus random", "minus the target's own", "selection, times faster"]
+    table(f"CIFAR-10, active learning up to {TOTALS[-1]:,}", heads, rows)
+
+
+def _coreset_table(found: Found, halves: Found) -> None:
     kept = {arm: by_seed for arm, by_seed in found.items() if arm.startswith("coreset-") and not arm.endswith("chosen")}
     rows = [line(arm, by_seed) + " | |" for arm, by_seed in halves.items() if by_seed]
     for arm, by_seed in kept.items():
@@ -229,15 +235,32 @@ def tables() -> None:
         full = halves["everything"]
         rows.append(line(arm, by_seed, against(by_seed, chance, "better"), against(by_seed, full, "no worse")))
     table("CIFAR-10, core-sets for preact20", ["minus random", "minus everything"], rows)
-    for name, title in (("tiny", "Tiny ImageNet, 40 classes"), ("caltech", "Caltech-101")):
-        rows = []
-        for workflow in ("coreset", "active"):
-            arms = {arm: by_seed for arm, by_seed in found.items() if arm.startswith(f"{name}-{workflow}-")}
-            chance, full = arms.get(f"{name}-{workflow}-random", {}), found.get(f"{name}-coreset-full", {})
-            rows += [
-                line(arm, s, against(s, chance, "better"), against(s, full, "no worse")) for arm, s in arms.items()
-            ]
-        table(f"{title}, for resnet18-small of a quarter of its width", ["minus random", "minus everything"], rows)
+
+
+def _photos_table(found: Found, name: str, title: str) -> None:
+    rows = []
+    for workflow in ("coreset", "active"):
+        arms = {arm: by_seed for arm, by_seed in found.items() if arm.startswith(f"{name}-{workflow}-")}
+        chance, full = arms.get(f"{name}-{workflow}-random", {}), found.get(f"{name}-coreset-full", {})
+        rows += [line(arm, s, against(s, chance, "better"), against(s, full, "no worse")) for arm, s in arms.items()]
+    table(f"{title}, for resnet18-small of a quarter of its width", ["minus random", "minus everything"], rows)
+
+
+def _unlearned_table(found: Found) -> None:
+    """Which share of a choice the proxy got right in no epoch, beside how far the choice is from chance."""
+    rows = []
+    for arm, by_seed in found.items():
+        told = {seed: result for seed, result in by_seed.items() if result.get("never_learned") is not None}
+        chance = found.get("tiny-coreset-random" if arm.startswith("tiny") else f"{arm[:10]}-preact8-15-random", {})
+        seeds = sorted(told.keys() & chance.keys())
+        if seeds and told is not chance:
+            shares = ", ".join(f"{100 * told[seed]['never_learned']:.1f}" for seed in seeds)
+            gaps = [100 * (told[seed]["accuracy"] - chance[seed]["accuracy"]) for seed in seeds]
+            rows.append((gaps, f"| {arm} | {shares} | {', '.join(f'{gap:+.1f}' for gap in gaps)} |"))
+    print(
+        "\n## What the proxy never got right\n\n| choice | of what is kept, %, by seed | minus random, by seed |\n|---|---|---|"
+    )
+    print(*(row for _, row in sorted(rows, reverse=True)), sep="\n")
 
 
 # --- do they rank alike? --------------------------------------------------------------------------------------------------

@@ -64,6 +64,9 @@ def test_what_speaks_against_a_choice_is_told() -> None:
     assert ties.startswith("Chance chose 64% of what is kept: forgetting gave it the same score")
     (never,) = set(verdict({**metrics, "choices": [{**choice, "ties": None, "never_learned": 3}]})) - set(quiet)
     assert never.startswith("Of what is kept the proxy got 6.0% right in no epoch, of all 4.0%")
+    (many,) = set(verdict({**metrics, "choices": [{**choice, "ties": None, "never_learned": 8}]})) - set(quiet)
+    assert "16.0% right in no epoch" in many
+    assert "teaches less than chance" in many
     unknown = {**choice, "never_learned": None, "never_learned_of_all": None}
     assert verdict({**metrics, "choices": [unknown]}) == quiet
 

@@ -234,6 +234,20 @@ def test_a_coreset_is_what_its_parts_say(data: Dataset, tmp_path: Path, trained:
     assert all(isinstance(sentence, str) for sentence in run.verdict)
 
 
+def test_a_choice_of_what_was_never_learned_is_warned_of_before_a_target_is_trained(
+    data: Dataset, tmp_path: Path, trained: list[Training]
+) -> None:
+    hardly = core(method="forgetting", proxy={**PROXY, "epochs": 1, "lr": 1e-6})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*right in no epoch")
+        with pytest.raises(SvpWarning, match="teaches less than chance"):
+            coreset(hardly, data, out=tmp_path / "run")
+    assert len(trained) == 1  # the proxy
+    run = coreset(hardly, data, out=tmp_path / "run")
+    assert len(trained) == 2
+    assert any("teaches less than chance" in sentence for sentence in run.verdict)
+
+
 def test_arms_of_a_seed_are_paired(data: Dataset, tmp_path: Path, trained: list[Training]) -> None:
     run = coreset(core(control=["random", "full"], seeds=2), data, out=tmp_path / "run")
     assert [t.seed for t in trained] == [0, 0, 0, 0, 1, 1, 1, 1]

@@ -7,6 +7,7 @@
 (Coleman et al. 2020, sections 3.2 and 4.3.)
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,13 +20,14 @@ from numpy.typing import NDArray
 from svp import audit
 from svp.config import PREVIOUS, CoresetConfig, TrainConfig
 from svp.data.base import Dataset, silent
-from svp.errors import BudgetError, DataError, MissingInput, SettingError
+from svp.errors import BudgetError, DataError, MissingInput, SettingError, SvpWarning
 from svp.evaluate import better, no_worse
 from svp.files import Json
 from svp.learners import find
 from svp.learners.epochs import n_epochs, shown, steps_per_epoch
 from svp.runs import Run
 from svp.select import Selection, find_method, resolve_budget, select
+from svp.words import unlearned
 from svp.workflows.arms import Arm, answers, arm_facts, compare, told_apart
 from svp.workflows.begin import begin, brought, chosen_from
 from svp.workflows.check import check, check_arguments, has_test, labels_of, refuse_options, warn_of_the_hardest
@@ -92,6 +94,8 @@ def coreset(
             if ready.earlier is None:
                 chosen[seed] = _select(work, config, budget, seed)
                 selection = chosen[seed].ranked.selection
+                for doubt in unlearned([_choice_facts(config, seed, chosen[seed])]):  # before targets are trained on it
+                    warnings.warn(doubt, SvpWarning, stacklevel=2)
             else:
                 selection = ready.earlier.head(budget)
             if ready.judges:
