@@ -61,6 +61,7 @@ MAY = {
         "columns",
         "exchange",
         "tables",
+        "words",
     },
     "serve": {"errors", "engine", "labels", "workflows"},  # the page: questions and answers, and what is shown of them
     "report": SIDEWAYS
