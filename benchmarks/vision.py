@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import svp
-from benchmarks.arms import COMPUTE, FULL, Paused, Scale, active_unit, coreset_unit, cut, pausing
+from benchmarks.arms import COMPUTE, FULL, Paused, Scale, active_unit, coreset_unit, cut, pausing, until
 from benchmarks.claims import Facts, Found, against, line, results, speed_up, table
 from benchmarks.run import RESULTS, Unit
 from svp.config import CoresetConfig, TrainConfig
@@ -91,13 +91,13 @@ KEPT: dict[tuple[str, str, int, str], tuple[int, ...]] = {
 DROPPING = {f"ccs-drop{tenths}0": {"method": "ccs", "options": {"drop": tenths / 10}} for tenths in (1, 3, 5)}
 
 
-def keeping(share: str, proxy: str, epochs: int, method: str, target: str = "preact20") -> Callable[[Scale], Facts]:
+def keeping(share: str, proxy: str, epochs: int, method: str) -> Callable[[Scale], Facts]:
     def settings(scale: Scale) -> Facts:
         return {
             **DROPPING.get(method, {"method": method}),
             "budget": share,
             "proxy": scale.train(proxy, epochs),
-            "target": scale.train("preact20", 40) if target == "preact20" else scale.train("patchnet", 1),
+            "target": scale.train("preact20", 40),
         }
 
     return settings
@@ -135,26 +135,31 @@ def _unit(name: str, function: Callable[..., Facts], *given: Any, scale: Scale) 
     return Unit(name, partial(function, name, *given, scale=scale))
 
 
+def _chosen(name: str, unit: Callable[..., Facts], last: str) -> Unit:
+    """The unit until its last training begins. Choosing and that training are longer than one unit, and choosing is what wants
+    the machine to itself, to be timed."""
+    return Unit(f"{name}-chosen", partial(until, unit, last, 0))
+
+
 def _active(scale: Scale) -> Iterator[Unit]:
     for seed in SEEDS:
         for asker in ASKERS:
-            # The target asking for itself is longer than one unit: a first one labels up to the total before the last.
-            for totals in (TOTALS[:-1], TOTALS) if asker == "target" else (TOTALS,):
-                name = f"active-{asker}-{totals[-1]}-seed{seed}"
-                counts = tuple(count(n, scale) for n in totals)
-                yield _unit(name, active_unit, cifar10, asking(asker), counts, seed, scale=scale)
+            name, counts = f"active-{asker}-seed{seed}", tuple(count(n, scale) for n in TOTALS)
+            unit = partial(active_unit, name, cifar10, asking(asker), counts, seed, scale=scale)
+            if asker != "random":
+                yield _chosen(name, unit, f"training preact56 on {counts[-1]:,} examples")
+            yield Unit(name, unit)
 
 
 def _coreset(scale: Scale) -> Iterator[Unit]:
     for (share, proxy, epochs, method), seeds in KEPT.items():
         for seed in seeds:
             name = f"coreset-{share.rstrip('%')}-{proxy}-{epochs}-{method}-seed{seed}"
-            if (
-                share == "50%"
-            ):  # proxy and target together are longer than one unit: a first one chooses, for a tiny target
-                chooses = keeping(share, proxy, epochs, method, target="tiny")
-                yield _unit(f"{name}-chosen", coreset_unit, cifar10, chooses, "proxy", seed, scale=scale)
-            yield _unit(name, coreset_unit, cifar10, keeping(share, proxy, epochs, method), "proxy", seed, scale=scale)
+            settings = keeping(share, proxy, epochs, method)
+            unit = partial(coreset_unit, name, cifar10, settings, "proxy", seed, scale=scale)
+            if share == "50%":
+                yield _chosen(name, unit, f"training preact20 on {count(25_000, scale):,} examples")
+            yield Unit(name, unit)
 
 
 def _photos(scale: Scale) -> Iterator[Unit]:
@@ -176,7 +181,8 @@ def whole_unit(name: str, part: int, seed: int, data: Path, work: Path, scale: S
     epochs = scale.train("preact56", WHOLE_EPOCHS).epochs
     until = epochs * part // WHOLE_PARTS
     settings = {
-        **keeping("10%", "preact56", WHOLE_EPOCHS, "entropy", target="tiny")(scale),
+        **keeping("10%", "preact56", WHOLE_EPOCHS, "entropy")(scale),
+        "target": scale.train("patchnet", 1),
         "seed": seed,
         "compute": COMPUTE,
     }
@@ -210,14 +216,14 @@ def tables() -> None:
 
 
 def _active_table(found: Found) -> None:
-    asked = {asker: found.get(f"active-{asker}-{TOTALS[-1]}", {}) for asker in ASKERS}
+    asked = {asker: found.get(f"active-{asker}", {}) for asker in ASKERS}
     rows = [
         line(
             asker,
             by_seed,
             against(by_seed, asked["random"], "better"),
             against(by_seed, asked["target"], "no worse"),
-            speed_up(asked["target"], by_seed),
+            speed_up(_timed("target", asked["target"]), _timed(asker, by_seed)),
         )
         for asker, by_seed in asked.items()
         if by_seed
@@ -226,8 +232,15 @@ def _active_table(found: Found) -> None:
     table(f"CIFAR-10, active learning up to {TOTALS[-1]:,}", heads, rows)
 
 
+def _timed(asker: str, by_seed: dict[int, Facts]) -> dict[int, Facts]:
+    """With `quiet` of the part that chose: what the last training shared its machine with does not count."""
+    paths = {seed: RESULTS / "vision" / f"active-{asker}-seed{seed}-chosen.json" for seed in by_seed}
+    quiet = {seed: path.exists() and read_json(path)["quiet"] for seed, path in paths.items()}
+    return {seed: {**result, "quiet": quiet[seed]} for seed, result in by_seed.items()}
+
+
 def _coreset_table(found: Found, halves: Found) -> None:
-    kept = {arm: by_seed for arm, by_seed in found.items() if arm.startswith("coreset-") and not arm.endswith("chosen")}
+    kept = {arm: by_seed for arm, by_seed in found.items() if arm.startswith("coreset-")}
     rows = [line(arm, by_seed) + " | |" for arm, by_seed in halves.items() if by_seed]
     for arm, by_seed in kept.items():
         share = arm.split("-")[1]
