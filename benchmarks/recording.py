@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -22,8 +23,9 @@ import torch
 from benchmarks.run import machine
 from svp.config import ComputeConfig, TrainConfig
 from svp.data.base import Dataset
-from svp.learners import inference, make_learner
+from svp.learners import loop, make_learner
 from svp.learners.compute import decide
+from svp.learners.inference import signal_values
 from svp.signals import KINDS, Signals
 
 IMAGENET = 1_280_000
@@ -31,10 +33,10 @@ STATUS = Path("/proc/self/status")
 
 
 class Clocked:
-    """A function that counts the CPU seconds spent in it."""
+    """A function that counts its calls and the CPU seconds spent in it."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.seconds = function, 0.0
+        self.function, self.seconds, self.calls = function, 0.0, 0
 
     def __call__(self, *given: Any, **named: Any) -> Any:
         begin = time.process_time()
@@ -42,6 +44,7 @@ class Clocked:
             return self.function(*given, **named)
         finally:
             self.seconds += time.process_time() - begin
+            self.calls += 1
 
 
 def share(model: str, n: int) -> dict[str, float]:
@@ -52,19 +55,19 @@ def share(model: str, n: int) -> dict[str, float]:
     assert dataset.labels is not None
     compute = decide(ComputeConfig(threads=1, compile="off"))
     learner = make_learner(TrainConfig(model=model, epochs=2, augment="crop_flip"), dataset, seed=0, compute=compute)
-    values, written = Clocked(inference.signal_values), Clocked(Signals.write_epoch)
-    inference.signal_values = values
-    Signals.write_epoch = lambda *given: written(*given)  # type: ignore[method-assign]
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            begin = time.process_time()
-            learner.fit(dataset, dataset.ids, dataset.labels, folder=Path(folder))
-            whole = time.process_time() - begin
-    finally:
-        inference.signal_values = values.function
-        Signals.write_epoch = written.function  # type: ignore[method-assign]
+    values, written = Clocked(signal_values), Clocked(Signals.write_epoch)
+    with (
+        patch.object(loop, "signal_values", values),
+        patch.object(Signals, "write_epoch", lambda *given: written(*given)),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        begin = time.process_time()
+        learner.fit(dataset, dataset.ids, dataset.labels, folder=Path(folder))
+        whole = time.process_time() - begin
     recording = values.seconds + written.seconds
     return {
+        "steps": values.calls,
+        "epochs": written.calls,
         "training_seconds": round(whole - recording, 3),
         "signal_values_seconds": round(values.seconds, 4),
         "write_epoch_seconds": round(written.seconds, 4),

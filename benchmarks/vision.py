@@ -179,7 +179,7 @@ WHOLE_EPOCHS, WHOLE_PARTS = 12, 2
 def whole_unit(name: str, part: int, seed: int, data: Path, work: Path, scale: Scale = FULL) -> Facts:
     """Train preact56 on all images, for `agreement`: longer than one unit, so that each trains a part of the epochs."""
     epochs = scale.train("preact56", WHOLE_EPOCHS).epochs
-    until = epochs * part // WHOLE_PARTS
+    last = epochs * part // WHOLE_PARTS
     settings = {
         **keeping("10%", "preact56", WHOLE_EPOCHS, "entropy")(scale),
         "target": scale.train("patchnet", 1),
@@ -187,10 +187,10 @@ def whole_unit(name: str, part: int, seed: int, data: Path, work: Path, scale: S
         "compute": COMPUTE,
     }
     dataset = cifar10(data, scale)
-    shown = pausing(f"training preact56 on {len(dataset):,} examples", until)
+    shown = pausing(f"training preact56 on {len(dataset):,} examples", last)
     with suppress(Paused):
         svp.coreset(CoresetConfig.make({"dataset": dataset.name, **settings}), dataset, out=work / name, show=shown)
-    return {"model": "preact56", "seed": seed, "epochs": until, "of": epochs}
+    return {"model": "preact56", "seed": seed, "epochs": last, "of": epochs}
 
 
 def _whole(scale: Scale) -> Iterator[Unit]:

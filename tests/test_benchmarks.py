@@ -346,6 +346,8 @@ def test_recording_is_measured_at_a_tiny_scale() -> None:
     pytest.importorskip("torch")
     from benchmarks import recording
 
+    counted = recording.share("preact8", 300)  # 2 epochs of 3 steps
+    assert (counted["steps"], counted["epochs"]) == (6, 2)
     found = recording.large(n_epochs=3, n=1000)
     assert found["megabytes_on_disk"] == round((9 * 3 * 1000 + 5 * 128) / 1e6, 1)
     assert len(found["resident_megabytes_after_each_epoch"]) == 3

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svp.config import SessionConfig
-from svp.data import Dataset, load_dataset, text, text_cache, text_files, unlabelled
+from svp.data import Dataset, load_dataset, text, text_cache, text_csv, text_jsonl, text_parquet, unlabelled
 from svp.data.texts import Texts, utf8_of
 from svp.errors import DataError, SettingError, StorageError, SvpWarning
 from tests.characters import CONTROL, PLAIN
@@ -68,7 +68,7 @@ def table(path: Path, values: list[tuple[Any, Any]]) -> Path:
 def test_every_kind_gives_what_was_written(tmp_path_factory, suffix, values):
     file = table(tmp_path_factory.mktemp("t") / f"t{suffix}", values)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_files, "_BLOCK_ROWS", 4)
+        patch.setattr(text_parquet, "_BLOCK_ROWS", 4)
         data = load_dataset(file, test_share=0, cache=file.parent)
     assert data.inputs[:].tolist() == [text for _, text in values]
     assert [data.classes[y] for y in data.labels] == [label for label, _ in values]
@@ -76,7 +76,7 @@ def test_every_kind_gives_what_was_written(tmp_path_factory, suffix, values):
 
 
 def test_quotes_newlines_and_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 4096)
+    monkeypatch.setattr(text_csv, "BLOCK_BYTES", 4096)
     values = [(i % 3, f'{i} says "no",\nand "" goes\r\non ' + "é€😀" * (i % 40)) for i in range(500)]
     data = load_dataset(table(tmp_path / "t.csv", values), test_share=0)
     assert len(data.inputs._batches) > 10
@@ -87,8 +87,8 @@ def test_quotes_newlines_and_blocks(tmp_path, monkeypatch):
 @pytest.mark.parametrize("at", [0, 120, 199])
 def test_a_row_longer_than_a_block(tmp_path, monkeypatch, at):
     """The file is then read in larger blocks; no row comes twice or is lost, and those left out keep their numbers."""
-    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 512)
-    monkeypatch.setattr(text_files, "_ROW_BYTES", 1 << 16)
+    monkeypatch.setattr(text_csv, "BLOCK_BYTES", 512)
+    monkeypatch.setattr(text_csv, "ROW_BYTES", 1 << 16)
     lines = [f"{'ab'[i % 2]},text {i}\n" for i in range(200)]
     lines[at] = f"a,{'long' * 400}\n"
     lines[30:30] = ["too,many,fields\n"]
@@ -101,7 +101,7 @@ def test_a_row_longer_than_a_block(tmp_path, monkeypatch, at):
 
 
 def test_texts_behave_like_an_array_and_stay_on_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_files, "_BLOCK_ROWS", 8)
+    monkeypatch.setattr(text_parquet, "_BLOCK_ROWS", 8)
     wanted = np.array([f"text {i}" for i in range(100)], object)
     data = load_dataset(table(tmp_path / "t.parquet", [("a", text) for text in wanted]), test_share=0)
     texts = data.inputs
@@ -592,7 +592,7 @@ def test_bytes_are_read_as_they_lie(data, tmp_path_factory):
     (root / "data").mkdir()
     texts = data.draw(st.lists(st.text(PLAIN, min_size=1, max_size=5).filter(str.strip), min_size=3, max_size=20))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_files, "_BLOCK_BYTES", 64)
+        patch.setattr(text_jsonl, "BLOCK_BYTES", 64)
         for i in range(2):
             table(root / "data" / f"train-{i}.jsonl", [("ab"[j % 2], text) for j, text in enumerate(texts)])
         with pytest.warns(SvpWarning):
@@ -608,7 +608,7 @@ def test_bytes_are_read_as_they_lie(data, tmp_path_factory):
 
 def test_numbers_of_many_rows_are_mapped_and_the_same(tmp_path, monkeypatch):
     """Skipped rows, repeats within and across the parts, and a part that is held out: as with all of it in memory."""
-    monkeypatch.setattr(text_files, "_BLOCK_BYTES", 256)
+    monkeypatch.setattr(text_csv, "BLOCK_BYTES", 256)
     write(tmp_path / "d" / "train.csv", "label,text\n" + rows(60) + "no,\n" + rows(30, 40) + "yes,\n" + rows(9, 100))
     write(tmp_path / "d" / "test.csv", "label,text\n" + rows(9, 55) + rows(9, 200))
 
@@ -747,7 +747,7 @@ def test_the_fingerprint_is_of_the_content(tmp_path, monkeypatch):
     values = [("a", "one"), ("b", "two"), ("a", "three")]
     csv_, parquet = table(tmp_path / "t.csv", values), table(tmp_path / "t.parquet", values)
     first = load_dataset(csv_, test_share=0)
-    monkeypatch.setattr(text_files, "_BLOCK_ROWS", 1)
+    monkeypatch.setattr(text_parquet, "_BLOCK_ROWS", 1)
     assert load_dataset(parquet, test_share=0, cache=tmp_path).fingerprint == first.fingerprint
     arrays = Dataset.from_arrays(["one", "two", "three"], [0, 1, 0], classes=["a", "b"])
     assert arrays.fingerprint == first.fingerprint

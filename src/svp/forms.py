@@ -20,7 +20,9 @@ from svp.columns import Source
 from svp.data.arrays import NAMES
 from svp.data.images import listing
 from svp.data.shards import divided
-from svp.data.text_files import Columns, delimiter_of, holds_rows, names_of, quoting_of, swallowed
+from svp.data.text_csv import delimiter_of, holds_rows, quoting_of, swallowed
+from svp.data.text_files import names_of
+from svp.data.text_rows import Columns
 from svp.errors import DataError, if_spreadsheet
 from svp.mapped import npy
 from svp.tables import TABLES

@@ -20,7 +20,8 @@ from svp.data.parquet import IMAGES, names_of_classes
 from svp.data.photos import some
 from svp.data.shards import divided, known_by, visible
 from svp.data.text_cache import Read
-from svp.data.text_files import SUFFIXES, Columns, Problems, names_of
+from svp.data.text_files import SUFFIXES, names_of
+from svp.data.text_rows import Columns, Problems
 from svp.data.texts import BLOCK, Texts
 from svp.errors import DataError, SettingError, SvpWarning
 

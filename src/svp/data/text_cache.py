@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from svp.data.base import Progress
 from svp.data.cache import cache_folder, check_outside, check_space, flush, held, storage_errors
 from svp.data.pixels import stamp
-from svp.data.text_files import Columns, Problems, rows_of, size_of
+from svp.data.text_files import rows_of, size_of
+from svp.data.text_rows import Columns, Problems
 from svp.data.texts import Texts, column_hashes
 from svp.errors import DataError
 from svp.files import replace

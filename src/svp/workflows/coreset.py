@@ -41,11 +41,13 @@ class Chosen:
     """The proxies of one run seed, what they chose, and how the first of them does on the test part.
 
     A method that needs no model (random) has no proxies, and nothing to test; nor has data without a test part.
+    facts  what speaks for and against the choice, for metrics.json
     """
 
     proxies: list[Fitted]
     ranked: Ranked
     tested: Tested | None
+    facts: Json
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def coreset(
             if ready.earlier is None:
                 chosen[seed] = _select(work, config, budget, seed)
                 selection = chosen[seed].ranked.selection
-                for doubt in unlearned([_choice_facts(config, seed, chosen[seed])]):  # before targets are trained on it
+                for doubt in unlearned([chosen[seed].facts]):  # before targets are trained on it
                     warnings.warn(doubt, SvpWarning, stacklevel=2)
             else:
                 selection = ready.earlier.head(budget)
@@ -142,7 +144,32 @@ def _select(work: Work, config: CoresetConfig, budget: int, seed: int) -> Chosen
     ]
     ranked = _rank(work, config, f"selection/seed-{seed}", fitted, budget, seed)
     tests = fitted and has_test(work.dataset)
-    return Chosen(fitted, ranked, work.test(f"proxy/seed-{seed}/test", fitted[0]) if tests else None)
+    tested = work.test(f"proxy/seed-{seed}/test", fitted[0]) if tests else None
+    return Chosen(fitted, ranked, tested, _choice_facts(config, seed, fitted, ranked))
+
+
+def _choice_facts(config: CoresetConfig, seed: int, proxies: list[Fitted], ranked: Ranked) -> Json:
+    """What speaks for and against a choice before anything is trained on it: ties, and examples that no epoch got right.
+
+    never_learned  of those kept and of all, by the first proxy; None where it recorded no signals
+    """
+    kept = np.isin(ranked.ids, ranked.selection.ids)
+    facts: Json = {
+        "seed": seed,
+        "n": int(kept.sum()),
+        "n_all": len(kept),
+        "ties": None,
+        "never_learned": None,
+        "never_learned_of_all": None,
+    }
+    if kind_of(config.method) == "rank":
+        facts["ties"] = audit.tied(ranked.scores, kept)
+    if proxies and "signals" in proxies[0].gives:
+        never = np.ones(len(kept), bool)
+        for epoch in proxies[0].signals()["correct"]:  # an epoch at a time: they need not fit into memory
+            never &= epoch != 1
+        facts |= {"never_learned": int(never[kept].sum()), "never_learned_of_all": int(never.sum())}
+    return facts
 
 
 def _train_targets(
@@ -201,7 +228,7 @@ def _measured(work: Work, config: CoresetConfig, budget: int, chosen: dict[int, 
         "method": config.method if chosen else "an earlier selection",
         "budget": budget,
         "proxies": [_proxy_facts(work, seed, made, made.tested) for seed, made in chosen.items() if made.tested],
-        "choices": [_choice_facts(config, seed, made) for seed, made in chosen.items()],
+        "choices": [made.facts for made in chosen.values()],
         "arms": [arm_facts(work.dataset, arm, shared=_shares(config, chosen, arm)) for arm in arms],
         "comparisons": _comparisons(config, chosen, arms),
         "agreement": _agreements(work, config, budget, chosen, arms),
@@ -232,31 +259,6 @@ def _proxy_facts(work: Work, seed: int, made: Chosen, tested: Tested) -> Json:
         **work.run.seconds(f"selection/seed-{seed}"),
         "test": tested.seconds,
     }
-    return facts
-
-
-def _choice_facts(config: CoresetConfig, seed: int, made: Chosen) -> Json:
-    """What speaks for and against a choice before anything is trained on it: ties, and examples that no epoch got right.
-
-    never_learned  of those kept and of all, by the first proxy; None where it recorded no signals
-    """
-    ranked = made.ranked
-    kept = np.isin(ranked.ids, ranked.selection.ids)
-    facts: Json = {
-        "seed": seed,
-        "n": int(kept.sum()),
-        "n_all": len(kept),
-        "ties": None,
-        "never_learned": None,
-        "never_learned_of_all": None,
-    }
-    if kind_of(config.method) == "rank":
-        facts["ties"] = audit.tied(ranked.scores, kept)
-    if made.proxies and "signals" in made.proxies[0].gives:
-        never = np.ones(len(kept), bool)
-        for epoch in made.proxies[0].signals()["correct"]:  # an epoch at a time: they need not fit into memory
-            never &= epoch != 1
-        facts |= {"never_learned": int(never[kept].sum()), "never_learned_of_all": int(never.sum())}
     return facts
 
 
