@@ -61,6 +61,7 @@ ASKERS: dict[str, Callable[[Scale], TrainConfig] | None] = {
     "target": lambda scale: scale.train("preact56", 30),
     "preact8-30": lambda scale: scale.train("preact8", 30),
     "preact8-10": lambda scale: scale.train("preact8", 10),
+    "patchnet-10": lambda scale: scale.train("patchnet", 10),
     "linear-previous": lambda scale: scale.train("linear", 30, features="previous"),  # on features of the round before
 }
 TOTALS = (1000, 5000, 10_000)
