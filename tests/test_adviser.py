@@ -224,6 +224,32 @@ def test_the_command_reads_a_dataset_and_flags_overrule_it(
     assert not any(tmp_path.glob("runs*"))
 
 
+@pytest.mark.filterwarnings("default::svp.errors.SvpWarning")
+def test_the_command_reads_a_table_as_the_others_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its columns named, a row that cannot be read skipped, which is said in one line; what is advised names them too."""
+    pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    rows = "".join(f"{'good' if i % 3 else 'bad'};text number {i}\n" for i in range(60))
+    Path("reviews.csv").write_text(f"verdict;what they say\n{rows};nobody said\n")
+    columns = ["--text-column", "what they say", "--label-column", "verdict", "--on-error", "skip"]
+    cli.main(["advise", "reviews.csv", "--budget", "50%", "--proxy", "--quiet", *columns])
+    printed, said = capsys.readouterr()
+    assert printed.startswith("24 of 48 examples")
+    (call,) = {line.partition(" --method")[0] for line in printed.splitlines() if "call: " in line}
+    assert shlex.split(call.partition("call: ")[2]) == ["svp", "coreset", "reviews.csv", *columns]
+    assert said.startswith("svp: reviews.csv: 1 row left out: ")
+    assert said.count("\n") == 1
+
+
+def test_how_data_are_read_needs_data(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        cli.main(["advise", "--n", "100", "--budget", "10", "--labels", "--no-quotes"])
+    assert "--no-quotes says how data are read, and no dataset is named" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "runs"),
     [

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import fields
-from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from cyclopts import Parameter
@@ -10,8 +9,9 @@ from pydantic import Field, create_model
 
 from svp.adviser import advise as advise_by
 from svp.adviser import facts_of
-from svp.cli.flags import flags_of
-from svp.config import Config
+from svp.cli.flags import Common, as_words, flags_of
+from svp.cli.progress import progress
+from svp.config import Config, DataConfig
 from svp.errors import SettingError
 from svp.rules import Facts
 from svp.select.docstrings import parts
@@ -27,6 +27,7 @@ def _some_facts() -> type[Config]:
 
 SomeFacts = _some_facts()
 FactFlags = flags_of(SomeFacts, negated=False)
+DataFlags = flags_of(DataConfig, without=("dataset",))
 
 
 def advise(
@@ -35,32 +36,40 @@ def advise(
     *,
     budget: str,
     facts: Annotated[FactFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
-    data: Path | None = None,
+    read: Annotated[DataFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
     json_: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    quiet: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Print `svp.advise`.
 
     Parameters
     ----------
     dataset
-        a name from `svp list datasets`, a folder of class folders, a .npz file, or package.module:function; or leave it out
-        and give --n
+        a name from `svp list datasets`, a folder of class folders, a table of texts, a .npz file, or package.module:function; or
+        leave it out and give --n
     budget
         how many to choose: a count or a share (0.1, 10%)
-    data
-        folder that holds the files of a named dataset
     json_
         print as JSON
+    quiet
+        show no progress
     """
+    said: set[str] = set() if read is None else read.model_fields_set
+    how = {name: getattr(read, name) for name in DataFlags.model_fields if name in said}
     known: dict[str, Any] = {}
     if dataset is not None:
-        from svp.data import load_dataset
+        from svp.data import load
 
-        known = facts_of(load_dataset(dataset, root=data))
+        with progress(Common(quiet=quiet)) as show:
+            known = facts_of(load(DataConfig.make({"dataset": dataset, **how}, flags=True), show))
+    elif how:
+        raise SettingError(
+            f"advise: {as_words(how)[0]} says how data are read, and no dataset is named; name one, or leave it out"
+        )
     given: dict[str, Any] = {} if facts is None else {name: getattr(facts, name) for name in facts.model_fields_set}
     known |= SomeFacts.make(given, flags=True).model_dump(exclude_unset=True)
     if "n" not in known:
         raise SettingError("advise: nothing says how many examples there are; name a dataset, or give --n")
-    words = [] if dataset is None else [dataset, *([] if data is None else ["--data", str(data)])]
+    words = [] if dataset is None else [dataset, *as_words(how)]
     advice = advise_by(budget=budget, dataset=words, timed=True, **known)
     print(json.dumps(advice.as_dict(), indent=1) if json_ else "\n".join(advice.lines()))

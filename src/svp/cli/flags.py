@@ -1,7 +1,7 @@
 """From flags and recipes to settings: every setting is a flag, and a flag overrides the recipe."""
 
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -93,6 +93,18 @@ class Common:
     forecast: Annotated[bool, Parameter(negative=())] = False
     json: Annotated[bool, Parameter(negative=())] = False
     quiet: Annotated[bool, Parameter(negative=())] = False
+
+
+def as_words(given: Mapping[str, Any]) -> list[str]:
+    """Settings as the words of the command line that give them."""
+    words: list[str] = []
+    for name, value in given.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, tuple | list) else [value])]
+    return words
 
 
 def configure(kind: type[C], dataset: str | None, settings: BaseModel | None, common: Common) -> C:
